@@ -1,0 +1,1 @@
+"""Backbones: name -> network, weights, preprocessing and layers."""

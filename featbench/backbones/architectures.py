@@ -1,0 +1,96 @@
+"""The table of architectures: name -> how to build the network, and which weights there are for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torchvision import models
+
+from featbench.backbones.own import Pixels, ResNet20
+from featbench.data.preprocess import Preprocess, from_transforms
+from featbench.errors import unknown
+
+CIFAR10 = Preprocess(32, 32, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network by name.
+
+    Attributes:
+        name: Its name in experiment files.
+        make: Builds it with random weights.
+        preprocess: What its images go through, where the weights do not say otherwise.
+        default_weights: What is used when an experiment names no weights.
+        enum: torchvision's weights for it: name -> member.
+        bundled: Weights inside this package: name -> file.
+    """
+
+    name: str
+    make: Callable[[], nn.Module]
+    preprocess: Preprocess
+    default_weights: str = "random"
+    enum: Mapping[str, Any] = field(default_factory=dict)
+    bundled: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> list[str]:
+        """The names that `weights` may have, besides a file's."""
+        return [*self.enum, *self.bundled, "random"]
+
+
+_BUNDLED = Path(str(resources.files("featbench.backbones") / "weights"))
+
+OWN: dict[str, Architecture] = {
+    "pixels": Architecture(
+        "pixels", Pixels, Preprocess(32, 32, mean=(), std=(), native_arrays=True), default_weights="none"
+    ),
+    "resnet20": Architecture("resnet20", ResNet20, CIFAR10),
+    "resnet20_cifar10": Architecture(
+        "resnet20_cifar10",
+        ResNet20,
+        CIFAR10,
+        default_weights="CIFAR10",
+        bundled={"CIFAR10": _BUNDLED / "resnet20_cifar10.safetensors"},
+    ),
+}
+
+
+def backbone_names() -> list[str]:
+    """Return the name of every backbone: featbench's own, then torchvision's classification models."""
+    return [*OWN, *models.list_models(module=models)]
+
+
+def get_architecture(name: str) -> Architecture:
+    """Look a backbone up.
+
+    Raises:
+        UsageError: There is none of this name.
+    """
+    if name in OWN:
+        return OWN[name]
+    names = backbone_names()
+    if name not in names:
+        raise unknown("backbone", name, names, listed_by="featbench list backbones")
+    enum = models.get_model_weights(name)
+    return Architecture(
+        name,
+        lambda: _make_torchvision(name),
+        from_transforms(enum.DEFAULT.transforms()),
+        default_weights=enum.DEFAULT.name,
+        enum={member.name: member for member in enum},
+    )
+
+
+def _make_torchvision(name: str) -> nn.Module:
+    kwargs: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3"):
+        # as their own weights ask for it: these two were trained on [-1, 1], and convert inside the network
+        kwargs = {"transform_input": True, "init_weights": True}
+    network: nn.Module = models.get_model(name, weights=None, **kwargs)
+    return network

@@ -1,0 +1,113 @@
+"""From a `[[backbones]]` entry to a network in eval mode, with its weights and preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from featbench.backbones import weights as weights_
+from featbench.backbones.architectures import Architecture, get_architecture
+from featbench.backbones.layers import FeatureNetwork, Traced, feature_network, trace
+from featbench.backbones.pooling import check_pooling
+from featbench.config import BackboneConfig, is_weights_file
+from featbench.data.preprocess import Preprocess, from_transforms
+from featbench.errors import unknown
+
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network ready for features.
+
+    Attributes:
+        name: The backbone's name.
+        weights: Which weights it has: a member's name, "random", or the name of the file.
+        traced: The network in eval mode, and its graph.
+        preprocess: What images go through before it.
+        has_head: Whether its last linear layer has weights.
+    """
+
+    name: str
+    weights: str
+    traced: Traced
+    preprocess: Preprocess
+    has_head: bool
+
+    @property
+    def network(self) -> nn.Module:
+        """The network itself."""
+        return self.traced.network
+
+    def weights_hash(self) -> str:
+        """Hash every tensor of the network."""
+        return weights_.hash_weights(self.network)
+
+    def features(
+        self, layers: Sequence[str], pooling: str, image_shape: tuple[int, int, int] | None = None
+    ) -> FeatureNetwork:
+        """Cut the network down to the pooled features of some layers, for images of shape (C, h, w)."""
+        shape = image_shape or (3, self.preprocess.crop_px, self.preprocess.crop_px)
+        return feature_network(self.traced, layers, pooling, shape, has_head=self.has_head)
+
+
+def check_backbone(config: BackboneConfig) -> None:
+    """Refuse an unknown backbone, weights or pooling before anything is loaded.
+
+    Raises:
+        UsageError: A name is not valid; the message has the nearest that is.
+    """
+    weights_name(get_architecture(config.name), config)
+    check_pooling(config.pooling)
+
+
+def weights_name(architecture: Architecture, config: BackboneConfig) -> str:
+    """Return which weights an entry means: a member's name, "random", or a file's path.
+
+    Raises:
+        UsageError: The architecture has none of this name.
+    """
+    chosen = config.weights or architecture.default_weights
+    if chosen == "DEFAULT":
+        return architecture.default_weights
+    if chosen in (*architecture.weights, architecture.default_weights) or is_weights_file(chosen):
+        return chosen
+    valid = [*architecture.weights, "a .safetensors or .pth file"]
+    raise unknown(f"weights of {architecture.name}", chosen, valid)
+
+
+def load_backbone(config: BackboneConfig, *, seed: int, offline: bool = False) -> Backbone:
+    """Build a backbone with its weights.
+
+    Args:
+        config: The experiment's entry.
+        seed: Draws the weights where they are random.
+        offline: Forbids downloads.
+
+    Raises:
+        UsageError: A name is not valid.
+        WeightsError: The weights are missing or do not fit.
+    """
+    architecture = get_architecture(config.name)
+    chosen = weights_name(architecture, config)
+    has_head = True
+    preprocess = architecture.preprocess
+    if chosen in architecture.enum:
+        member = architecture.enum[chosen]
+        preprocess = from_transforms(member.transforms())
+        traced = trace(weights_.load_torchvision(config.name, member, offline=offline))
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            traced = trace(architecture.make())
+        if chosen in architecture.bundled:
+            has_head = weights_.load_file(traced, architecture.bundled[chosen])
+        elif is_weights_file(chosen):
+            has_head = weights_.load_file(traced, Path(chosen))
+    traced.network.requires_grad_(requires_grad=False)
+    shown = Path(chosen).name if is_weights_file(chosen) else chosen
+    return Backbone(config.name, shown, traced, preprocess.at_size(config.image_size), has_head)

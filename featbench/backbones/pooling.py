@@ -1,0 +1,112 @@
+"""Poolings: how the output of a layer becomes one row of numbers an image.
+
+| a layer's output | poolings |
+| --- | --- |
+| map (C, H, W), or (H, W, C) as Swin's | `avg`, `max`, `avg:K`, `max:K` (a KxK grid of cells), `flatten` |
+| tokens (T, D) | `avg`, `max`, `flatten`, `cls` (the first token), `tokens` (the mean of all but the first) |
+| vector (D) | `avg`, `max` and `flatten` all leave it as it is |
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from featbench.errors import UsageError, unknown
+
+_MAP = ("avg", "max", "avg:K", "max:K", "flatten")
+_TOKENS = ("avg", "max", "flatten", "cls", "tokens")
+_VECTOR = ("avg", "max", "flatten")
+POOLINGS = ("avg", "max", "avg:K", "max:K", "flatten", "cls", "tokens")
+_GRID = re.compile(r"(avg|max):([1-9][0-9]*)")
+
+
+def check_pooling(pooling: str) -> None:
+    """Refuse a pooling that no layer has.
+
+    Raises:
+        UsageError: It is not one of POOLINGS.
+    """
+    if _general(pooling) not in POOLINGS:
+        raise unknown("pooling", pooling, POOLINGS)
+
+
+class Pool(nn.Module):
+    """Pools a batch of one layer's outputs: (B, ...) -> a new (B, width) tensor."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], width: int) -> None:
+        super().__init__()
+        self.function = function
+        self.width = width
+
+    def forward(self, output: Tensor) -> Tensor:
+        """Pool; the copy keeps the result from sharing memory with an output that is changed in place later."""
+        pooled = self.function(output).flatten(1)
+        return pooled.clone() if pooled.data_ptr() == output.data_ptr() else pooled
+
+
+def make_pool(pooling: str, shape: tuple[int, ...], layer: str) -> Pool:
+    """Make the pooling of a layer from its output's shape (without the batch).
+
+    Raises:
+        UsageError: The pooling makes no sense for this shape; the message names those that do.
+    """
+    check_pooling(pooling)
+    kind, valid = {1: ("a vector", _VECTOR), 2: ("a token sequence", _TOKENS), 3: ("a map", _MAP)}.get(
+        len(shape), (f"{len(shape)}-dimensional", ("flatten",))
+    )
+    if _general(pooling) not in valid:
+        raise UsageError(
+            f"pooling {pooling!r} makes no sense for layer {layer!r}, whose output is {kind} of shape {shape}; "
+            f"poolings that do: {', '.join(valid)}"
+        )
+    function = _FUNCTIONS[len(shape)](pooling, shape, layer) if len(shape) in _FUNCTIONS else _identity
+    return Pool(function, math.prod(function(torch.zeros(1, *shape)).shape[1:]))
+
+
+def _general(pooling: str) -> str:
+    return f"{pooling.partition(':')[0]}:K" if _GRID.fullmatch(pooling) else pooling
+
+
+def _identity(output: Tensor) -> Tensor:
+    return output
+
+
+def _vector(pooling: str, shape: tuple[int, ...], layer: str) -> Callable[[Tensor], Tensor]:
+    return _identity
+
+
+def _tokens(pooling: str, shape: tuple[int, ...], layer: str) -> Callable[[Tensor], Tensor]:
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
+        "avg": lambda output: output.mean(1),
+        "max": lambda output: output.amax(1),
+        "flatten": _identity,
+        "cls": lambda output: output[:, 0],
+        "tokens": lambda output: output[:, 1:].mean(1),
+    }
+    return functions[pooling]
+
+
+def _map(pooling: str, shape: tuple[int, ...], layer: str) -> Callable[[Tensor], Tensor]:
+    # a square map tells where its channels are; only Swin and its kin have them last
+    last = shape[0] == shape[1] != shape[2]
+    height, width = shape[:2] if last else shape[1:]
+    grid = _GRID.fullmatch(pooling)
+    if pooling == "flatten":
+        return _identity
+    cells = int(grid[2]) if grid else 1
+    if cells > min(height, width):
+        raise UsageError(
+            f"pooling {pooling!r} makes no sense for layer {layer!r}: its maps are {height}x{width}; "
+            f"the finest grid is {pooling[:3]}:{min(height, width)}"
+        )
+    pool = F.adaptive_avg_pool2d if pooling.startswith("avg") else F.adaptive_max_pool2d
+    return lambda output: pool(output.movedim(-1, 1) if last else output, cells)
+
+
+_FUNCTIONS = {1: _vector, 2: _tokens, 3: _map}

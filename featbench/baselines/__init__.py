@@ -1,0 +1,1 @@
+"""Reference columns: networks trained on the same splits as the classifiers, for comparison."""

@@ -1,0 +1,103 @@
+"""The network that a strategy trains: a new head, and which part of the rest learns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from featbench.backbones.layers import Traced
+from featbench.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """A network with a new head.
+
+    Attributes:
+        network: The whole network, float32.
+        head: The module path of the new head.
+        frozen: Module paths that neither learn nor update their batch-norm statistics.
+    """
+
+    network: nn.Module
+    head: str
+    frozen: frozenset[str] = frozenset()
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of the head that learn."""
+        return list(self.network.get_submodule(self.head).parameters())
+
+    def body_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters below the head that learn."""
+        head = {id(parameter) for parameter in self.head_parameters()}
+        return [p for p in self.network.parameters() if p.requires_grad and id(p) not in head]
+
+
+def with_new_head(traced: Traced, n_classes: int, *, dropout: float, seed: int, freeze_until: str | None) -> Trainable:
+    """Give a traced network a new, random head for `n_classes`, in place, and let it learn.
+
+    Args:
+        traced: The network; its last linear layer is replaced by one of the same kind.
+        n_classes: Outputs of the new head.
+        dropout: Share of the head's inputs that training drops.
+        seed: Draws the head's weights.
+        freeze_until: Everything up to and with this layer stays as it is.
+
+    Raises:
+        UsageError: `freeze_until` is no layer of the network.
+    """
+    network = traced.network
+    network.requires_grad_(requires_grad=True)
+    frozen = frozenset(_modules_until(traced, freeze_until)) if freeze_until else frozenset()
+    if traced.head_name in frozen:
+        raise UsageError(f"freeze_until = {freeze_until!r} freezes the head {traced.head_name!r} too; name one before")
+    for name in frozen:
+        network.get_submodule(name).requires_grad_(requires_grad=False)
+    if freeze_until:
+        for name in _attributes_until(traced, freeze_until):
+            network.get_parameter(name).requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = _new_head(network.get_submodule(traced.head_name), n_classes)
+    parent, _, last = traced.head_name.rpartition(".")
+    setattr(network.get_submodule(parent), last, nn.Sequential(nn.Dropout(dropout), head) if dropout else head)
+    _drop_auxiliary_heads(network)
+    return Trainable(network, traced.head_name, frozen)
+
+
+def _new_head(old: nn.Module, n_classes: int) -> nn.Module:
+    if isinstance(old, nn.Linear):
+        return nn.Linear(old.in_features, n_classes)
+    if isinstance(old, nn.Conv2d) and old.kernel_size == (1, 1):
+        return nn.Conv2d(old.in_channels, n_classes, 1)
+    raise UsageError(f"the network's last layer is {old}, which cannot be replaced by one for other classes")
+
+
+def _drop_auxiliary_heads(network: nn.Module) -> None:
+    """Take off the second heads that GoogLeNet and Inception have in training mode only."""
+    if getattr(network, "aux_logits", False):
+        for name, value in {"aux_logits": False, "aux1": None, "aux2": None, "AuxLogits": None}.items():
+            if hasattr(network, name):
+                setattr(network, name, value)
+
+
+def _modules_until(traced: Traced, layer: str) -> Iterator[str]:
+    last = traced.find(layer)
+    for node in traced.graph.nodes:
+        if node.op == "call_module":
+            yield str(node.target)
+        if node is last:
+            return
+
+
+def _attributes_until(traced: Traced, layer: str) -> Iterator[str]:
+    last = traced.find(layer)
+    parameters = dict(traced.network.named_parameters())
+    for node in traced.graph.nodes:
+        if node.op == "get_attr" and str(node.target) in parameters:
+            yield str(node.target)
+        if node is last:
+            return

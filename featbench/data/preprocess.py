@@ -1,0 +1,87 @@
+"""Preprocessing: from an image as found to the tensor that a backbone was trained on.
+
+It has two halves. `fit` resizes and crops to uint8, on PIL images exactly as the weights' own `transforms()` do, on
+arrays in whole batches; `normalise` scales and standardises a uint8 batch on the device that runs the network. What
+travels between them is a quarter of the size of floats.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Resize the shorter side to `resize_px`, cut out the centre `crop_px` square, scale to [0, 1], standardise.
+
+    `mean` and `std` are those of an RGB image in [0, 1]. `interpolation` is a name of torchvision's InterpolationMode.
+    Grey becomes three equal channels. For the pixels themselves there are `native_arrays` (arrays keep one channel and
+    are never enlarged) and an empty `mean` (nothing is standardised).
+    """
+
+    resize_px: int
+    crop_px: int
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    interpolation: str = "bilinear"
+    antialias: bool = True
+    native_arrays: bool = False
+
+    def at_size(self, size_px: int | None) -> Preprocess:
+        """Return the same preprocessing for another crop, the resize in proportion; None changes nothing."""
+        if size_px is None:
+            return self
+        content = asdict(self) | {"crop_px": size_px, "resize_px": round(self.resize_px * size_px / self.crop_px)}
+        return Preprocess(**content)
+
+    def fit_image(self, image: Image.Image) -> Tensor:
+        """Resize and crop one RGB image. Returns (3, crop_px, crop_px) uint8."""
+        resized = F.resize(image, [self.resize_px], InterpolationMode(self.interpolation))
+        fitted: Tensor = F.pil_to_tensor(F.center_crop(resized, [self.crop_px]))
+        return fitted
+
+    def fit_batch(self, images: Tensor) -> Tensor:
+        """Resize and crop a batch of arrays: (B, C, H, W) uint8. Returns (B, 3, crop_px, crop_px) uint8."""
+        mode = InterpolationMode(self.interpolation)
+        shorter_px = min(images.shape[2:])
+        if self.native_arrays and shorter_px < self.crop_px:
+            native: Tensor = F.center_crop(images, [shorter_px])
+            return native
+        resized = F.resize(images, [self.resize_px], mode, antialias=self.antialias)
+        cropped: Tensor = F.center_crop(resized, [self.crop_px])
+        return cropped if self.native_arrays or cropped.shape[1] == 3 else cropped.expand(-1, 3, -1, -1)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Scale and standardise a batch: (B, C, h, w) uint8 -> float32 of the same shape, on the same device."""
+        scaled = images.float().div_(255)
+        if not self.mean:
+            return scaled
+        mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
+        return scaled.sub_(mean).div_(std)
+
+    def content(self) -> dict[str, Any]:
+        """Return what belongs in a fingerprint."""
+        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+
+
+def from_transforms(transforms: Any) -> Preprocess:
+    """Read the preprocessing that torchvision's weights come with (`weights.transforms()`)."""
+    return Preprocess(
+        resize_px=int(transforms.resize_size[0]),
+        crop_px=int(transforms.crop_size[0]),
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+        interpolation=transforms.interpolation.value,
+        antialias=bool(transforms.antialias),
+    )

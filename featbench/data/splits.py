@@ -1,0 +1,113 @@
+"""Splits of labelled images: their type, and how rows are shared out, stratified and seeded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.model_selection import train_test_split
+
+from featbench.config import DatasetConfig
+from featbench.data.images import ArrayImages, Indices, LazyImages
+from featbench.errors import DataError
+from featbench.fingerprint import fingerprint, hash_array
+
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images of one split in a fixed order: `labels` (N,) int64, `ids` N strings that name an image for good."""
+
+    name: str
+    images: ArrayImages | LazyImages
+    labels: Labels
+    ids: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        assert len(self.images) == len(self.labels) == len(self.ids), self.name
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: Indices, name: str | None = None) -> Split:
+        """Return these rows, in this order."""
+        ids = tuple(self.ids[index] for index in indices)
+        return Split(name or self.name, self.images.subset(indices), self.labels[indices], ids)
+
+    def digest(self) -> str:
+        """Hash the content of the images, the labels and the ids, in order."""
+        return fingerprint([self.images.digest(), hash_array(self.labels), fingerprint(self.ids)])
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An image that was left out, and why."""
+
+    split: str
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set: `splits` has "train", "test" and, where it has one, "val"; `skipped` are files left out."""
+
+    name: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, Split]
+    skipped: tuple[Skipped, ...] = ()
+
+
+def split_whole(whole: Split, config: DatasetConfig, classes: tuple[str, ...], seed: int) -> dict[str, Split]:
+    """Share one pile of images out to train, val and test, stratified by class; each keeps the pile's order.
+
+    Raises:
+        DataError: A class has fewer than three images, or the fractions leave a split without some class.
+    """
+    counts = np.bincount(whole.labels, minlength=len(classes))
+    if counts.min() < 3:
+        raise DataError(
+            f"class {classes[int(counts.argmin())]!r} has too few images ({counts.min()}) to be split into train, val "
+            "and test; it needs at least three, or train/ and test/ folders of your own"
+        )
+    rest, test = held_out_rows(whole.labels, config.test_fraction, seed)
+    train, val = held_out_rows(whole.labels[rest], config.val_fraction / (1 - config.test_fraction), seed)
+    rows = {"train": rest[train], "val": rest[val], "test": test}
+    return {name: whole.subset(chosen, name) for name, chosen in rows.items()}
+
+
+def held_out_rows(labels: Labels, size: float | int, seed: int) -> tuple[Indices, Indices]:
+    """Choose a stratified share of the rows: `size` is a fraction of them (float) or a count (int).
+
+    Returns:
+        The rows that stay and the rows that are held out, both in ascending order.
+
+    Raises:
+        DataError: There are too few images for one of each class on both sides.
+    """
+    rows = np.arange(len(labels))
+    try:
+        kept, held = train_test_split(rows, test_size=size, stratify=labels, random_state=seed)
+    except ValueError as error:
+        raise DataError(f"{len(labels)} images cannot be split by {size:.3g}, stratified: {error}") from None
+    return np.sort(kept), np.sort(held)
+
+
+def limit(split: Split, count: int | None, seed: int) -> Split:
+    """Return a stratified, seeded subset of at most `count` images, in the split's order.
+
+    Raises:
+        DataError: The count is too small for one image of each class.
+    """
+    if count is None or count >= len(split):
+        return split
+    n_classes = len(np.unique(split.labels))
+    if count < n_classes:
+        raise DataError(f"limit_{split.name} = {count} is fewer than one image for each of {n_classes} classes")
+    if len(split) - count < n_classes:  # too few left over for scikit-learn to stratify
+        return split.subset(np.sort(np.random.default_rng(seed).permutation(len(split))[:count]))
+    _, chosen = held_out_rows(split.labels, count, seed)
+    return split.subset(chosen)

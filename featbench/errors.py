@@ -1,0 +1,57 @@
+"""The errors a user can cause, each with the exit code that the command line gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class FeatbenchError(Exception):
+    """Something went wrong that one clear message explains; the command line exits with 1."""
+
+    exit_code = 1
+
+
+class UsageError(FeatbenchError):
+    """The command line or the experiment is wrong: a name, a key, a value; exits with 2."""
+
+    exit_code = 2
+
+
+class DataError(FeatbenchError):
+    """The images are missing, unreadable or too few for what was asked."""
+
+
+class WeightsError(FeatbenchError):
+    """Weights are missing, or do not fit the network."""
+
+
+class CacheError(FeatbenchError):
+    """A feature cache is damaged, or cannot be written."""
+
+
+class ResultsError(FeatbenchError):
+    """A results folder is damaged, or cannot be written."""
+
+
+def nearest(given: str, valid: Iterable[str]) -> str | None:
+    """Return the valid name closest to the given one, if any is close."""
+    by_lower = {name.lower(): name for name in valid}
+    close = get_close_matches(given.lower(), by_lower, n=1, cutoff=0.5)
+    return by_lower[close[0]] if close else None
+
+
+def unknown(kind: str, given: str, valid: Iterable[str], *, listed_by: str | None = None) -> UsageError:
+    """Make the error for a name that is not in a table: the closest match, then what is valid.
+
+    Args:
+        kind: What the name stands for, as in "backbone".
+        given: The name that was given.
+        valid: Every valid name.
+        listed_by: The command that prints the valid names; without it they stand in the message.
+    """
+    names = list(valid)
+    close = nearest(given, names)
+    hint = f"; did you mean {close!r}?" if close else "."
+    rest = f"`{listed_by}` prints the valid names." if listed_by else f"Valid: {', '.join(names)}."
+    return UsageError(f"unknown {kind} {given!r}{hint} {rest}")

@@ -1,0 +1,1 @@
+"""Stage 1: features of images, computed once and cached in HDF5."""

@@ -1,0 +1,214 @@
+"""The cache file: features of one split by one backbone, in HDF5, for any program that reads HDF5.
+
+    <cache>/<dataset>/<backbone>/<split>-<fingerprint>.h5
+        labels             (N,) int64
+        ids                (N,) UTF-8 strings
+        features/<layer>   (N, D) float32 or float16, in checksummed chunks of whole rows; attribute extract_s
+        attributes         format, fingerprint, content (JSON: all that the fingerprint covers), versions (JSON),
+                           skipped (JSON: images left out, and why), complete
+
+The fingerprint covers everything the numbers depend on, so a file is never stale; it is written under another name
+and takes its own when it is whole, so a file under its own name is always complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from featbench.errors import CacheError, unknown
+from featbench.fingerprint import fingerprint
+
+FORMAT = 1
+_CHUNK_BYTES = 1 << 20
+
+Features = npt.NDArray[np.float32] | npt.NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class CacheKey:
+    """Which cache file: where it lies, and everything its fingerprint covers."""
+
+    cache_dir: Path
+    dataset: str
+    backbone: str
+    split: str
+    content: Mapping[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the content."""
+        return fingerprint(self.content)
+
+    @property
+    def path(self) -> Path:
+        """The file's final name."""
+        return self.cache_dir / self.dataset / self.backbone / f"{self.split}-{self.fingerprint}.h5"
+
+
+@dataclass(frozen=True)
+class CacheInfo:
+    """What a complete cache file says of itself; `widths` and `extract_s` go by layer, `skipped` is (id, reason)."""
+
+    path: Path
+    fingerprint: str
+    n_rows: int
+    widths: Mapping[str, int]
+    extract_s: Mapping[str, float]
+    skipped: tuple[tuple[str, str], ...]
+
+
+def load_features(cache_file: str | Path, layer: str) -> tuple[Features, npt.NDArray[np.int64], list[str]]:
+    """Read one layer of a cache file.
+
+    Returns:
+        X (N, D) float32 or float16, y (N,) int64, and N ids; row i of each belongs to one image.
+
+    Raises:
+        CacheError: The file is missing, damaged or not a cache file.
+        UsageError: It has no such layer.
+    """
+    path = Path(cache_file)
+    with _open(path) as file:
+        layers = list(file["features"])
+        if layer not in layers:
+            raise unknown(f"layer of {path.name}", layer, layers)
+        return file["features"][layer][:], file["labels"][:], [i.decode() for i in file["ids"][:]]
+
+
+def read_info(path: Path) -> CacheInfo | None:
+    """Read what a cache file says of itself; None where there is no such file.
+
+    Raises:
+        CacheError: The file is damaged or not a cache file.
+    """
+    if not path.exists():
+        return None
+    with _open(path) as file:
+        layers = file["features"]
+        return CacheInfo(
+            path=path,
+            fingerprint=str(file.attrs["fingerprint"]),
+            n_rows=len(file["labels"]),
+            widths={layer: int(layers[layer].shape[1]) for layer in layers},
+            extract_s={layer: float(layers[layer].attrs["extract_s"]) for layer in layers},
+            skipped=tuple((i, reason) for i, reason in json.loads(file.attrs["skipped"])),
+        )
+
+
+class CacheWriter:
+    """Writes the layers of one split batch by batch; `write_cache` makes and finishes it."""
+
+    def __init__(self, file: h5py.File, widths: Mapping[str, int], store: str) -> None:
+        self._file = file
+        self._labels: list[npt.NDArray[np.int64]] = []
+        self._ids: list[str] = []
+        self._layers = {}
+        for layer, width in widths.items():
+            rows = max(1, _CHUNK_BYTES // (width * np.dtype(store).itemsize))
+            self._layers[layer] = file.create_dataset(
+                f"features/{layer}", (0, width), store, maxshape=(None, width), chunks=(rows, width), fletcher32=True
+            )
+
+    def append(self, features: Mapping[str, Features], labels: npt.NDArray[np.int64], ids: Sequence[str]) -> None:
+        """Add rows: (B, D) features of each layer, (B,) int64 labels, B ids.
+
+        Raises:
+            CacheError: A feature is not a finite number in the type it is stored as.
+        """
+        for layer, rows in features.items():
+            dataset = self._layers[layer]
+            stored = rows.astype(dataset.dtype)
+            if not np.isfinite(stored).all():
+                raise CacheError(
+                    f"layer {layer!r} has features that are not finite in {dataset.dtype}; "
+                    'use store = "float32" and precision = "float32"'
+                )
+            dataset.resize(dataset.shape[0] + len(rows), axis=0)
+            dataset[-len(rows) :] = stored
+        self._labels.append(labels)
+        self._ids += ids
+
+    def finish(self, key: CacheKey, skipped: Sequence[tuple[str, str]], extract_s: float) -> None:
+        """Write what belongs to all layers, and mark the file complete."""
+        labels = np.concatenate(self._labels) if self._labels else np.empty(0, np.int64)
+        for dataset in self._layers.values():
+            dataset.attrs["extract_s"] = extract_s
+        self._file.create_dataset("labels", data=labels, fletcher32=True, chunks=True)
+        self._file.create_dataset("ids", data=self._ids, dtype=h5py.string_dtype())
+        self._file.attrs.update(
+            format=FORMAT,
+            fingerprint=key.fingerprint,
+            content=json.dumps(key.content, sort_keys=True),
+            versions=json.dumps(_versions()),
+            skipped=json.dumps(list(skipped)),
+            complete=True,
+        )
+
+
+@contextmanager
+def write_cache(key: CacheKey, widths: Mapping[str, int], store: str) -> Iterator[CacheWriter]:
+    """Write a cache file; it takes its final name when the block ends well, with the layers it had before.
+
+    Args:
+        key: Which file.
+        widths: Layers to write, and their number of features.
+        store: "float32" or "float16".
+
+    Raises:
+        CacheError: It cannot be written.
+    """
+    partial = key.path.with_name(f".{key.path.name}.{os.getpid()}.partial")
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(partial, "w") as file:
+            yield CacheWriter(file, widths, store)
+            _copy_earlier_layers(key.path, file)
+        _to_disk(partial)
+        partial.replace(key.path)
+    except OSError as error:
+        raise CacheError(f"the cache {key.path} cannot be written: {error}; free some space, or use --cache") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _copy_earlier_layers(path: Path, file: h5py.File) -> None:
+    if not path.exists():
+        return
+    with _open(path) as earlier:
+        if not np.array_equal(earlier["ids"][:], file["ids"][:]):
+            raise CacheError(f"{path} has other images than were read now; delete it and run again")
+        for layer in set(earlier["features"]) - set(file["features"]):
+            earlier.copy(f"features/{layer}", file["features"])
+
+
+def _to_disk(path: Path) -> None:
+    """Make sure that the content is on disk before the name is, so that a power cut leaves no empty file."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[h5py.File]:
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != FORMAT or not file.attrs.get("complete"):
+                raise CacheError(f"{path} is not a cache file of this version; delete it and run `featbench extract`")
+            yield file
+    except FileNotFoundError:
+        raise CacheError(f"there is no cache file {path}; `featbench extract` makes it") from None
+    except (OSError, KeyError, ValueError) as error:
+        raise CacheError(f"{path} is damaged ({error}); delete it and run `featbench extract` again") from error
+
+
+def _versions() -> dict[str, str]:
+    return {"h5py": h5py.version.version, "hdf5": h5py.version.hdf5_version, "numpy": np.__version__}

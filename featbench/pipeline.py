@@ -1,0 +1,80 @@
+"""The stages in order: images in, accuracy table out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from featbench.config import Experiment, load_experiment
+from featbench.progress import Progress, Silent
+from featbench.results.store import load_results
+from featbench.results.tables import write_accuracy_tables
+from featbench.stages.baseline import baseline
+from featbench.stages.evaluate import evaluate
+from featbench.stages.extract import extract
+from featbench.stages.job import Job, resolve_device
+
+HOME = Path("~/.cache/featbench")
+STAGES = ("extract", "evaluate", "baseline")
+
+
+def run(
+    experiment: str | Path | Experiment,
+    *,
+    results: str | Path | None = None,
+    cache: str | Path | None = None,
+    data: str | Path | None = None,
+    device: str = "auto",
+    overrides: Sequence[str] = (),
+    offline: bool = False,
+    stages: Sequence[str] = STAGES,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Run an experiment: extract features, train and test classifiers and reference networks, write the tables.
+
+    What is already in the cache and in results.csv is reused; to do it again, delete the results folder.
+
+    Args:
+        experiment: A built-in name, the path of a TOML file or of a folder of images, or an `Experiment`.
+        results: This run's own folder; `results/NAME` where it is None.
+        cache: Where feature caches are kept; `~/.cache/featbench/features` where it is None.
+        data: torchvision's root for data sets; `~/.cache/featbench/data` where it is None.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        overrides: `KEY=VALUE` settings that replace what the experiment says.
+        offline: Forbid downloads.
+        stages: Which of "extract", "evaluate" and "baseline" to run.
+        progress: Takes messages and progress; nobody looks where it is None.
+
+    Returns:
+        The experiment's rows of results.csv; empty where only "extract" ran.
+
+    Raises:
+        FeatbenchError: Something went wrong; the message says what, and what to do. `UsageError` is the kind where
+            the experiment or an argument is wrong.
+    """
+    if not isinstance(experiment, Experiment):
+        experiment = load_experiment(str(experiment), overrides)
+    job = Job(
+        experiment=experiment,
+        results_dir=Path(results) if results is not None else Path("results") / experiment.name,
+        cache_dir=Path(cache) if cache is not None else (HOME / "features").expanduser(),
+        data_dir=Path(data) if data is not None else (HOME / "data").expanduser(),
+        device=resolve_device(device),
+        offline=offline,
+        progress=progress or Silent(),
+    )
+    job.prepare()
+    fingerprints: list[str] = []
+    if "extract" in stages:
+        extract(job)
+    if "evaluate" in stages:
+        fingerprints += evaluate(job)
+    if "baseline" in stages:
+        fingerprints += baseline(job)
+    if not fingerprints:
+        return pd.DataFrame()
+    rows = load_results(job.results_dir)
+    write_accuracy_tables(job.results_dir, rows)
+    return rows[rows["fingerprint"].isin(fingerprints)]

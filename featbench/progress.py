@@ -1,0 +1,41 @@
+"""How long work tells of itself: stages report to a `Progress`, and only the command line knows how it looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+Advance = Callable[[int, str], None]
+"""Counts steps that are done, with a short note on how it goes (or "")."""
+
+
+class Progress(Protocol):
+    """Takes messages and progress."""
+
+    def say(self, message: str) -> None:
+        """Take one line of news."""
+        ...
+
+    def warn(self, message: str) -> None:
+        """Take one line that the user should not miss."""
+        ...
+
+    def bar(self, label: str, total: int) -> AbstractContextManager[Advance]:
+        """Follow work of a known number of steps."""
+        ...
+
+
+class Silent:
+    """Progress that nobody looks at."""
+
+    def say(self, message: str) -> None:
+        """Do nothing."""
+
+    def warn(self, message: str) -> None:
+        """Do nothing; what matters is in the results as well."""
+
+    @contextmanager
+    def bar(self, label: str, total: int) -> Iterator[Advance]:
+        """Count nothing."""
+        yield lambda steps, note: None

@@ -1,0 +1,76 @@
+"""`featbench extract`: the features of every backbone, into the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from featbench.backbones.load import Backbone, load_backbone
+from featbench.data.splits import Skipped
+from featbench.errors import CacheError
+from featbench.features.cache import CacheInfo, CacheKey, read_info
+from featbench.features.extract import Extraction, cache_keys, extract_split, plan_extraction
+from featbench.results.store import write_skipped
+from featbench.stages.job import Job
+
+
+@dataclass(frozen=True)
+class Cached:
+    """One `[[backbones]]` entry with the cache files of its splits."""
+
+    backbone: Backbone
+    extraction: Extraction
+    keys: Mapping[str, CacheKey]
+    infos: Mapping[str, CacheInfo]
+
+
+def extract(job: Job) -> list[Cached]:
+    """Make sure that the cache holds what the experiment needs, and list the images that were left out."""
+    cached = []
+    for backbone, extraction, keys in _plans(job):
+        infos = {
+            name: extract_split(split, backbone, extraction, keys[name], job.progress)
+            for name, split in job.dataset.splits.items()
+        }
+        cached.append(Cached(backbone, extraction, keys, infos))
+    skipped = _skipped(job, cached)
+    write_skipped(job.results_dir, [(image.split, image.id, image.reason) for image in skipped])
+    if skipped:
+        job.progress.warn(f"{len(skipped)} files were left out; {job.results_dir / 'skipped.csv'} says which and why")
+    return cached
+
+
+def find_cached(job: Job) -> list[Cached]:
+    """Find what `extract` has made, without running a network.
+
+    Raises:
+        CacheError: Some of it is missing; the message names the command that makes it.
+    """
+    cached = []
+    for backbone, extraction, keys in _plans(job):
+        infos = {}
+        for name, key in keys.items():
+            info = read_info(key.path)
+            if info is None or any(layer not in info.widths for layer in extraction.layers):
+                raise CacheError(
+                    f"the features of {backbone.name} ({name}) are not in {job.cache_dir}; run `featbench extract` "
+                    "with the same experiment and options first"
+                )
+            infos[name] = info
+        cached.append(Cached(backbone, extraction, keys, infos))
+    return cached
+
+
+def _plans(job: Job) -> Iterator[tuple[Backbone, Extraction, dict[str, CacheKey]]]:
+    for config in job.experiment.backbones:
+        backbone = load_backbone(config, seed=job.experiment.seed, offline=job.offline)
+        extraction = plan_extraction(config, job.device, job.experiment.dataset.on_bad_image)
+        yield backbone, extraction, cache_keys(job.dataset, backbone, extraction, job.cache_dir)
+
+
+def _skipped(job: Job, cached: list[Cached]) -> list[Skipped]:
+    found = dict.fromkeys(job.dataset.skipped)
+    for entry in cached:
+        for split, info in entry.infos.items():
+            found.update(dict.fromkeys(Skipped(split, image, reason) for image, reason in info.skipped))
+    return list(found)

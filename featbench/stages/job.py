@@ -1,0 +1,125 @@
+"""What every stage of a run shares: the experiment, where its files go, and the data set."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+
+import tomli_w
+import torch
+
+import featbench
+from featbench.backbones.load import check_backbone
+from featbench.classifiers.select import check_trainable
+from featbench.classifiers.table import get_classifier
+from featbench.config import Experiment
+from featbench.data.datasets import check_dataset, load_dataset
+from featbench.data.splits import Dataset
+from featbench.errors import UsageError
+from featbench.progress import Progress, Silent
+from featbench.results.files import write_text
+from featbench.results.store import RESULTS_CSV, load_results, prepare_folder
+
+_PACKAGES = ("h5py", "lightning", "numpy", "pandas", "pillow", "scikit-learn", "torch", "torchvision")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of an experiment.
+
+    Attributes:
+        experiment: What to do.
+        results_dir: This run's own folder.
+        cache_dir: Where feature caches are kept, shared by all runs.
+        data_dir: torchvision's root for data sets.
+        device: Where networks run.
+        offline: Forbids downloads.
+        progress: Takes messages and progress.
+    """
+
+    experiment: Experiment
+    results_dir: Path
+    cache_dir: Path
+    data_dir: Path
+    device: torch.device
+    offline: bool = False
+    progress: Progress = field(default_factory=Silent)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data set, read when it is first needed."""
+        config = self.experiment.dataset
+        return load_dataset(config, self.data_dir, seed=self.experiment.seed, offline=self.offline)
+
+    def prepare(self) -> None:
+        """Refuse what cannot work before any work is done, and write down what is about to be done.
+
+        Raises:
+            UsageError: A name or a setting is wrong.
+            DataError: The images are missing or too few.
+            ResultsError: The results folder cannot be written.
+        """
+        experiment = self.experiment
+        check_dataset(experiment.dataset)
+        for backbone in experiment.backbones:
+            check_backbone(backbone)
+        for classifier in experiment.evaluate.classifiers:
+            get_classifier(classifier)
+        prepare_folder(self.results_dir)
+        if experiment.evaluate.classifiers:
+            labels = self.dataset.splits["train"].labels
+            check_trainable(labels, self.dataset.classes, experiment.evaluate, "val" in self.dataset.splits)
+        content = experiment.model_dump(mode="json", exclude_none=True)
+        write_text(self.results_dir / "experiment.toml", tomli_w.dumps(content))
+        write_text(self.results_dir / "environment.json", json.dumps(self._environment(), indent=2) + "\n")
+
+    def has_row(self, fingerprint: str) -> bool:
+        """Say whether results.csv has the row with this fingerprint already."""
+        if not (self.results_dir / RESULTS_CSV).exists():
+            return False
+        return bool((load_results(self.results_dir)["fingerprint"] == fingerprint).any())
+
+    def _environment(self) -> dict[str, object]:
+        cuda = self.device.type == "cuda"
+        return {
+            "versions": {"featbench": featbench.__version__} | {name: metadata.version(name) for name in _PACKAGES},
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "device": torch.cuda.get_device_name(self.device) if cuda else platform.machine(),
+            "cpu_threads": torch.get_num_threads(),
+            "git_commit": _git_commit(),
+        }
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turn "auto", "cpu", "cuda" or "cuda:N" into a device.
+
+    Raises:
+        UsageError: It is none of these, or there is no such device here.
+    """
+    count = torch.cuda.device_count()
+    if name == "auto":
+        return torch.device("cuda:0" if count else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    kind, _, number = name.partition(":")
+    if kind != "cuda" or not (number.isdecimal() or name == "cuda"):
+        raise UsageError(f"unknown device {name!r}; it may be auto, cpu, cuda or cuda:N")
+    if int(number or 0) >= count:
+        raise UsageError(f"there is no device {name!r} here; CUDA devices found: {count}")
+    return torch.device(f"cuda:{number or 0}")
+
+
+def _git_commit() -> str | None:
+    """Return the commit of featbench's own checkout; None where it is installed otherwise."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
