@@ -48,7 +48,7 @@ def run(
         progress: Takes messages and progress; nobody looks where it is None.
 
     Returns:
-        The experiment's rows of results.csv; empty where only "extract" ran.
+        The experiment's rows of results.csv, with those of stages that did not run this time; empty after "extract".
 
     Raises:
         FeatbenchError: Something went wrong; the message says what, and what to do. `UsageError` is the kind where
@@ -66,15 +66,17 @@ def run(
         progress=progress or Silent(),
     )
     job.prepare()
-    fingerprints: list[str] = []
+    done: dict[str, list[str]] = {}  # kind of row -> fingerprints of this experiment's rows
     if "extract" in stages:
         extract(job)
     if "evaluate" in stages:
-        fingerprints += evaluate(job)
+        done["classifier"] = evaluate(job)
     if "baseline" in stages:
-        fingerprints += baseline(job)
-    if not fingerprints:
+        done["baseline"] = baseline(job)
+    if not any(done.values()):
         return pd.DataFrame()
     rows = load_results(job.results_dir)
+    # rows of earlier settings stay in results.csv but not in the tables; kinds that were not run stay in both
+    rows = rows[[kind not in done or row in done[kind] for kind, row in zip(rows.kind, rows.fingerprint, strict=True)]]
     write_accuracy_tables(job.results_dir, rows)
-    return rows[rows["fingerprint"].isin(fingerprints)]
+    return rows.reset_index(drop=True)

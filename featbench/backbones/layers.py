@@ -22,6 +22,7 @@ from featbench.backbones.pooling import Pool, make_pool
 from featbench.errors import UsageError, WeightsError, unknown
 
 PENULTIMATE = "penultimate"
+_BLANK_IMAGES = 2
 _LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -152,31 +153,48 @@ class _Shapes(fx.Interpreter):
 
     def __init__(self, module: nn.Module, graph: fx.Graph) -> None:
         super().__init__(module, graph=graph)
-        self.shapes: dict[str, tuple[int, ...] | None] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        self.shapes[n.name] = tuple(result.shape) if isinstance(result, Tensor) else None
+        self.shapes[n.name] = tuple(result.shape) if isinstance(result, Tensor) else ()
         return result
+
+
+def describe_layers(traced: Traced, image_shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
+    """Return every layer that gives one tensor an image, in the order they run, with its shape without the batch."""
+    shapes = _run_shapes(traced, image_shape)
+    order = {node: number for number, node in enumerate(traced.graph.nodes)}
+    nodes = {layer: traced.find(layer) for layer in traced.layer_names()}
+    in_order = sorted(nodes, key=lambda layer: order[nodes[layer]])
+    found = {layer: shapes[nodes[layer].name] for layer in in_order}
+    return {layer: shape[1:] for layer, shape in found.items() if _has_features(shape)}
 
 
 def _output_shapes(
     traced: Traced, nodes: dict[str, fx.Node], image_shape: tuple[int, int, int]
 ) -> dict[str, tuple[int, ...]]:
-    """Find the shape of each layer's output, without the batch, by running two blank images."""
+    """Find the shape of each layer's output, without the batch."""
+    shapes = _run_shapes(traced, image_shape)
+    for layer, node in nodes.items():
+        if not _has_features(shapes[node.name]):
+            raise UsageError(f"layer {layer!r} does not give one tensor an image, so it has no features; name another")
+    return {layer: shapes[node.name][1:] for layer, node in nodes.items()}
+
+
+def _has_features(shape: tuple[int, ...]) -> bool:
+    return len(shape) > 1 and shape[0] == _BLANK_IMAGES
+
+
+def _run_shapes(traced: Traced, image_shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
+    """Run blank images to find the shape of each node's output; () where that is no tensor."""
     runner = _Shapes(traced.network, traced.graph)
     device = next((parameter.device for parameter in traced.network.parameters()), torch.device("cpu"))
     try:
         with torch.inference_mode():
-            runner.run(torch.zeros(2, *image_shape, device=device))
+            runner.run(torch.zeros(_BLANK_IMAGES, *image_shape, device=device))
     except RuntimeError as error:
         size = f"{image_shape[1]}x{image_shape[2]}"
         reason = str(error).splitlines()[0]
         raise UsageError(f"{type(traced.network).__name__} cannot take images of {size} px: {reason}") from error
-    found = {}
-    for layer, node in nodes.items():
-        shape = runner.shapes[node.name]
-        if shape is None or len(shape) < 2 or shape[0] != 2:
-            raise UsageError(f"layer {layer!r} does not give one tensor an image, so it has no features; name another")
-        found[layer] = shape[1:]
-    return found
+    return runner.shapes

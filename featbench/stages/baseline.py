@@ -182,7 +182,7 @@ def _row(job: Job, plan: _Plan, trained: TrainedNetwork, images: dict[str, Image
 
 def _save(job: Job, plan: _Plan, trained: TrainedNetwork, row: Row) -> None:
     with replacing(artifact_path(job.results_dir, "models", row, ".safetensors")) as temporary:
-        safetensors.torch.save_file({name: t.contiguous() for name, t in trained.state.items()}, temporary)
+        temporary.write_bytes(safetensors.torch.save({name: t.contiguous() for name, t in trained.state.items()}))
     card = {
         "backbone": plan.backbone.name,
         "weights": plan.backbone.weights,

@@ -16,7 +16,7 @@ import torch
 import featbench
 from featbench.backbones.load import check_backbone
 from featbench.classifiers.select import check_trainable
-from featbench.classifiers.table import get_classifier
+from featbench.classifiers.table import check_grids
 from featbench.config import Experiment
 from featbench.data.datasets import check_dataset, load_dataset
 from featbench.data.splits import Dataset
@@ -68,12 +68,11 @@ class Job:
         check_dataset(experiment.dataset)
         for backbone in experiment.backbones:
             check_backbone(backbone)
-        for classifier in experiment.evaluate.classifiers:
-            get_classifier(classifier)
+        check_grids(experiment.evaluate)
         prepare_folder(self.results_dir)
-        if experiment.evaluate.classifiers:
-            labels = self.dataset.splits["train"].labels
-            check_trainable(labels, self.dataset.classes, experiment.evaluate, "val" in self.dataset.splits)
+        splits = self.dataset.splits
+        val_labels = splits["val"].labels if "val" in splits else None
+        check_trainable(splits["train"].labels, self.dataset.classes, experiment.evaluate, val_labels)
         content = experiment.model_dump(mode="json", exclude_none=True)
         write_text(self.results_dir / "experiment.toml", tomli_w.dumps(content))
         write_text(self.results_dir / "environment.json", json.dumps(self._environment(), indent=2) + "\n")

@@ -1,0 +1,182 @@
+"""The command line: parses it, calls one function a command, and turns errors into exit codes.
+
+0: done. 1: it failed, with one message. 2: the command line or the experiment is wrong. 130: interrupted; what was done
+so far is kept. Heavy libraries are imported by the command that needs them, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from featbench.errors import FeatbenchError
+
+app = typer.Typer(
+    name="featbench",
+    help="Which backbone, which layer, which classifier, or should I fine-tune? One command answers, with a table.",
+    epilog="Start with `featbench run digits`: no download, a few minutes on two cores.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+lists = typer.Typer(no_args_is_help=True, help="Print what there is.")
+app.add_typer(lists, name="list")
+
+_STAGES = {
+    "run": "Run all stages: extract features, train classifiers and reference networks, write the tables.",
+    "extract": "Run stage 1: the features of every backbone and layer, into the cache.",
+    "evaluate": "Run stage 2: classifiers on cached features, into results.csv.",
+    "baseline": "Run the reference columns: linear head, fine-tuned and from-scratch networks, into results.csv.",
+}
+_EXAMPLES = {
+    "run": ["run digits", "run photos/", "run digits --set evaluate.folds=10 --results results/ten_folds"],
+    "extract": ["extract digits"],
+    "evaluate": ["evaluate digits --set 'evaluate.classifiers=[\"linear_svc\"]'"],
+    "baseline": ["baseline digits --set baselines.0.epochs=5"],
+}
+
+Source = Annotated[
+    str, typer.Argument(metavar="EXPERIMENT", help="A built-in name, a TOML file or a folder of images.")
+]
+Results = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="This run's own folder.", show_default="results/NAME")
+]
+Cache = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Feature caches.", show_default="$FEATBENCH_HOME/features")
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="torchvision's root of data sets.", show_default="$FEATBENCH_HOME/data"),
+]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N", help="Where networks run.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting; dotted keys.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Forbid downloads.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print more, and the traceback of an error.")]
+
+
+def _add_stage_command(name: str) -> None:
+    examples = "Examples:\n\n" + "\n\n".join(f"`featbench {example}`" for example in _EXAMPLES[name])
+
+    @app.command(name, help=_STAGES[name], epilog=examples)
+    def command(
+        experiment: Source,
+        results: Results = None,
+        cache: Cache = None,
+        data: Data = None,
+        device: Device = "auto",
+        settings: Set = None,
+        offline: Offline = False,
+        quiet: Quiet = False,
+        verbose: Verbose = False,
+    ) -> None:
+        with _exit_codes(verbose=verbose):
+            from featbench.console import TerminalProgress, print_table
+            from featbench.pipeline import STAGES, run
+
+            home = Path(os.environ.get("FEATBENCH_HOME") or "~/.cache/featbench").expanduser()
+            with TerminalProgress(quiet=quiet, verbose=verbose) as progress:
+                rows = run(
+                    experiment,
+                    results=results,
+                    cache=cache or home / "features",
+                    data=data or home / "data",
+                    device=device,
+                    overrides=settings or (),
+                    offline=offline,
+                    stages=STAGES if name == "run" else (name,),
+                    progress=progress,
+                )
+            if not quiet and not rows.empty:
+                print_table(rows, results or Path("results") / rows["experiment"].iloc[0])
+
+
+for _name in _STAGES:
+    _add_stage_command(_name)
+
+
+@lists.command("datasets")
+def list_datasets() -> None:
+    """Print the data sets that `dataset.name` may be."""
+    with _exit_codes():
+        from featbench.data.datasets import DATASETS
+
+        _print_columns(DATASETS.items())
+
+
+@lists.command("backbones")
+def list_backbones() -> None:
+    """Print the backbones that `backbones.name` may be, with their weights; the default comes first."""
+    with _exit_codes():
+        from featbench.backbones.architectures import backbone_names, get_architecture
+
+        for name in backbone_names():
+            architecture = get_architecture(name)
+            weights = dict.fromkeys([architecture.default_weights, *architecture.weights])
+            _print_columns([(name, ", ".join(weights))])
+
+
+@lists.command("layers")
+def list_layers(name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone.")]) -> None:
+    """Print the layers of a backbone in the order they run, with the shape of one image's output."""
+    with _exit_codes():
+        from featbench.backbones.architectures import get_architecture
+        from featbench.backbones.layers import describe_layers, trace
+
+        architecture = get_architecture(name)
+        size_px = architecture.preprocess.crop_px
+        shapes = describe_layers(trace(architecture.make()), (3, size_px, size_px))
+        _print_columns((layer, "x".join(map(str, shape))) for layer, shape in shapes.items())
+
+
+@lists.command("classifiers")
+def list_classifiers() -> None:
+    """Print the classifiers that `evaluate.classifiers` may name."""
+    with _exit_codes():
+        from featbench.classifiers.table import CLASSIFIERS
+
+        _print_columns((name, spec.summary) for name, spec in CLASSIFIERS.items())
+
+
+@lists.command("experiments")
+def list_experiments() -> None:
+    """Print the built-in experiments."""
+    with _exit_codes():
+        from featbench.config import builtin_experiments
+
+        _print_columns((name, text.partition("\n")[0].lstrip("# ")) for name, text in builtin_experiments().items())
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+@contextmanager
+def _exit_codes(*, verbose: bool = False) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("interrupted; what was done so far is kept, and the same command goes on from there", err=True)
+        raise typer.Exit(130) from None
+    except FeatbenchError as error:
+        if verbose:
+            raise
+        typer.echo(f"featbench: {error}", err=True)
+        raise typer.Exit(error.exit_code) from None
+    except (OSError, MemoryError, RuntimeError) as error:
+        if verbose:
+            raise
+        typer.echo(f"featbench: {type(error).__name__}: {error} (--verbose shows where)", err=True)
+        raise typer.Exit(1) from None
+
+
+def _print_columns(pairs: Iterable[tuple[str, str]]) -> None:
+    for name, text in pairs:
+        typer.echo(f"{name:<24} {text}")
