@@ -144,7 +144,9 @@ class CacheWriter:
         for dataset in self._layers.values():
             dataset.attrs["extract_s"] = extract_s
         self._file.create_dataset("labels", data=labels, fletcher32=True, chunks=True)
-        self._file.create_dataset("ids", data=self._ids, dtype=h5py.string_dtype())
+        ids = np.array([name.encode() for name in self._ids], np.bytes_)  # of one length: HDF5 checksums no others
+        string = h5py.string_dtype("utf-8", max(1, ids.itemsize))
+        self._file.create_dataset("ids", data=ids, dtype=string, fletcher32=True, chunks=True)
         self._file.attrs.update(
             format=FORMAT,
             fingerprint=key.fingerprint,
@@ -170,7 +172,7 @@ def write_cache(key: CacheKey, widths: Mapping[str, int], store: str) -> Iterato
     partial = key.path.with_name(f".{key.path.name}.{os.getpid()}.partial")
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(partial, "w") as file:
+        with h5py.File(partial, "w", libver="v110") as file:  # from here on HDF5 checksums its metadata too
             yield CacheWriter(file, widths, store)
             _copy_earlier_layers(key.path, file)
         _to_disk(partial)

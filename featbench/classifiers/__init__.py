@@ -1,0 +1,1 @@
+"""Stage 2: classical classifiers on cached features. `evaluate` says how."""

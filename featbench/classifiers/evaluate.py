@@ -1,0 +1,174 @@
+"""Stage 2: train a classifier on cached features and test it once.
+
+    featbench evaluate digits
+
+The protocol:
+
+1. Training rows fit scalers, choose hyper-parameters and train; `select` says how they are chosen.
+2. The chosen hyper-parameters are fitted again on all training rows, and on the val split's where there is one. A
+   learning curve (`train_sizes`) is fitted on the training rows it is about and nothing else.
+3. Test rows are used once, after everything is fitted, for the numbers of the row.
+4. Every parameter that was used, and whether the solver converged, is recorded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.pipeline import Pipeline
+
+from featbench.classifiers.rows import LabelledFeatures
+from featbench.classifiers.select import How, check_rows, convergence_recorded, final_rows, fit, select
+from featbench.classifiers.table import get_classifier, used_params
+from featbench.config import EvaluateConfig
+from featbench.errors import DataError
+from featbench.results.metrics import Metrics, classification_metrics, wilson_interval
+
+ENGINE = "scikit-learn"
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A fitted classifier and its test; most fields are columns of results.csv.
+
+    Attributes:
+        model: The pipeline, fitted on `n_train` rows.
+        params: Every parameter that was used, the chosen ones among them.
+        selection: `cv`, `oob`, `holdout` or `none`.
+        val_accuracy: Of the chosen hyper-parameters on rows they were not fitted on; None without a selection.
+        n_not_converged: Candidates of the selection that did not converge.
+        converged: Whether the final fit converged; None where the method has no such notion.
+        n_train: Rows that `model` was fitted on.
+        n_val: Rows that `val_accuracy` was measured on.
+        metrics: Of the test rows.
+        interval: 95% interval of the test accuracy for the test sample (Wilson).
+        predicted: (N,) int64 in [0, n_classes), of the test rows.
+        scores: (N, n_classes) float64; see `class_scores`.
+        engine: The library that fitted it.
+        fit_s: Seconds of selection and final fit, wall-clock.
+        predict_s: Seconds of scoring the test rows, wall-clock.
+    """
+
+    model: Pipeline
+    params: dict[str, Any]
+    selection: How
+    val_accuracy: float | None
+    n_not_converged: int
+    converged: bool | None
+    n_train: int
+    n_val: int
+    metrics: Metrics
+    interval: tuple[float, float]
+    predicted: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float64]
+    engine: str
+    fit_s: float
+    predict_s: float
+
+
+def fit_and_test(
+    spec_name: str,
+    train: LabelledFeatures,
+    val: LabelledFeatures | None,
+    test: LabelledFeatures,
+    config: EvaluateConfig,
+    seed: int,
+    n_classes: int,
+) -> Fitted:
+    """Choose hyper-parameters, fit, and test once.
+
+    Args:
+        spec_name: A key of `CLASSIFIERS`.
+        train: Training rows.
+        val: The val split; None where the data set has none.
+        test: Test rows.
+        config: The `[evaluate]` table.
+        seed: Of the folds or the held-out rows, and of a seeded method.
+        n_classes: Number of classes; some may be missing from the training rows.
+
+    Raises:
+        DataError: A class has too few training rows, features are not finite, or a split has no rows.
+        UsageError: The classifier does not exist, or scikit-learn refuses a parameter.
+    """
+    spec = get_classifier(spec_name)
+    X, y = _labelled_rows(train, val)
+    X_test = _ready(test, "test")  # a test split that cannot be used is refused before the work, not after
+    check_rows(spec, y, len(train.y), [str(label) for label in range(n_classes)], config)
+    n_final = final_rows(len(train.y), len(y) - len(train.y), config)
+
+    started = perf_counter()
+    chosen = select(spec_name, X, y, len(train.y), config, seed)
+    with convergence_recorded():
+        model = fit(spec_name, chosen.params, X[:n_final], y[:n_final], seed)
+    fitted = perf_counter()
+
+    scores = class_scores(model, X_test, n_classes)
+    predicted = scores.argmax(axis=1)
+    predicted_at = perf_counter()
+
+    return Fitted(
+        model=model,
+        params=used_params(spec, chosen.params, model),
+        selection=chosen.how,
+        val_accuracy=chosen.val_accuracy,
+        n_not_converged=chosen.n_not_converged,
+        converged=spec.converged(model[-1]),
+        n_train=n_final,
+        n_val=chosen.n_val,
+        metrics=classification_metrics(test.y, predicted, n_classes),
+        interval=wilson_interval(int((predicted == test.y).sum()), len(test.y)),
+        predicted=predicted,
+        scores=scores,
+        engine=ENGINE,
+        fit_s=fitted - started,
+        predict_s=predicted_at - fitted,
+    )
+
+
+def class_scores(model: Pipeline, X: npt.NDArray[Any], n_classes: int) -> npt.NDArray[np.float64]:
+    """Score rows with a fitted model; the class with the highest score is the one the model predicts.
+
+    Args:
+        model: A fitted classifier, trained on labels in [0, n_classes).
+        X: (N, D) float.
+        n_classes: Number of columns wanted.
+
+    Returns:
+        (N, n_classes) float64: probabilities where the method has them, else decision values, of which those of a
+        two-class problem become the columns -s and s. A class that was not trained has probability 0, or -inf.
+    """
+    if hasattr(model[-1], "predict_proba"):
+        trained, missing = model.predict_proba(X), 0.0
+    else:
+        trained, missing = model.decision_function(X), -np.inf
+    if trained.ndim == 1:
+        trained = np.stack([-trained, trained], axis=1)
+    scores = np.full((len(X), n_classes), missing)
+    scores[:, model.classes_] = trained
+    return scores
+
+
+def _labelled_rows(
+    train: LabelledFeatures, val: LabelledFeatures | None
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    X = _ready(train, "train")
+    if val is None:
+        return X, train.y
+    return np.concatenate([X, _ready(val, "val")]), np.concatenate([train.y, val.y])
+
+
+def _ready(split: LabelledFeatures, name: str) -> npt.NDArray[Any]:
+    if len(split.X) == 0:
+        raise DataError(f"the {name} split has no rows; give it images")
+    X = split.X.astype(np.float32) if split.X.dtype == np.float16 else split.X
+    wrong = int((~np.isfinite(X)).any(axis=1).sum())
+    if wrong:
+        raise DataError(
+            f"{wrong} of {len(X)} {name} rows hold features that are not finite; "
+            'if they were stored as float16, store = "float32" of [[backbones]] keeps large values'
+        )
+    return X

@@ -1,0 +1,277 @@
+"""The choice of hyper-parameters, on training and validation rows only.
+
+| `selection` | what is done | recorded as |
+| --- | --- | --- |
+| `cv` | stratified k-fold on train (+ val); a random forest takes its out-of-bag score instead | `cv`, `oob` |
+| `holdout` | the data set's val split, or a stratified 20% of train where it has none | `holdout` |
+| `auto` | `holdout` where there is a val split or more than 5,000 training rows, else `cv` | |
+| `none` | nothing: scikit-learn's defaults | `none` |
+
+Accuracy decides; of equals the first candidate in grid order wins. A fold's scaler is fitted inside that fold.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from joblib import Parallel, delayed
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.pipeline import Pipeline
+
+from featbench.classifiers.rows import train_subsets
+from featbench.classifiers.table import CLASSIFIERS, ClassifierSpec, candidates, get_classifier
+from featbench.config import EvaluateConfig
+from featbench.errors import DataError, UsageError
+
+HOLDOUT_FRACTION = 0.2
+HOLDOUT_ABOVE = 5_000  # rows: 20% of them tell an accuracy of 90% to a standard error below 1 point, as folds would
+
+How = Literal["cv", "oob", "holdout", "none"]
+Rows = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The hyper-parameters chosen, and how.
+
+    Attributes:
+        how: The `selection` column of the row.
+        params: The chosen candidate; empty for `none`.
+        val_accuracy: Its accuracy on rows it was not fitted on (for `cv` the mean over folds), None for `none`.
+        n_val: Rows that `val_accuracy` was measured on.
+        n_not_converged: Candidates that did not converge, in any fold.
+    """
+
+    how: How
+    params: dict[str, Any]
+    val_accuracy: float | None
+    n_val: int
+    n_not_converged: int
+
+
+def select(
+    name: str, X: npt.NDArray[Any], y: npt.NDArray[np.int64], n_train: int, config: EvaluateConfig, seed: int
+) -> Selection:
+    """Choose the hyper-parameters of a classifier.
+
+    Args:
+        name: A key of `CLASSIFIERS`.
+        X: (N, D) float: the training rows, then those of the val split where there is one.
+        y: (N,) int64.
+        n_train: The number of training rows; what follows them is the val split.
+        config: The `[evaluate]` table.
+        seed: Of the folds or the held-out rows, and of a seeded method.
+
+    Raises:
+        DataError: A class has too few rows.
+        UsageError: scikit-learn refuses a candidate.
+    """
+    spec = get_classifier(name)
+    n_final = final_rows(n_train, len(y) - n_train, config)
+    how = _how(spec, config, n_train, has_val=len(y) > n_train)
+    if how == "none":
+        return Selection(how, {}, None, 0, 0)
+    grid = candidates(name, config)
+    if how == "oob":
+        tried = [_out_of_bag(name, params, X[:n_final], y[:n_final], seed) for params in grid]
+        n_val = n_final
+    else:
+        splits = _splits(how, y, n_train, n_final, config.folds, seed)
+        tried = _try_all(name, grid, X, y, splits, seed)
+        n_val = sum(len(held_out) for _, held_out in splits)
+    accuracies = [accuracy for accuracy, _ in tried]
+    best = int(np.argmax(accuracies))
+    return Selection(how, grid[best], float(accuracies[best]), n_val, sum(converged is False for _, converged in tried))
+
+
+def fit(name: str, params: Mapping[str, Any], X: npt.NDArray[Any], y: npt.NDArray[np.int64], seed: int) -> Pipeline:
+    """Fit a classifier on all of the rows given; `spec.converged` tells whether its solver converged.
+
+    Raises:
+        UsageError: scikit-learn refuses the parameters.
+    """
+    model = get_classifier(name).make(params, seed, X.shape[1])
+    return _fitted(model, name, params, X, y)
+
+
+@contextmanager
+def convergence_recorded() -> Iterator[None]:
+    """Silence scikit-learn's ConvergenceWarning, because rows record it; every other warning goes through.
+
+    It stands around the threads that fit, not inside them: warning filters belong to the whole process.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
+
+
+def final_rows(n_train: int, n_val: int, config: EvaluateConfig) -> int:
+    """Return how many of the rows (train, then val) the final model is fitted on.
+
+    All of them, but for a learning curve, where val rows would drown the few training rows that the curve is about.
+    """
+    return n_train if config.train_sizes else n_train + n_val
+
+
+def check_trainable(
+    labels: npt.NDArray[np.int64],
+    classes: Sequence[str],
+    config: EvaluateConfig,
+    val_labels: npt.NDArray[np.int64] | None,
+) -> None:
+    """Check, before any features are extracted, that every fit of this experiment has the rows it needs.
+
+    Args:
+        labels: Of the training split, (N,) int64.
+        classes: Names of the classes.
+        config: The `[evaluate]` table.
+        val_labels: Of the val split, (M,) int64; None where the data set has none.
+
+    Raises:
+        DataError: A class has too few training images, or only one class has any.
+        UsageError: A classifier does not exist, or a training size is larger than a class.
+    """
+    for name in config.classifiers:
+        spec = get_classifier(name)
+        for subset in train_subsets(labels, config.train_sizes, config.repeats, 0, seeded=spec.seeded):
+            rows = labels[subset.indices]
+            both = rows if val_labels is None else np.concatenate([rows, val_labels])
+            check_rows(spec, both, len(rows), classes, config)
+
+
+def check_rows(
+    spec: ClassifierSpec, y: npt.NDArray[np.int64], n_train: int, classes: Sequence[str], config: EvaluateConfig
+) -> None:
+    """Check that one fit has the rows it needs.
+
+    Args:
+        spec: The classifier.
+        y: Labels of the training rows, then of the val split, (N,) int64.
+        n_train: The number of training rows.
+        classes: Names of the classes.
+        config: The `[evaluate]` table.
+
+    Raises:
+        DataError: A class has too few rows, or only one class has any.
+    """
+    train_classes = np.unique(y[:n_train])
+    if len(train_classes) < 2:
+        names = ", ".join(repr(classes[label]) for label in train_classes) or "none"
+        raise DataError(
+            f"training needs images of at least two classes, and the training split has: {names}; add images"
+        )
+    how = _how(spec, config, n_train, has_val=len(y) > n_train)
+    if how == "cv":
+        _check_folds(y[: final_rows(n_train, len(y) - n_train, config)], classes, config)
+    if how == "holdout" and len(y) == n_train:
+        _check_carving(y, classes)
+
+
+def _check_folds(y: npt.NDArray[np.int64], classes: Sequence[str], config: EvaluateConfig) -> None:
+    name, count = _smallest(y, classes)
+    if count < config.folds:
+        more = "remove the smaller train_sizes" if config.train_sizes else "add images"
+        fewer = f"set evaluate.folds to at most {count}, or " if count >= 2 else ""
+        raise DataError(
+            f"class {name!r} has {count} images to train on, too few for evaluate.folds = {config.folds}; {more}, "
+            f'{fewer}set evaluate.selection to "holdout" (five images a class) or "none" (no selection)'
+        )
+
+
+def _check_carving(y: npt.NDArray[np.int64], classes: Sequence[str]) -> None:
+    name, count = _smallest(y, classes)
+    n_classes, n_held_out = len(np.unique(y)), ceil(HOLDOUT_FRACTION * len(y))
+    if count < 2 or n_held_out < n_classes:
+        raise DataError(
+            f"holding out {n_held_out} of {len(y)} training images cannot show each of {n_classes} classes "
+            f"on both sides (class {name!r} has {count}); add images (five a class do), a val split, "
+            'or set evaluate.selection to "cv" with few folds, or to "none"'
+        )
+
+
+def _smallest(y: npt.NDArray[np.int64], classes: Sequence[str]) -> tuple[str, int]:
+    labels, counts = np.unique(y, return_counts=True)
+    smallest = int(np.argmin(counts))
+    return classes[labels[smallest]], int(counts[smallest])
+
+
+def _how(spec: ClassifierSpec, config: EvaluateConfig, n_train: int, *, has_val: bool) -> How:
+    how = config.selection
+    if how == "auto":
+        how = "holdout" if has_val or n_train > HOLDOUT_ABOVE else "cv"
+    return "oob" if how == "cv" and spec.out_of_bag else how
+
+
+def _splits(
+    how: How, y: npt.NDArray[np.int64], n_train: int, n_final: int, folds: int, seed: int
+) -> list[tuple[Rows, Rows]]:
+    """List (rows to fit on, rows to score on)."""
+    if how == "cv":
+        splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+        return list(splitter.split(np.zeros(n_final), y[:n_final]))
+    train = np.arange(n_train)
+    if len(y) > n_train:
+        return [(train, np.arange(n_train, len(y)))]
+    kept, held_out = train_test_split(train, test_size=HOLDOUT_FRACTION, stratify=y, random_state=seed)
+    return [(np.sort(kept), np.sort(held_out))]
+
+
+def _try_all(
+    name: str,
+    grid: Sequence[Mapping[str, Any]],
+    X: npt.NDArray[Any],
+    y: npt.NDArray[np.int64],
+    splits: Sequence[tuple[Rows, Rows]],
+    seed: int,
+) -> list[tuple[float, bool | None]]:
+    """Return (mean accuracy over splits, whether all splits converged) of each candidate."""
+    # Threads: liblinear and libsvm release the GIL, and processes would copy X. A forest takes all cores itself.
+    jobs = 1 if CLASSIFIERS[name].seeded else -1
+    with convergence_recorded():
+        tried = Parallel(n_jobs=jobs, prefer="threads")(
+            delayed(_try)(name, params, X, y, *split, seed) for params in grid for split in splits
+        )
+    by_candidate = [tried[i : i + len(splits)] for i in range(0, len(tried), len(splits))]
+    return [
+        (float(np.mean([accuracy for accuracy, _ in folds])), None if folds[0][1] is None else all(c for _, c in folds))
+        for folds in by_candidate
+    ]
+
+
+def _try(
+    name: str,
+    params: Mapping[str, Any],
+    X: npt.NDArray[Any],
+    y: npt.NDArray[np.int64],
+    rows: Rows,
+    held_out: Rows,
+    seed: int,
+) -> tuple[float, bool | None]:
+    model = fit(name, params, X[rows], y[rows], seed)
+    return float(model.score(X[held_out], y[held_out])), CLASSIFIERS[name].converged(model[-1])
+
+
+def _out_of_bag(
+    name: str, params: Mapping[str, Any], X: npt.NDArray[Any], y: npt.NDArray[np.int64], seed: int
+) -> tuple[float, bool | None]:
+    model = get_classifier(name).make(params, seed, X.shape[1])
+    model[-1].set_params(oob_score=True)
+    forest = _fitted(model, name, params, X, y)[-1]
+    return float(forest.oob_score_), CLASSIFIERS[name].converged(forest)
+
+
+def _fitted(
+    model: Pipeline, name: str, params: Mapping[str, Any], X: npt.NDArray[Any], y: npt.NDArray[np.int64]
+) -> Pipeline:
+    try:
+        return model.fit(X, y)
+    except ValueError as error:
+        raise UsageError(f"scikit-learn refuses to fit {name} with {dict(params)}: {error}") from error

@@ -1,0 +1,1 @@
+"""Results: the row of a trained model, the results folder, metrics and tables."""

@@ -1,0 +1,55 @@
+"""Writing files so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import csv
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from featbench.errors import ResultsError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; it becomes `path` when the block ends, and is removed if it fails.
+
+    Raises:
+        ResultsError: The file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise ResultsError(
+            f"cannot write {path}: {error.strerror or error}; free or open that place, or choose another with --results"
+        ) from error
+    finally:
+        with suppress(OSError):  # it is gone after the rename, and never was where the folder could not be made
+            temporary.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file.
+
+    Raises:
+        ResultsError: The file cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file: a header, then the rows; None is an empty cell.
+
+    Raises:
+        ResultsError: The file cannot be written.
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)

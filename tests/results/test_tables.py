@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from featbench.results.row import Row
+from featbench.results.store import load_results, write_rows
+from featbench.results.tables import accuracy_table, best_by_validation, to_latex, to_markdown, write_accuracy_tables
+
+MakeRow = Callable[..., Row]
+BASELINE: dict[str, Any] = {"kind": "baseline", "layer": None, "pooling": None, "feature_dim": None}
+
+
+@pytest.fixture
+def table_of(tmp_path: Path, make_row: MakeRow) -> Callable[..., pd.DataFrame]:
+    def load(*changes: dict[str, Any]) -> pd.DataFrame:
+        write_rows(tmp_path, [make_row(**({"fingerprint": str(i)} | change)) for i, change in enumerate(changes)])
+        return load_results(tmp_path)
+
+    return load
+
+
+Load = Callable[..., pd.DataFrame]
+FULL: tuple[dict[str, Any], ...] = (
+    {"layer": "layer4", "method": "svm_rbf", "accuracy": 0.81, "val_accuracy": 0.9},
+    {"layer": "layer4", "method": "linear_svc", "accuracy": 0.95, "val_accuracy": 0.8},
+    {"layer": "layer1", "method": "svm_rbf", "accuracy": 0.61, "val_accuracy": 0.7, "feature_dim": 64},
+    {"backbone": "pixels", "weights": None, "layer": "pixels", "pooling": None, "accuracy": 0.4, "val_accuracy": None},
+    {"weights": "random", "layer": "layer4", "method": "svm_rbf", "accuracy": 0.5, "val_accuracy": 0.5},
+    {**BASELINE, "method": "scratch", "weights": "random", "accuracy": 0.7},
+    {**BASELINE, "method": "finetune", "accuracy": 0.97},
+    {**BASELINE, "method": "linear_head", "accuracy": 0.88},
+)
+
+
+def test_the_whole_table(table_of: Load) -> None:
+    table = accuracy_table(table_of(*FULL))
+    assert list(table.columns) == [
+        *("dataset", "backbone", "weights", "layer", "pooling", "feature_dim"),
+        *("svm_rbf", "linear_svc", "linear_head", "finetune", "scratch"),
+    ]
+    nan = math.nan
+    expected = [
+        ("folder", "resnet18", "IMAGENET1K_V1", "layer4", "avg", "256", 0.81, 0.95, 0.88, 0.97, 0.7),
+        ("folder", "resnet18", "IMAGENET1K_V1", "layer1", "avg", "64", 0.61, nan, 0.88, 0.97, 0.7),
+        ("folder", "pixels", "", "pixels", "", "256", nan, 0.4, nan, nan, nan),
+        ("folder", "resnet18", "random", "layer4", "avg", "256", 0.5, nan, nan, nan, 0.7),
+    ]
+    assert [line[:6] for line in table.itertuples(index=False, name=None)] == [line[:6] for line in expected]
+    pd.testing.assert_frame_equal(
+        table.iloc[:, 6:], pd.DataFrame([line[6:] for line in expected], columns=table.columns[6:])
+    )
+
+
+def test_a_cell_is_the_mean_over_seeds_of_the_largest_training_set(table_of: Load) -> None:
+    rows = table_of(
+        {"seed": 0, "accuracy": 0.5},
+        {"seed": 1, "accuracy": 0.7},
+        {"seed": 2, "accuracy": 0.1, "n_train": 90},
+        # An older run with another grid: its fingerprint differs, its seed does not.
+        {"seed": 0, "accuracy": 0.2, "created_at": "2025-01-01T00:00:00+00:00"},
+    )
+    assert accuracy_table(rows)["linear_svc"].tolist() == [pytest.approx(0.6)]
+
+
+def test_baselines_alone_give_a_row_a_backbone(table_of: Load) -> None:
+    rows = table_of(
+        {**BASELINE, "method": "scratch", "weights": "random", "accuracy": 0.7},
+        {**BASELINE, "method": "finetune", "accuracy": 0.9},
+        {**BASELINE, "method": "scratch", "weights": "random", "backbone": "vgg11", "accuracy": 0.6},
+    )
+    table = accuracy_table(rows)
+    assert table[["backbone", "weights", "layer"]].to_numpy().tolist() == [
+        ["resnet18", "IMAGENET1K_V1", ""],
+        ["vgg11", "random", ""],
+    ]
+    assert table["scratch"].tolist() == [0.7, 0.6]
+    assert table["finetune"][0] == 0.9
+    assert math.isnan(table["finetune"][1])
+
+
+def test_no_rows_give_an_empty_table(table_of: Load, tmp_path: Path) -> None:
+    rows = table_of()
+    assert len(accuracy_table(rows)) == 0
+    write_accuracy_tables(tmp_path, rows)
+    assert (tmp_path / "accuracy.csv").read_text() == "dataset,backbone,weights,layer,pooling,feature_dim\n"
+
+
+def test_best_is_chosen_by_validation_not_by_test(table_of: Load) -> None:
+    best = best_by_validation(table_of(*FULL))
+    assert best is not None
+    assert (best["method"], best["layer"], best["accuracy"]) == ("svm_rbf", "layer4", 0.81)
+
+
+def test_of_equals_the_first_is_best(table_of: Load) -> None:
+    best = best_by_validation(table_of({"layer": "a", "val_accuracy": None}, {"layer": "b"}, {"layer": "c"}))
+    assert best is not None
+    assert best["layer"] == "b"
+
+
+def test_without_validation_there_is_no_best(table_of: Load) -> None:
+    rows = table_of({"val_accuracy": None}, {**BASELINE, "method": "finetune", "val_accuracy": 0.9})
+    assert best_by_validation(rows) is None
+    assert "**" not in to_markdown(accuracy_table(rows), None)
+
+
+def test_the_files(table_of: Load, tmp_path: Path) -> None:
+    write_accuracy_tables(tmp_path, table_of(FULL[0], FULL[1], FULL[6]))
+    assert (tmp_path / "accuracy.csv").read_text() == (
+        "dataset,backbone,weights,layer,pooling,feature_dim,svm_rbf,linear_svc,finetune\n"
+        "folder,resnet18,IMAGENET1K_V1,layer4,avg,256,0.8100,0.9500,0.9700\n"
+    )
+    assert (tmp_path / "accuracy.md").read_text() == (
+        "| dataset | backbone | weights | layer | pooling | feature\\_dim "
+        "| svm\\_rbf | linear\\_svc | finetune (reference) |\n"
+        "| --- | --- | --- | --- | --- | --- | ---: | ---: | ---: |\n"
+        "| folder | resnet18 | IMAGENET1K\\_V1 | layer4 | avg | 256 | **0.8100** | 0.9500 | 0.9700 |\n"
+        "\n"
+        "**bold**: chosen by validation accuracy, not by test\n"
+    )
+    assert (tmp_path / "accuracy.tex").read_text() == (
+        "\\begin{tabular}{llllllrrr}\n"
+        "\\toprule\n"
+        "dataset & backbone & weights & layer & pooling & feature\\_dim & svm\\_rbf & linear\\_svc & finetune \\\\\n"
+        "\\midrule\n"
+        "folder & resnet18 & IMAGENET1K\\_V1 & layer4 & avg & 256 & 0.8100 & 0.9500 & 0.9700 \\\\\n"
+        "\\bottomrule\n"
+        "\\end{tabular}\n"
+    )
+
+
+def test_markup_in_names_is_escaped(table_of: Load) -> None:
+    rows = table_of({"layer": "a|b<i>\\x", "dataset": "50% & #1_{x}~^$"})
+    table = accuracy_table(rows)
+    line = to_markdown(table, best_by_validation(rows)).splitlines()[2]
+    assert "a\\|b&lt;i&gt;\\\\x" in line
+    assert "**0.3000**" in line
+    tex = to_latex(table)
+    assert r"50\% \& \#1\_\{x\}\textasciitilde{}\textasciicircum{}\$" in tex
+    assert r"a\textbar{}b\textless{}i\textgreater{}\textbackslash{}x" in tex
