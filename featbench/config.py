@@ -253,8 +253,10 @@ def _override(content: dict[str, Any], override: str) -> None:
     for depth, part in enumerate(parents):
         if isinstance(place, list):
             place = place[_item(place, part, override)]
-        else:
+        elif isinstance(place, dict):
             place = place.setdefault(part, [] if part in ("backbones", "baselines") and depth == 0 else {})
+        else:
+            raise UsageError(f"--set {override}: {'.'.join(parents[:depth])} is a value and has no keys")
     if isinstance(place, list):
         place[_item(place, last, override)] = value
     elif isinstance(place, dict):

@@ -193,7 +193,7 @@ def _run_shapes(traced: Traced, image_shape: tuple[int, int, int]) -> dict[str, 
     try:
         with torch.inference_mode():
             runner.run(torch.zeros(_BLANK_IMAGES, *image_shape, device=device))
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # vision transformers assert their own size
         size = f"{image_shape[1]}x{image_shape[2]}"
         reason = str(error).splitlines()[0]
         raise UsageError(f"{type(traced.network).__name__} cannot take images of {size} px: {reason}") from error

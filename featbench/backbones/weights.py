@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,18 @@ from featbench.errors import WeightsError
 from featbench.fingerprint import hash_arrays
 
 _LISTED = 10
+# what torch raises depends on where in a damaged file it stumbles
+_DAMAGE = (
+    SafetensorError,
+    pickle.UnpicklingError,
+    RuntimeError,
+    AssertionError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    struct.error,
+)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -36,14 +49,16 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             content: Any = safetensors.torch.load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"{path} is damaged, or holds more than tensors: {reason}") from error
+    except _DAMAGE as error:
+        # the text of other errors is of no use, or advises to execute what is in the file
+        told = str(error) if isinstance(error, SafetensorError | RuntimeError | OSError) else ""
+        reason = f" ({told.splitlines()[0]})" if told else ""
+        raise WeightsError(f"{path} is damaged, or holds more than tensors, and is not loaded{reason}") from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not content:
         raise WeightsError(f"{path} holds no named tensors; save a state dict")
-    wrong = [name for name, value in content.items() if not isinstance(value, Tensor)]
+    wrong = [str(name) for name, value in content.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
     if wrong:
         raise WeightsError(f"{path} holds more than named tensors: {_list(wrong)}; save a state dict")
     if all(name.startswith("module.") for name in content):
@@ -92,19 +107,19 @@ def load_torchvision(name: str, member: Any, *, offline: bool) -> nn.Module:
         WeightsError: They are missing and cannot be downloaded, or the file is damaged.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(member.url).name
-    where = f"download {member.url} and put it at {path}"
+    where = f"download {member.url} and put it at {path}, or use resnet20_cifar10, whose weights come with featbench"
     if offline and not path.exists():
         raise WeightsError(f"the weights {member} are missing and --offline forbids a download; {where}")
     try:
         # torchvision's builders unpickle freely, so the same file is read without executing pickles first
         torch.hub.load_state_dict_from_url(member.url, progress=False, check_hash=True, weights_only=True)
+        network: nn.Module = models.get_model(name, weights=member, progress=False)
     except pickle.UnpicklingError as error:
         raise WeightsError(f"{path} holds more than tensors and is not loaded; delete it, and {where}") from error
-    except (OSError, RuntimeError, EOFError) as error:
+    except _DAMAGE as error:
         if path.exists():
-            raise WeightsError(f"{path} is damaged ({error}); delete it, and {where}") from error
+            raise WeightsError(f"{path} is damaged, or another network's ({error}); delete it, and {where}") from error
         raise WeightsError(f"the weights {member} cannot be downloaded ({error}); {where}") from error
-    network: nn.Module = models.get_model(name, weights=member, progress=False)
     return network
 
 

@@ -29,6 +29,8 @@ def scan_folder(root: Path) -> tuple[tuple[str, ...], dict[str, Split], list[Ski
         raise UsageError(f"there is no folder {str(root)!r}; dataset.root must be a folder of images")
     parts = {name: root / name for name in ("train", "val", "test") if (root / name).is_dir()}
     if "train" not in parts:
+        if parts and len(parts) == len(_classes(root)):
+            raise DataError(f"{root} has {' and '.join(parts)}, but no train folder; add it")
         parts = {"all": root}
     elif len(parts) == 1:
         parts = {"all": parts["train"]}
@@ -53,13 +55,17 @@ def _classes(folder: Path) -> tuple[str, ...]:
 def _scan_split(name: str, folder: Path, classes: tuple[str, ...], root: Path, skipped: list[Skipped]) -> Split:
     paths: list[Path] = []
     labels: list[int] = []
+    for path in sorted(folder.iterdir()):
+        if not path.is_dir():
+            skipped.append(Skipped(name, path.relative_to(root).as_posix(), "it lies outside the class folders"))
     for label, class_name in enumerate(classes):
         before = len(paths)
         for path in sorted((folder / class_name).rglob("*")):
             if path.is_dir():
                 continue
-            if path.name.startswith(".") or path.suffix.lower() not in ENDINGS:
-                why = f"its ending is not one of {' '.join(ENDINGS)}"
+            hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+            if hidden or path.suffix.lower() not in ENDINGS:
+                why = "it is hidden" if hidden else f"its ending is not one of {' '.join(ENDINGS)}"
                 skipped.append(Skipped(name, path.relative_to(root).as_posix(), why))
                 continue
             paths.append(path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import struct
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +18,20 @@ from PIL import Image, ImageOps
 from featbench.fingerprint import fingerprint, hash_array, hash_file
 
 Indices = npt.NDArray[np.int64]
+
+# what Pillow raises depends on where in a damaged file it stumbles
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+_ITEM_LOCK = threading.Lock()  # FakeData draws every image from torch's one global generator
 
 
 class UnreadableImageError(Exception):
@@ -83,7 +99,7 @@ class FileImages:
         try:
             with Image.open(self.paths[index]) as image:
                 return ImageOps.exif_transpose(image).convert("RGB")
-        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        except _DAMAGE as error:
             # a path in the message would name this machine's folders in skipped.csv
             reason = str(error).replace(str(self.paths[index]), self.paths[index].name)
             raise UnreadableImageError(reason or type(error).__name__) from error
@@ -111,9 +127,10 @@ class ItemImages:
     def read(self, index: int) -> Image.Image:
         """Decode one item as RGB."""
         try:
-            image: Image.Image = self.dataset[int(self.items[index])][0]
+            with _ITEM_LOCK:
+                image: Image.Image = self.dataset[int(self.items[index])][0]
             return image.convert("RGB")
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
+        except _DAMAGE as error:
             raise UnreadableImageError(str(error) or type(error).__name__) from error
 
     def subset(self, indices: Indices) -> ItemImages:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,10 @@ class Split:
 
     def digest(self) -> str:
         """Hash the content of the images, the labels and the ids, in order."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         return fingerprint([self.images.digest(), hash_array(self.labels), fingerprint(self.ids)])
 
 
@@ -108,6 +113,15 @@ def limit(split: Split, count: int | None, seed: int) -> Split:
     if count < n_classes:
         raise DataError(f"limit_{split.name} = {count} is fewer than one image for each of {n_classes} classes")
     if len(split) - count < n_classes:  # too few left over for scikit-learn to stratify
-        return split.subset(np.sort(np.random.default_rng(seed).permutation(len(split))[:count]))
+        return split.subset(_without_few(split.labels, len(split) - count, seed))
     _, chosen = held_out_rows(split.labels, count, seed)
     return split.subset(chosen)
+
+
+def _without_few(labels: Labels, count: int, seed: int) -> Indices:
+    """Leave out `count` random rows, each of the class that is largest then, so that no class is lost."""
+    rows = np.random.default_rng(seed).permutation(len(labels))
+    for _ in range(count):
+        largest = np.bincount(labels[rows]).argmax()
+        rows = np.delete(rows, np.flatnonzero(labels[rows] == largest)[0])
+    return np.sort(rows)

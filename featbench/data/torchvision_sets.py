@@ -7,7 +7,8 @@ and the caption sets Flickr8k, Flickr30k and SBU.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -92,8 +93,11 @@ def load_torchvision(spec: TorchvisionSpec, root: Path, *, offline: bool) -> tup
     """
     opened = {name: _open(spec, kwargs, root, offline=offline) for name, kwargs in spec.splits.items()}
     splits = {name: _as_split(name, dataset, root) for name, dataset in opened.items()}
-    n_classes = 1 + max(int(split.labels.max()) for split in splits.values())
-    return _class_names(next(iter(opened.values())), n_classes), splits
+    present = np.unique(np.concatenate([split.labels for split in splits.values()]))
+    names = _class_names(next(iter(opened.values())), 1 + int(present[-1]))
+    if len(present) < len(names):  # CLEVR's classes are 3 to 10 objects
+        splits = {name: replace(split, labels=np.searchsorted(present, split.labels)) for name, split in splits.items()}
+    return tuple(names[label] for label in present), splits
 
 
 def _open(spec: TorchvisionSpec, kwargs: Mapping[str, Any], root: Path, *, offline: bool) -> Any:
@@ -117,7 +121,8 @@ def _missing(spec: TorchvisionSpec, root: Path, error: Exception, *, offline: bo
     wanted = _wanted_file(error)
     if wanted is not None:
         url, path = wanted
-        return f"{spec.cls} cannot be downloaded ({error}); put the file of {url} at {path}, or point --data to it"
+        why = " ".join(str(error).split())
+        return f"{spec.cls} cannot be downloaded ({why}); put the file of {url} at {path}, or point --data to it"
     why = "--offline forbids a download" if offline and spec.downloads else str(error)
     return f"{spec.cls} is not below {root}: {why}; put its files there, or point --data to them"
 
@@ -125,7 +130,10 @@ def _missing(spec: TorchvisionSpec, root: Path, error: Exception, *, offline: bo
 def _wanted_file(error: BaseException | None) -> tuple[str, str] | None:
     """Find which file torchvision was downloading when it failed: only its frames know."""
     while error is not None:
-        for frame in _frames(error.__traceback__):
+        frames = list(_frames(error.__traceback__))
+        # MNIST tries several mirrors, and keeps what each raised
+        tried = [other for frame in frames if frame["name"] == "download" for other in frame.get("errors", ())]
+        for frame in chain(frames, *(_frames(other.__traceback__) for other in tried)):
             if frame["name"] == "download_url":
                 return str(frame["url"]), str(Path(frame["root"]) / frame["filename"])
         error = error.__cause__ or error.__context__
@@ -182,7 +190,8 @@ def _labels(dataset: Any) -> Labels:
     """Find the labels of a set without decoding its images; torchvision has several names for them."""
     for name in ("targets", "labels", "_labels", "y"):
         if hasattr(dataset, name):
-            return np.asarray(getattr(dataset, name), np.int64)
+            labels = np.asarray(getattr(dataset, name), np.int64)
+            return labels[:, 0] if labels.ndim == 2 else labels  # QMNIST's targets tell the writer, too
     pairs = _pairs(dataset)
     if pairs is not None:
         return np.asarray([label for _, label in pairs], np.int64)

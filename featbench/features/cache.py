@@ -13,10 +13,11 @@ and takes its own when it is whole, so a file under its own name is always compl
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,9 @@ def read_info(path: Path) -> CacheInfo | None:
 class CacheWriter:
     """Writes the layers of one split batch by batch; `write_cache` makes and finishes it."""
 
-    def __init__(self, file: h5py.File, widths: Mapping[str, int], store: str) -> None:
+    def __init__(self, file: h5py.File, disk: _SteadyFile, widths: Mapping[str, int], store: str) -> None:
         self._file = file
+        self._disk = disk
         self._labels: list[npt.NDArray[np.int64]] = []
         self._ids: list[str] = []
         self._layers = {}
@@ -127,7 +129,8 @@ class CacheWriter:
         """
         for layer, rows in features.items():
             dataset = self._layers[layer]
-            stored = rows.astype(dataset.dtype)
+            with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+                stored = rows.astype(dataset.dtype)
             if not np.isfinite(stored).all():
                 raise CacheError(
                     f"layer {layer!r} has features that are not finite in {dataset.dtype}; "
@@ -135,6 +138,7 @@ class CacheWriter:
                 )
             dataset.resize(dataset.shape[0] + len(rows), axis=0)
             dataset[-len(rows) :] = stored
+        self._disk.check()
         self._labels.append(labels)
         self._ids += ids
 
@@ -144,9 +148,9 @@ class CacheWriter:
         for dataset in self._layers.values():
             dataset.attrs["extract_s"] = extract_s
         self._file.create_dataset("labels", data=labels, fletcher32=True, chunks=True)
-        ids = np.array([name.encode() for name in self._ids], np.bytes_)  # of one length: HDF5 checksums no others
-        string = h5py.string_dtype("utf-8", max(1, ids.itemsize))
-        self._file.create_dataset("ids", data=ids, dtype=string, fletcher32=True, chunks=True)
+        ids = [name.encode() for name in self._ids]
+        string = h5py.string_dtype("utf-8", max(map(len, ids), default=1))  # HDF5 checksums no strings of free length
+        self._file.create_dataset("ids", data=np.array(ids, string), fletcher32=True, chunks=True)
         self._file.attrs.update(
             format=FORMAT,
             fingerprint=key.fingerprint,
@@ -172,15 +176,17 @@ def write_cache(key: CacheKey, widths: Mapping[str, int], store: str) -> Iterato
     partial = key.path.with_name(f".{key.path.name}.{os.getpid()}.partial")
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(partial, "w", libver="v110") as file:  # from here on HDF5 checksums its metadata too
-            yield CacheWriter(file, widths, store)
-            _copy_earlier_layers(key.path, file)
-        _to_disk(partial)
+        with _SteadyFile(partial) as disk:
+            with h5py.File(disk, "w", libver="v110") as file:  # since 1.10 HDF5 checksums its metadata too
+                yield CacheWriter(file, disk, widths, store)
+                _copy_earlier_layers(key.path, file)
+            disk.sync()
         partial.replace(key.path)
     except OSError as error:
         raise CacheError(f"the cache {key.path} cannot be written: {error}; free some space, or use --cache") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # it has its final name, or never was
+            partial.unlink()
 
 
 def _copy_earlier_layers(path: Path, file: h5py.File) -> None:
@@ -193,10 +199,56 @@ def _copy_earlier_layers(path: Path, file: h5py.File) -> None:
             earlier.copy(f"features/{layer}", file["features"])
 
 
-def _to_disk(path: Path) -> None:
-    """Make sure that the content is on disk before the name is, so that a power cut leaves no empty file."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+class _SteadyFile(io.RawIOBase):
+    """A file for HDF5 that keeps the first error to itself until it is asked for.
+
+    HDF5 cannot close a file that it cannot write: on a full disk it would leave handles that crash the process later.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = io.FileIO(path, "w+")
+        self._error: OSError | None = None
+
+    def check(self) -> None:
+        """Raise the error that was kept, if there is one."""
+        if self._error is not None:
+            raise self._error
+
+    def sync(self) -> None:
+        """Make sure that the content is on disk before the name is, so that a power cut leaves no empty file."""
+        self.check()
+        os.fsync(self._file.fileno())
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        with self._keep_error():
+            while rest and self._error is None:
+                rest = rest[self._file.write(rest) :]
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        wanted = self._file.tell() if size is None else size
+        with self._keep_error():
+            self._file.truncate(wanted)
+        return wanted
+
+    def readinto(self, buffer: Any) -> int:
+        return self._file.readinto(buffer)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    @contextmanager
+    def _keep_error(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._error = self._error or error
 
 
 @contextmanager

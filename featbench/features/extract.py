@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from filelock import FileLock
 
+from featbench.backbones.layers import FeatureNetwork
 from featbench.backbones.load import Backbone
 from featbench.config import BackboneConfig
 from featbench.data.loader import Batch, image_shape, read_batches
@@ -85,6 +86,16 @@ def cache_keys(dataset: Dataset, backbone: Backbone, extraction: Extraction, cac
     }
 
 
+def check_layers(backbone: Backbone, extraction: Extraction, split: Split) -> None:
+    """Refuse layers that do not exist or cannot be pooled so, before any work is done.
+
+    Raises:
+        UsageError: A layer does not exist, or cannot be pooled so, or the images are too small for the network.
+        WeightsError: A layer needs weights that the network does not have.
+    """
+    _features(backbone, extraction, extraction.layers, image_shape(split, backbone.preprocess))
+
+
 def extract_split(
     split: Split, backbone: Backbone, extraction: Extraction, key: CacheKey, progress: Progress
 ) -> CacheInfo:
@@ -119,7 +130,7 @@ def _extract(
 ) -> None:
     started_s = time.perf_counter()
     shape = image_shape(split, backbone.preprocess)
-    features = backbone.features(layers, extraction.pooling or "flatten", shape)
+    features = _features(backbone, extraction, layers, shape)
     network = features.module.to(extraction.device).to(memory_format=torch.channels_last)
     batch_size = extraction.batch_size or max(1, min(256, _PIXELS_PER_BATCH // (shape[1] * shape[2])))
     widths = dict(zip(features.layers, features.widths, strict=True))
@@ -136,6 +147,12 @@ def _extract(
         if len(skipped) == len(split):
             raise DataError(f"none of the {len(split)} images of {split.name} can be read; first: {skipped[0][1]}")
         writer.finish(key, skipped, time.perf_counter() - started_s)
+
+
+def _features(
+    backbone: Backbone, extraction: Extraction, layers: Sequence[str], image_shape: tuple[int, int, int]
+) -> FeatureNetwork:
+    return backbone.features(layers, extraction.pooling or "flatten", image_shape)
 
 
 def _append(

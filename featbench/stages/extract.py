@@ -9,7 +9,7 @@ from featbench.backbones.load import Backbone, load_backbone
 from featbench.data.splits import Skipped
 from featbench.errors import CacheError
 from featbench.features.cache import CacheInfo, CacheKey, read_info
-from featbench.features.extract import Extraction, cache_keys, extract_split, plan_extraction
+from featbench.features.extract import Extraction, cache_keys, check_layers, extract_split, plan_extraction
 from featbench.results.store import write_skipped
 from featbench.stages.job import Job
 
@@ -26,8 +26,11 @@ class Cached:
 
 def extract(job: Job) -> list[Cached]:
     """Make sure that the cache holds what the experiment needs, and list the images that were left out."""
+    plans = list(_plans(job))
+    for backbone, extraction, _ in plans:  # a wrong layer of the last backbone should not cost the work of the first
+        check_layers(backbone, extraction, job.dataset.splits["train"])
     cached = []
-    for backbone, extraction, keys in _plans(job):
+    for backbone, extraction, keys in plans:
         infos = {
             name: extract_split(split, backbone, extraction, keys[name], job.progress)
             for name, split in job.dataset.splits.items()

@@ -1,0 +1,6 @@
+"""`python -m featbench` is the same as `featbench`."""
+
+from featbench.cli import main
+
+if __name__ == "__main__":
+    main()
