@@ -7,6 +7,7 @@ so far is kept. Heavy libraries are imported by the command that needs them, so 
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -166,15 +167,19 @@ def _exit_codes(*, verbose: bool = False) -> Iterator[None]:
         typer.echo("interrupted; what was done so far is kept, and the same command goes on from there", err=True)
         raise typer.Exit(130) from None
     except FeatbenchError as error:
-        if verbose:
-            raise
+        _show_traceback(verbose=verbose)
         typer.echo(f"featbench: {error}", err=True)
         raise typer.Exit(error.exit_code) from None
     except (OSError, MemoryError, RuntimeError) as error:
-        if verbose:
-            raise
-        typer.echo(f"featbench: {type(error).__name__}: {error} (--verbose shows where)", err=True)
+        _show_traceback(verbose=verbose)
+        hint = "" if verbose else " (--verbose shows where)"
+        typer.echo(f"featbench: {type(error).__name__}: {error}{hint}", err=True)
         raise typer.Exit(1) from None
+
+
+def _show_traceback(*, verbose: bool) -> None:
+    if verbose:
+        typer.echo(traceback.format_exc(), err=True, nl=False)
 
 
 def _print_columns(pairs: Iterable[tuple[str, str]]) -> None:

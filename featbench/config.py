@@ -215,6 +215,8 @@ def parse_experiment(content: Mapping[str, Any]) -> Experiment:
 
 def _read(source: str) -> dict[str, Any]:
     builtin = builtin_experiments()
+    if source in builtin:  # a folder of this name is ./name
+        return tomllib.loads(builtin[source])
     path = Path(source).expanduser()
     if path.is_dir():
         content = tomllib.loads(builtin["folder"])
@@ -228,8 +230,6 @@ def _read(source: str) -> dict[str, Any]:
             raise UsageError(f"{path} is not a TOML file: {error}") from None
         _absolute_paths(content, path.resolve().parent)
         return content
-    if source in builtin:
-        return tomllib.loads(builtin[source])
     if path.suffix == ".toml" or len(path.parts) > 1:
         raise UsageError(f"there is no experiment file or folder of images {source!r}")
     raise unknown("experiment", source, builtin)

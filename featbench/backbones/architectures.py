@@ -41,7 +41,7 @@ class Architecture:
     @property
     def weights(self) -> list[str]:
         """The names that `weights` may have, besides a file's."""
-        return [*self.enum, *self.bundled, "random"]
+        return [*self.enum, *self.bundled, "random"] if self.default_weights != "none" else []
 
 
 _BUNDLED = Path(str(resources.files("featbench.backbones") / "weights"))

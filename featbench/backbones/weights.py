@@ -51,8 +51,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except _DAMAGE as error:
         # the text of other errors is of no use, or advises to execute what is in the file
-        told = str(error) if isinstance(error, SafetensorError | RuntimeError | OSError) else ""
-        reason = f" ({told.splitlines()[0]})" if told else ""
+        reason = f" ({_first_line(error)})" if isinstance(error, SafetensorError | RuntimeError | OSError) else ""
         raise WeightsError(f"{path} is damaged, or holds more than tensors, and is not loaded{reason}") from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
@@ -118,8 +117,9 @@ def load_torchvision(name: str, member: Any, *, offline: bool) -> nn.Module:
         raise WeightsError(f"{path} holds more than tensors and is not loaded; delete it, and {where}") from error
     except _DAMAGE as error:
         if path.exists():
-            raise WeightsError(f"{path} is damaged, or another network's ({error}); delete it, and {where}") from error
-        raise WeightsError(f"the weights {member} cannot be downloaded ({error}); {where}") from error
+            why = _first_line(error)
+            raise WeightsError(f"{path} is damaged, or another network's ({why}); delete it, and {where}") from error
+        raise WeightsError(f"the weights {member} cannot be downloaded ({_first_line(error)}); {where}") from error
     return network
 
 
@@ -131,6 +131,10 @@ def hash_weights(network: nn.Module) -> str:
 def _as_numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
     array: np.ndarray[Any, Any] = tensor.detach().cpu().contiguous().numpy()
     return array
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _list(names: list[str]) -> str:

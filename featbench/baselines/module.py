@@ -22,7 +22,7 @@ from featbench.progress import Advance
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass: mean losses, accuracies in [0, 1], the head's learning rate at its end, and wall-clock seconds."""
+    """One pass: mean losses, accuracies in [0, 1], the head's learning rate in its last step, wall-clock seconds."""
 
     epoch: int
     train_loss: float
@@ -136,10 +136,15 @@ class KeepBest(Callback):
         self.advance = advance
         self.patience = patience
         self._started_s = 0.0
+        self._lr = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._started_s = time.perf_counter()
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Note the rate; after the step the schedule has moved on, at the end of training to a rate never used."""
+        self._lr = float(optimizer.param_groups[0]["lr"])
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the epoch down, keep its weights if it is the best yet, stop if none is for long."""
@@ -152,7 +157,7 @@ class KeepBest(Callback):
             train_accuracy=train_accuracy,
             val_loss=val_loss,
             val_accuracy=val_accuracy,
-            lr=float(trainer.optimizers[0].param_groups[0]["lr"]),
+            lr=self._lr,
             seconds=time.perf_counter() - self._started_s,
         )
         self.history.append(epoch)

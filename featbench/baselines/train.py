@@ -132,7 +132,13 @@ def _fit(
 ) -> KeepBest:
     recipe = module.recipe
     generator = torch.Generator().manual_seed(seed)
-    with progress.bar(recipe.strategy, recipe.epochs) as advance, _quiet_lightning():
+    dropout_devices = [device] if device.type == "cuda" else []  # dropout draws from the global generator
+    with (
+        progress.bar(recipe.strategy, recipe.epochs) as advance,
+        torch.random.fork_rng(dropout_devices),
+        _quiet_lightning(),
+    ):
+        torch.manual_seed(seed)
         keeper = KeepBest(advance, recipe.early_stopping)
         trainer = Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
@@ -165,6 +171,7 @@ def _quiet_lightning() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have many workers")
+            warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode")  # the frozen ones
             warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")
             yield
     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,7 @@ from featbench.backbones.load import Backbone
 from featbench.config import BackboneConfig
 from featbench.data.loader import Batch, image_shape, read_batches
 from featbench.data.splits import Dataset, Split
-from featbench.errors import DataError
+from featbench.errors import CacheError, DataError
 from featbench.features.cache import CacheInfo, CacheKey, CacheWriter, read_info, write_cache
 from featbench.progress import Progress
 
@@ -107,8 +108,7 @@ def extract_split(
         DataError: No image can be decoded, or one cannot and `on_bad_image` is "error".
         CacheError: The cache is damaged, or cannot be written.
     """
-    key.path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(key.path.with_suffix(".lock")):  # a second process waits, then finds the work done
+    with _locked(key):  # a second process waits, then finds the work done
         info = read_info(key.path)
         missing = [layer for layer in extraction.layers if info is None or layer not in info.widths]
         if info is not None and not missing:
@@ -118,6 +118,14 @@ def extract_split(
     info = read_info(key.path)
     assert info is not None  # just written
     return info
+
+
+def _locked(key: CacheKey) -> AbstractContextManager[object]:
+    try:
+        key.path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(key.path.with_suffix(".lock")).acquire()
+    except OSError as error:
+        raise CacheError(f"the cache {key.path.parent} cannot be written: {error}; use another --cache") from error
 
 
 def _extract(

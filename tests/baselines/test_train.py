@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+import math
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from featbench.backbones.load import Backbone, load_backbone
+from featbench.backbones.own import ResNet20
+from featbench.baselines.network import with_new_head
+from featbench.baselines.strategies import Recipe, make_recipe
+from featbench.baselines.train import Images, TrainedNetwork, train_network
+from featbench.config import BackboneConfig, BaselineConfig
+from tests.tiny import Recorder
+
+CPU = torch.device("cpu")
+N_CLASSES = 3
+SGD: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant"}
+
+
+def coloured(count: int, seed: int, brighter: int = 80) -> Images:
+    """Noise in which the channel of the class is brighter; every class as often as the others."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % N_CLASSES
+    pixels = rng.integers(0, 256 - brighter, (count, 3, 32, 32))
+    pixels[np.arange(count), labels] += brighter
+    return Images(torch.from_numpy(pixels.astype(np.uint8)), torch.from_numpy(labels))
+
+
+def shuffled_labels(data: Images) -> Images:
+    return replace(data, labels=data.labels[torch.randperm(len(data.labels), generator=torch.Generator())])
+
+
+TRAIN, VAL, TEST = coloured(24, 0), coloured(12, 1), coloured(12, 2)
+
+
+def backbone(**settings: Any) -> Backbone:
+    return load_backbone(BackboneConfig(name="resnet20", weights="random", **settings), seed=0)
+
+
+def recipe(strategy: str = "finetune", **settings: Any) -> Recipe:
+    extra = {"freeze_until": "layer2"} if strategy == "partial" else {}
+    return make_recipe(BaselineConfig(strategy=strategy, **({"epochs": 2, "batch_size": 8} | extra | settings)), 24)
+
+
+def train(
+    chosen: Recipe,
+    network: Backbone | None = None,
+    *,
+    train: Images = TRAIN,
+    val: Images = VAL,
+    test: Images = TEST,
+    seed: int = 0,
+    progress: Recorder | None = None,
+    precision: Any = "float32",
+) -> TrainedNetwork:
+    return train_network(
+        network or backbone(),
+        chosen,
+        train,
+        val,
+        test,
+        n_classes=N_CLASSES,
+        seed=seed,
+        device=CPU,
+        precision=precision,
+        progress=progress or Recorder(),
+    )
+
+
+def penultimate(network: nn.Module, images: Tensor) -> Tensor:
+    """Return what stands before the head of a ResNet20, by a hook."""
+    found: list[Tensor] = []
+    hook = network.get_submodule("avgpool").register_forward_hook(lambda _, __, output: found.append(output.flatten(1)))
+    with torch.no_grad():
+        network.eval()(normalised(images))
+    hook.remove()
+    return found[0]
+
+
+def normalised(images: Tensor) -> Tensor:
+    mean, std = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2470, 0.2435, 0.2616])
+    return (images.float() / 255 - mean[:, None, None]) / std[:, None, None]
+
+
+def logits_by_hand(trained: TrainedNetwork, images: Tensor) -> Tensor:
+    network = ResNet20(N_CLASSES)
+    network.load_state_dict(trained.state)
+    with torch.no_grad():
+        return network.eval()(normalised(images))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "settings", "body_lr"),
+    [
+        ("finetune", {"lr": 0.1, "backbone_lr_factor": 0.25}, 0.025),
+        ("scratch", {"lr": 0.1}, 0.1),
+        ("finetune", {"lr": 0.1, "backbone_lr_factor": 1.0, "weight_decay": 0.5}, 0.1),
+        ("finetune", {"lr": 0.1, "backbone_lr_factor": 1.0, "l1": 0.5}, 0.1),
+    ],
+)
+def test_one_step_is_the_step_by_hand(strategy: str, settings: dict[str, Any], body_lr: float) -> None:
+    trained = train(recipe(strategy, **(SGD | {"epochs": 1, "batch_size": 24} | settings)))
+
+    network = with_new_head(backbone().traced, N_CLASSES, dropout=0.0, seed=0, freeze_until=None).network.train()
+    loss = F.cross_entropy(network(normalised(TRAIN.images)), TRAIN.labels)
+    loss = loss + settings.get("l1", 0.0) * sum(p.abs().sum() for p in network.parameters())
+    loss.backward()
+    for name, parameter in network.named_parameters():
+        step = parameter.grad + settings.get("weight_decay", 0.0) * parameter
+        expected = -(0.1 if name.startswith("fc") else body_lr) * step
+        wrong = trained.state[name] - parameter - expected  # rounding: batch norm of a random network enlarges it
+        assert wrong.norm() <= 0.02 * expected.norm() + 1e-6, name
+
+
+def test_a_linear_head_leaves_the_body_as_it_was() -> None:
+    network = backbone()
+    before = {name: tensor.clone() for name, tensor in network.network.state_dict().items()}
+    train(recipe("linear_head"), network)
+    for name, tensor in network.network.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_a_linear_head_works_on_the_features_as_they_are() -> None:
+    trained = train(recipe("linear_head"))
+    assert {name: tuple(tensor.shape) for name, tensor in trained.state.items()} == {"weight": (3, 64), "bias": (3,)}
+    features = penultimate(backbone().network, TEST.images)
+    logits = features @ trained.state["weight"].T + trained.state["bias"]
+    np.testing.assert_allclose(trained.probabilities, logits.softmax(1).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_one_step_of_a_linear_head_is_the_step_by_hand_on_standardised_features() -> None:
+    trained = train(recipe("linear_head", **SGD, epochs=1, batch_size=24, lr=0.5))
+    features = penultimate(backbone().network, TRAIN.images)
+    mean, std = features.mean(0), features.std(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = nn.Linear(64, N_CLASSES)
+    F.cross_entropy(head((features - mean) / std), TRAIN.labels).backward()
+    with torch.no_grad():
+        weight, bias = (p - 0.5 * p.grad for p in (head.weight, head.bias))
+        expected = (penultimate(backbone().network, TEST.images) - mean) / std @ weight.T + bias
+    np.testing.assert_allclose(trained.probabilities, expected.softmax(1).numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_a_linear_head_learns_a_separable_set() -> None:
+    trained = train(recipe("linear_head", epochs=20))
+    assert (trained.probabilities.argmax(1) == TEST.labels.numpy()).all()
+    assert trained.best.val_accuracy == 1.0
+
+
+def test_a_linear_head_is_about_as_good_as_logistic_regression() -> None:
+    parts = [coloured(count, seed, brighter=24) for seed, count in enumerate((120, 60, 150))]
+    trained = train(recipe("linear_head", epochs=30, batch_size=16), train=parts[0], val=parts[1], test=parts[2])
+    ours = (trained.probabilities.argmax(1) == parts[2].labels.numpy()).mean()
+
+    features = [penultimate(backbone().network, part.images).numpy() for part in parts]
+    scaler = StandardScaler().fit(features[0])
+    theirs = LogisticRegression(C=0.1, max_iter=1000).fit(scaler.transform(features[0]), parts[0].labels)
+    expected = theirs.score(scaler.transform(features[2]), parts[2].labels)
+    assert 0.5 < expected < 0.99
+    assert ours == pytest.approx(expected, abs=0.06)
+
+
+@pytest.mark.parametrize("strategy", ["finetune", "scratch", "partial"])
+def test_a_network_learns_a_separable_set(strategy: str) -> None:
+    trained = train(recipe(strategy, epochs=8, lr=0.01))
+    assert (trained.probabilities.argmax(1) == TEST.labels.numpy()).mean() > 0.9
+    assert trained.history[-1].train_loss < trained.history[0].train_loss
+    assert trained.finite
+
+
+def test_partial_changes_only_what_stands_behind_the_frozen_layer() -> None:
+    before = {name: tensor.clone() for name, tensor in backbone().network.state_dict().items()}
+    after = train(recipe("partial", weight_decay=0.1)).state
+    for name in before.keys() - {"fc.weight", "fc.bias"}:
+        frozen = name.split(".")[0] in ("conv1", "bn1", "layer1", "layer2")
+        assert torch.equal(before[name], after[name]) is frozen, name
+
+
+def test_the_weights_are_those_of_the_best_epoch() -> None:
+    val = shuffled_labels(VAL)  # nothing to learn for, so that the best epoch may be any
+    trained = train(recipe(epochs=5, lr=0.02, schedule="constant"), val=val)
+    best = max(trained.history, key=lambda epoch: (epoch.val_accuracy, -epoch.val_loss))
+    assert [epoch.epoch for epoch in trained.history] == [1, 2, 3, 4, 5]
+    assert trained.best == best
+    assert trained.params["best_epoch"] == best.epoch
+    logits = logits_by_hand(trained, val.images)
+    assert (logits.argmax(1) == val.labels).float().mean().item() == pytest.approx(best.val_accuracy)
+    assert F.cross_entropy(logits, val.labels).item() == pytest.approx(best.val_loss, rel=1e-3)
+
+
+def test_probabilities_are_those_of_a_forward_pass_by_hand() -> None:
+    trained = train(recipe())
+    expected = logits_by_hand(trained, TEST.images).softmax(1).numpy()
+    assert trained.probabilities.dtype == np.float32
+    np.testing.assert_allclose(trained.probabilities, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_labels_of_test_rows_have_no_say() -> None:
+    one, other = train(recipe()), train(recipe(), test=shuffled_labels(TEST))
+    assert np.array_equal(one.probabilities, other.probabilities)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("constant", (0.01, 0.01, 0.01)),
+        ("step", (0.01, 0.001, 0.0001)),
+        ("cosine", tuple(0.01 * (1 + math.cos(math.pi * step / 9)) / 2 for step in (2, 5, 8))),
+        ("one_cycle", (0.01, None, 0.01 / 25 / 1e4)),  # the peak after 0.3 of the steps, then down to almost nothing
+    ],
+)
+def test_schedules_give_the_rates_that_their_formulas_say(
+    optimizer: Any, schedule: Any, rates: tuple[float | None, ...]
+) -> None:
+    trained = train(recipe("linear_head", epochs=3, lr=0.01, optimizer=optimizer, schedule=schedule))  # 9 steps
+    for epoch, rate in zip(trained.history, rates, strict=True):
+        assert rate is None or epoch.lr == pytest.approx(rate, rel=0.05 if schedule == "one_cycle" else 1e-6)
+
+
+def test_training_stops_when_nothing_gets_better() -> None:
+    trained = train(recipe("linear_head", epochs=20, lr=1e-30, schedule="constant", early_stopping=2))
+    assert [epoch.epoch for epoch in trained.history] == [1, 2, 3]
+    assert trained.best.epoch == 1
+
+
+@pytest.mark.parametrize("strategy", ["linear_head", "finetune", "scratch", "partial"])
+def test_the_seed_decides_every_weight(strategy: str) -> None:
+    chosen = recipe(strategy, dropout=0.2, augment="none" if strategy == "linear_head" else "flip_crop")
+    one, again, other = (train(chosen, seed=seed) for seed in (3, 3, 4))
+    assert one.state.keys() == again.state.keys()
+    for name, tensor in one.state.items():
+        assert torch.equal(tensor, again.state[name]), name
+    assert any(not torch.equal(tensor, other.state[name]) for name, tensor in one.state.items())
+
+
+def test_training_leaves_the_global_random_state_alone() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    train(recipe("linear_head"))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_ctrl_c_is_a_keyboard_interrupt_and_ctrl_c_still_works_afterwards() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe(epochs=50), progress=Recorder(lambda: signal.raise_signal(signal.SIGINT)))
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("strategy", ["finetune", "linear_head"])
+def test_a_last_batch_of_one_image_breaks_nothing(strategy: str) -> None:
+    nine = Images(TRAIN.images[:9, :, :4, :4], TRAIN.labels[:9])
+    network = backbone(image_size=4)  # its last maps are 1x1, where batch norm cannot train on one image
+    small = [Images(part.images[:, :, :4, :4], part.labels) for part in (VAL, TEST)]
+    trained = train(recipe(strategy, batch_size=4), network, train=nine, val=small[0], test=small[1])
+    assert len(trained.history) == 2
+
+
+def test_a_single_validation_image_is_enough() -> None:
+    trained = train(recipe("linear_head"), val=Images(VAL.images[:1], VAL.labels[:1]))
+    assert trained.best.val_accuracy in (0.0, 1.0)
+
+
+def test_training_that_diverges_says_so() -> None:
+    trained = train(recipe(**SGD, lr=1e30, epochs=3))
+    assert not trained.finite
+    assert trained.probabilities.shape == (12, 3)
+
+
+def test_bfloat16_learns_too() -> None:
+    trained = train(recipe(epochs=8, lr=0.01), precision="bfloat16")
+    assert (trained.probabilities.argmax(1) == TEST.labels.numpy()).mean() > 0.9
+    assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in trained.state.values())
+
+
+def test_the_recipe_is_recorded_with_the_number_of_parameters_that_learned() -> None:
+    params = train(recipe("partial")).params
+    network = ResNet20(N_CLASSES)
+    learned = sum(p.numel() for part in (network.layer3, network.fc) for p in part.parameters())
+    assert params["trained_parameters"] == learned
+    assert (params["strategy"], params["freeze_until"], params["epochs"]) == ("partial", "layer2", 2)
+
+
+def test_history_counts_by_hand() -> None:
+    trained = train(recipe("linear_head", epochs=1, lr=1e-30, schedule="constant"))
+    features = penultimate(backbone().network, TRAIN.images)
+    logits = features @ trained.state["weight"].T + trained.state["bias"]
+    epoch = trained.history[0]
+    assert epoch.train_loss == pytest.approx(F.cross_entropy(logits, TRAIN.labels).item(), rel=1e-3)
+    assert epoch.train_accuracy == pytest.approx((logits.argmax(1) == TRAIN.labels).float().mean().item())
+    assert epoch.seconds > 0
+
+
+def test_lightning_prints_nothing_and_leaves_no_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    progress = Recorder()
+    train(recipe("linear_head"), progress=progress)
+    assert capfd.readouterr() == ("", "")
+    assert list(Path().iterdir()) == []
+    assert progress.bars == ["linear_head"]

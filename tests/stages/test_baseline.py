@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from featbench.config import Experiment
+from featbench.errors import DataError, UsageError
+from featbench.results.store import load_predictions, load_results
+from featbench.stages.baseline import baseline
+from featbench.stages.job import Job
+from tests.tiny import Recorder, digits_content, image_folder
+
+HEAD = {"strategy": "linear_head", "epochs": 1}
+SCRATCH = {"strategy": "scratch", "epochs": 1, "batch_size": 16}
+
+
+def make_job(home: Path, baselines: list[dict[str, Any]], **changes: Any) -> Job:
+    content = digits_content(
+        dataset={"name": "digits", "limit_train": 40, "limit_test": 20, "val_fraction": 0.02},
+        backbones=[{"name": "resnet20"}],
+        baselines=baselines,
+    )
+    places = (home / "results", home / "cache", home / "data")
+    return Job(Experiment.model_validate(content | changes), *places, torch.device("cpu"), progress=Recorder())
+
+
+def test_without_baselines_nothing_is_done(tmp_path: Path) -> None:
+    assert baseline(make_job(tmp_path, [])) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_fingerprints_returned_are_those_of_the_rows(tmp_path: Path) -> None:
+    job = make_job(tmp_path, [HEAD, SCRATCH])
+    assert baseline(job) == load_results(job.results_dir).fingerprint.tolist()
+    again = make_job(tmp_path, [HEAD, SCRATCH])
+    assert baseline(again) == load_results(job.results_dir).fingerprint.tolist()
+    assert again.progress.bars == []
+
+
+def test_the_row_holds_the_whole_recipe(tmp_path: Path) -> None:
+    job = make_job(tmp_path, [SCRATCH])
+    baseline(job)
+    row = load_results(job.results_dir).iloc[0]
+    params = json.loads(row.params)
+    assert params.items() >= {**SCRATCH, "optimizer": "adamw", "lr": 0.002, "best_epoch": 1}.items()
+    assert (row.kind, row.selection, row.engine, row.weights) == ("baseline", "holdout", "lightning", "random")
+    assert pd.isna(row.layer)
+    assert (row.n_train, row.n_test) == (40, 20)
+
+
+def test_one_network_asked_for_by_two_entries_is_trained_once(tmp_path: Path) -> None:
+    entries = [{"name": "resnet20"}, {"name": "resnet20", "layers": ["layer1"]}, {"name": "pixels"}]
+    job = make_job(tmp_path, [SCRATCH], backbones=entries)
+    assert len(baseline(job)) == 1
+    assert job.progress.bars == ["scratch"]
+
+
+def test_a_baseline_may_name_its_backbone(tmp_path: Path) -> None:
+    entries = [{"name": "resnet20"}, {"name": "squeezenet1_1", "weights": "random", "image_size": 32}]
+    job = make_job(tmp_path, [HEAD | {"backbone": "squeezenet1_1"}], backbones=entries)
+    baseline(job)
+    assert load_results(job.results_dir).backbone.tolist() == ["squeezenet1_1"]
+
+
+def test_where_there_is_no_val_split_one_is_held_out_of_train(tmp_path: Path) -> None:
+    image_folder(tmp_path / "photos" / "train", per_class=20)
+    image_folder(tmp_path / "photos" / "test", per_class=4)
+    dataset = {"name": "folder", "root": str(tmp_path / "photos"), "val_fraction": 0.2}
+    job = make_job(tmp_path, [HEAD], dataset=dataset)
+    baseline(job)
+    row = load_results(job.results_dir).iloc[0]
+    assert (row.n_train, row.n_val, row.n_test) == (48, 12, 12)
+
+
+def test_unreadable_images_are_left_out_of_every_split(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "photos")
+    job = make_job(tmp_path, [HEAD], dataset={"name": "folder", "root": str(root)})
+    broken = {split: part.ids[1] for split, part in job.dataset.splits.items()}
+    sizes = {split: len(part) for split, part in job.dataset.splits.items()}
+    for name in broken.values():
+        (root / name).write_bytes(b"")
+    baseline(job)
+    row = load_results(job.results_dir).iloc[0]
+    assert [row.n_train, row.n_val, row.n_test] == [sizes[split] - 1 for split in ("train", "val", "test")]
+    table = load_predictions(job.results_dir, row.fingerprint)
+    assert broken["test"] not in set(table.id)
+    assert [name.split("/")[0] for name in table.id] == table.label.tolist()
+
+
+def test_no_readable_test_image_is_an_error(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "photos")
+    job = make_job(tmp_path, [HEAD], dataset={"name": "folder", "root": str(root)})
+    for name in job.dataset.splits["test"].ids:
+        (root / name).write_bytes(b"")
+    with pytest.raises(DataError, match="none of the 6 images of test can be read"):
+        baseline(job)
+
+
+def test_an_unknown_layer_to_freeze_names_the_nearest(tmp_path: Path) -> None:
+    job = make_job(tmp_path, [{"strategy": "partial", "freeze_until": "layr2"}])
+    with pytest.raises(UsageError, match="did you mean 'layer2'"):
+        baseline(job)

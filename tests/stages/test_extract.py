@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from featbench.config import Experiment
+from featbench.errors import CacheError, DataError
+from featbench.stages.extract import extract, find_cached
+from featbench.stages.job import Job
+from tests.tiny import Recorder, digits_content, image_folder
+
+Make = Callable[..., Job]
+
+
+@pytest.fixture
+def make_job(tmp_path: Path) -> Make:
+    """Make jobs on a folder of images, two of which are broken, with a text file beside them."""
+    root = image_folder(tmp_path / "photos")
+    (root / "blue" / "04.jpg").write_bytes(b"")
+    (root / "red" / "09.jpg").write_bytes(b"GIF89a")
+    (root / "green" / "notes.txt").touch()
+
+    def make(layers: tuple[str, ...] = ("layer3",), on_bad_image: str = "skip") -> Job:
+        content = digits_content(
+            dataset={"name": "folder", "root": str(root), "on_bad_image": on_bad_image},
+            backbones=[{"name": "resnet20", "layers": list(layers)}, {"name": "pixels"}],
+        )
+        places = (tmp_path / "results", tmp_path / "cache", tmp_path / "data")
+        return Job(Experiment.model_validate(content), *places, torch.device("cpu"), progress=Recorder())
+
+    return make
+
+
+def test_images_left_out_are_listed_once_with_their_split(make_job: Make) -> None:
+    job = make_job()
+    extract(job)
+    with (job.results_dir / "skipped.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert sorted(line["id"] for line in lines) == ["blue/04.jpg", "green/notes.txt", "red/09.jpg"]
+    where = {name: split for split, part in job.dataset.splits.items() for name in part.ids}
+    assert all(line["split"] == where.get(line["id"], "all") and line["reason"] for line in lines)
+    assert job.progress.warned == [f"3 files were left out; {job.results_dir / 'skipped.csv'} says which and why"]
+
+
+def test_images_left_out_are_listed_again_when_the_cache_is_reused(make_job: Make) -> None:
+    extract(make_job())
+    job = make_job()
+    before = (job.results_dir / "skipped.csv").read_text()
+    (job.results_dir / "skipped.csv").unlink()
+    extract(job)
+    assert (job.results_dir / "skipped.csv").read_text() == before
+
+
+def test_a_bad_image_can_be_an_error(make_job: Make) -> None:
+    with pytest.raises(DataError, match=r"(blue/04|red/09)\.jpg cannot be read"):
+        extract(make_job(on_bad_image="error"))
+
+
+def test_what_extract_makes_is_found_again(make_job: Make) -> None:
+    made, found = extract(make_job()), find_cached(make_job())
+    assert [c.backbone.name for c in found] == ["resnet20", "pixels"]
+    assert [c.keys for c in found] == [c.keys for c in made]
+    assert [c.infos for c in found] == [c.infos for c in made]
+    assert sum(info.n_rows for info in found[0].infos.values()) == 34
+
+
+def test_a_missing_layer_is_a_missing_cache(make_job: Make) -> None:
+    extract(make_job())
+    with pytest.raises(CacheError, match=r"features of resnet20 \((train|val|test)\).*featbench extract"):
+        find_cached(make_job(layers=("layer2", "layer3")))
+
+
+def test_a_missing_split_is_a_missing_cache(make_job: Make) -> None:
+    made = extract(make_job())
+    made[1].keys["test"].path.unlink()
+    with pytest.raises(CacheError, match=r"features of pixels \(test\)"):
+        find_cached(make_job())

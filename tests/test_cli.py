@@ -1,0 +1,339 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+import torch
+from typer.testing import CliRunner, Result
+
+import featbench
+from featbench.backbones.architectures import backbone_names
+from featbench.classifiers.table import CLASSIFIERS
+from featbench.cli import app
+from featbench.config import builtin_experiments
+from featbench.data.datasets import DATASETS
+from tests.tiny import digits_content, image_folder
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def write_experiment(home: Path, **changes: Any) -> Path:
+    content = digits_content(
+        dataset={"name": "digits", "limit_train": 60, "limit_test": 20, "val_fraction": 0.02},
+        backbones=[{"name": "resnet20", "layers": ["layer3"]}],
+        evaluate={"classifiers": ["linear_svc"], "grids": {"linear_svc": {"C": [1e-3]}}},
+        baselines=[{"strategy": "linear_head", "epochs": 1}],
+    )
+    path = home / "tiny.toml"
+    path.write_text(tomli_w.dumps(content | changes))
+    return path
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, with every cache inside it."""
+    monkeypatch.setenv("FEATBENCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def assert_one_message(result: Result, code: int, *parts: str) -> None:
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert result.stderr.startswith("featbench: ")
+    for part in parts:
+        assert part in result.stderr
+
+
+def test_run_writes_the_table_to_stdout_and_progress_to_stderr(home: Path) -> None:
+    result = invoke("run", write_experiment(home), "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert "Traceback" not in result.output
+    rows = featbench.load_results(home / "results" / "tiny")
+    assert rows.method.tolist() == ["linear_svc", "linear_head"]
+    for accuracy in rows.accuracy:
+        assert f"{accuracy:.4f}" in result.stdout
+    assert "results/tiny" in result.stdout
+    assert "to do" not in result.stdout
+    assert "resnet20 train: 60 to do" in result.stderr
+    assert {path.name for path in (home / "home" / "features" / "digits").iterdir()} == {"resnet20"}
+
+
+def test_stages_run_one_by_one_and_in_folders_of_choice(home: Path) -> None:
+    experiment = write_experiment(home)
+    places = ["--results", "r", "--cache", "c", "--device", "cpu"]
+    result = invoke("extract", experiment, *places)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert list((home / "c").rglob("*.h5"))
+    assert not (home / "r" / "results.csv").exists()
+    for stage, methods in (("evaluate", ["linear_svc"]), ("baseline", ["linear_svc", "linear_head"])):
+        result = invoke(stage, experiment, *places)
+        assert result.exit_code == 0, result.output
+        assert featbench.load_results("r").method.tolist() == methods
+        assert methods[-1] in result.stdout
+    assert not (home / "home").exists()
+    assert not (home / "results").exists()
+
+
+def test_a_folder_of_images_is_an_experiment(home: Path) -> None:
+    image_folder(home / "my photos")
+    settings = ["--set", "backbones.0.name=resnet20", "--set", "evaluate.classifiers=['linear_svc']"]
+    epochs = [part for i in range(3) for part in ("--set", f"baselines.{i}.epochs=1")]
+    result = invoke("run", "my photos", "--device", "cpu", *settings, *epochs)
+    assert result.exit_code == 0, result.output
+    rows = featbench.load_results(home / "results" / "my_photos")
+    assert set(rows.dataset) == {"my photos"}
+    assert rows.method.tolist() == ["linear_svc", "linear_svc", "linear_head", "finetune", "scratch"]
+
+
+def test_quiet_prints_nothing_when_all_is_well(home: Path) -> None:
+    result = invoke("run", write_experiment(home), "--device", "cpu", "--quiet")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+    assert (home / "results" / "tiny" / "results.csv").exists()
+
+
+def test_a_second_run_says_that_it_reuses(home: Path) -> None:
+    experiment = write_experiment(home)
+    first, second = (invoke("run", experiment, "--device", "cpu") for _ in range(2))
+    assert second.stdout == first.stdout
+    assert second.stderr.count("reused") == 3
+    assert second.stderr.count("already in results.csv") == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "parts"),
+    [
+        (["dataset.name=digit"], ["unknown data set 'digit'", "did you mean 'digits'"]),
+        (["backbones.0.name=resnet200"], ["unknown backbone 'resnet200'", "did you mean 'resnet20'"]),
+        (["backbones.0.weights=CIFAR_10"], ["unknown weights of resnet20", "'CIFAR_10'"]),
+        (["backbones.0.layers=['layer33']"], ["unknown layer 'layer33'", "did you mean 'layer3'"]),
+        (["backbones.0.pooling=avg4"], ["unknown pooling 'avg4'", "did you mean 'avg"]),
+        (["backbones.0.pooling=avg:9"], ["pooling 'avg:9'", "8x8"]),
+        (["evaluate.classifiers=['svm_rfb']", "evaluate.grids={}"], ["'svm_rfb'", "did you mean 'svm_rbf'"]),
+        (["evaluate.fold=3"], ["unknown key 'evaluate.fold'", "did you mean 'folds'"]),
+        (["baselines.0.strategy=fine_tune"], ["baselines.0.strategy = 'fine_tune'", "'finetune'"]),
+        (["baselines.0.augment=flip"], ["augment has no effect"]),
+        (["seed=-1"], ["seed = -1"]),
+        (["seed"], ["KEY=VALUE", "'seed'"]),
+    ],
+)
+def test_what_is_wrong_in_an_experiment_exits_with_2_and_one_line(
+    home: Path, settings: list[str], parts: list[str]
+) -> None:
+    options = [part for setting in settings for part in ("--set", setting)]
+    result = invoke("run", write_experiment(home), "--device", "cpu", *options)
+    assert_one_message(result, 2, *parts)
+    assert not list(home.rglob("results.csv"))
+    assert not list(home.rglob("*.h5"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["run", "digit"], ["unknown experiment 'digit'", "did you mean 'digits'"]),
+        (["run", "my/photos"], ["no experiment file or folder of images 'my/photos'"]),
+        (["run", "gone.toml"], ["'gone.toml'"]),
+        (["run", "digits", "--device", "gpu"], ["unknown device 'gpu'", "cuda"]),
+        (["run", "digits", "--device", "cuda:99"], ["no device 'cuda:99'"]),
+        (["list", "layers", "resnet19"], ["unknown backbone 'resnet19'", "did you mean 'resnet1"]),
+    ],
+)
+def test_a_wrong_name_exits_with_2_and_leaves_nothing_behind(
+    home: Path, arguments: list[str], parts: list[str]
+) -> None:
+    assert_one_message(invoke(*arguments), 2, *parts)
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["runn", "digits"], ["run"], ["run", "digits", "--devise", "cpu"]])
+def test_a_wrong_command_line_exits_with_2(home: Path, arguments: list[str]) -> None:
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "Usage: " in result.stderr
+
+
+def test_a_toml_file_that_is_none_exits_with_2(home: Path) -> None:
+    (home / "bad.toml").write_text("name = ")
+    assert_one_message(invoke("run", "bad.toml"), 2, "bad.toml is not a TOML file")
+
+
+def test_evaluate_without_features_names_the_command(home: Path) -> None:
+    result = invoke("evaluate", write_experiment(home), "--device", "cpu", "--quiet")
+    assert_one_message(result, 1, "features of resnet20 (train)", "featbench extract")
+
+
+def _one_class(home: Path) -> list[str]:
+    image_folder(home / "photos", classes=("red",))
+    return ["photos"]
+
+
+def _no_images(home: Path) -> list[str]:
+    (home / "photos" / "cats").mkdir(parents=True)
+    (home / "photos" / "dogs").mkdir()
+    return ["photos"]
+
+
+def _empty_folder(home: Path) -> list[str]:
+    (home / "photos").mkdir()
+    return ["photos"]
+
+
+def _too_few(home: Path) -> list[str]:
+    image_folder(home / "photos", per_class=2)
+    return ["photos"]
+
+
+def _fewer_than_folds(home: Path) -> list[str]:
+    image_folder(home / "photos" / "train", per_class=4)
+    image_folder(home / "photos" / "test", per_class=1)
+    return ["photos"]
+
+
+def _unfitting_weights(home: Path) -> list[str]:
+    torch.save({"conv9.weight": torch.zeros(3)}, home / "w.pth")
+    return [str(write_experiment(home)), "--set", "backbones.0.weights=w.pth"]
+
+
+def _missing_weights(home: Path) -> list[str]:
+    return [str(write_experiment(home)), "--set", "backbones.0.weights=gone.safetensors"]
+
+
+def _no_network_for_weights(home: Path) -> list[str]:
+    experiment = write_experiment(home, backbones=[{"name": "resnet18"}])
+    return [str(experiment), "--offline"]
+
+
+def _no_network_for_data(home: Path) -> list[str]:
+    experiment = write_experiment(home, dataset={"name": "mnist"})
+    return [str(experiment), "--offline", "--data", "nowhere"]
+
+
+def _results_are_a_file(home: Path) -> list[str]:
+    (home / "taken").touch()
+    return [str(write_experiment(home)), "--results", "taken"]
+
+
+def _cache_is_a_file(home: Path) -> list[str]:
+    (home / "taken").touch()
+    return [str(write_experiment(home)), "--cache", "taken"]
+
+
+def _damaged_results(home: Path) -> list[str]:
+    (home / "r").mkdir()
+    (home / "r" / "results.csv").write_text("some,other\ntable,here\n")
+    return [str(write_experiment(home)), "--results", "r"]
+
+
+@pytest.mark.parametrize(
+    ("make", "parts"),
+    [
+        (_one_class, ["only one class, 'red'"]),
+        (_no_images, ["class 'cats' has no image"]),
+        (_empty_folder, ["there are no images in", "one folder a class"]),
+        (_too_few, ["class 'blue' has too few images (2)"]),
+        (_fewer_than_folds, ["class 'blue' has 4 images", "folds"]),
+        (_unfitting_weights, ["w.pth does not fit ResNet20", "unexpected: conv9.weight"]),
+        (_missing_weights, ["there is no weights file", "gone.safetensors"]),
+        (_no_network_for_weights, ["--offline", "resnet18-", "torch/hub/checkpoints"]),
+        (_no_network_for_data, ["--offline", "nowhere"]),
+        (_results_are_a_file, ["cannot write", "taken", "--results"]),
+        (_cache_is_a_file, ["taken", "--cache"]),
+        (_damaged_results, ["results.csv", "lacks the columns"]),
+    ],
+)
+def test_what_cannot_be_done_exits_with_1_and_one_line(home: Path, make: Any, parts: list[str]) -> None:
+    assert_one_message(invoke("run", *make(home), "--device", "cpu", "--quiet"), 1, *parts)
+
+
+@pytest.mark.parametrize(
+    ("setting", "code", "error"),
+    [("dataset.name=digit", 2, "UsageError"), ("backbones.0.weights=gone.pth", 1, "WeightsError")],
+)
+def test_verbose_shows_the_traceback_and_keeps_the_exit_code(home: Path, setting: str, code: int, error: str) -> None:
+    result = invoke("run", write_experiment(home), "--verbose", "--set", setting)
+    assert result.exit_code == code
+    assert "Traceback (most recent call last)" in result.stderr
+    assert error in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("featbench: ")
+
+
+@pytest.mark.parametrize(
+    ("what", "names"),
+    [
+        ("datasets", DATASETS),
+        ("backbones", backbone_names()),
+        ("classifiers", CLASSIFIERS),
+        ("experiments", builtin_experiments()),
+    ],
+)
+def test_list_prints_a_line_for_each(what: str, names: Any) -> None:
+    result = invoke("list", what)
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == list(names)
+    assert all(len(line.split()) > 1 for line in lines)
+
+
+def test_list_layers_prints_shapes_in_the_order_they_run() -> None:
+    result = invoke("list", "layers", "resnet18")
+    assert result.exit_code == 0
+    shapes = dict(line.split() for line in result.stdout.splitlines())
+    order = list(shapes)
+    assert shapes["layer2"] == "128x28x28"
+    assert shapes["layer4"] == "512x7x7"
+    assert shapes["penultimate"] == "512"
+    assert shapes["fc"] == "1000"
+    assert order.index("layer1") < order.index("layer4") < order.index("penultimate") < order.index("fc")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "-h"], ["list", "--help"]])
+def test_help_is_help(arguments: list[str]) -> None:
+    result = invoke(*arguments)
+    assert result.exit_code == 0
+    assert "Usage: " in result.stdout
+
+
+def test_python_m_featbench_is_featbench() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "featbench", "list", "experiments"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[0].split()[0] == "cifar10_resnet20"
+
+
+def test_ctrl_c_during_training_exits_with_130_and_keeps_finished_rows(home: Path) -> None:
+    experiment = write_experiment(home, baselines=[{"strategy": "scratch", "epochs": 100_000}])
+    with subprocess.Popen(
+        [sys.executable, "-m", "featbench", "run", str(experiment), "--device", "cpu"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    ) as process:
+        assert process.stderr is not None
+        before = []
+        for line in process.stderr:
+            before.append(line)
+            if line.startswith("scratch: 100000 to do"):
+                break
+        time.sleep(2)  # into the training itself
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, "".join(before) + stderr
+    assert stdout == ""
+    assert "Traceback" not in stderr
+    assert stderr.strip() == "interrupted; what was done so far is kept, and the same command goes on from there"
+    assert featbench.load_results(home / "results" / "tiny").method.tolist() == ["linear_svc"]
+    assert not [path for path in (home / "results").rglob("*") if path.name.endswith(".tmp")]

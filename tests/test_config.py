@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from featbench.config import builtin_experiments, load_experiment, parse_experiment
+from featbench.errors import UsageError
+
+PARTIAL = {"strategy": "partial", "freeze_until": "layer2"}
+
+
+def content(**tables: Any) -> dict[str, Any]:
+    return {"name": "trial", "dataset": {"name": "digits"}, "backbones": [{"name": "resnet18"}], **tables}
+
+
+def write(path: Path, text: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8")
+    return str(path)
+
+
+MINIMAL = 'name = "trial"\n[dataset]\nname = "digits"\n[[backbones]]\nname = "resnet18"\n'
+
+
+def test_defaults_are_those_of_the_design() -> None:
+    experiment = parse_experiment(content(baselines=[{"strategy": "finetune"}]))
+    assert experiment.seed == 0
+    assert (experiment.dataset.val_fraction, experiment.dataset.test_fraction) == (0.15, 0.15)
+    assert experiment.dataset.on_bad_image == "skip"
+    backbone = experiment.backbones[0]
+    assert (backbone.layers, backbone.pooling, backbone.precision) == (("penultimate",), "avg", "auto")
+    assert experiment.evaluate.selection == "auto"
+    assert experiment.baselines[0].repeats == 1
+
+
+def test_experiments_are_frozen() -> None:
+    experiment = parse_experiment(content())
+    with pytest.raises(ValidationError, match="frozen"):
+        experiment.seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("tables", "key", "close"),
+    [
+        ({"dataset": {"name": "digits", "rooot": "x"}}, "dataset.rooot", "root"),
+        ({"backbones": [{"name": "resnet18", "layer": ["x"]}]}, "backbones.0.layer", "layers"),
+        ({"evaluate": {"clasifiers": ["knn"]}}, "evaluate.clasifiers", "classifiers"),
+        ({"baselines": [{"strategy": "scratch", "epoch": 3}]}, "baselines.0.epoch", "epochs"),
+        ({"baseline": []}, "baseline", "baselines"),
+    ],
+)
+def test_unknown_keys_name_the_nearest_valid_one(tables: dict[str, Any], key: str, close: str) -> None:
+    with pytest.raises(UsageError, match=f"unknown key '{key}'; did you mean '{close}'"):
+        parse_experiment(content(**tables))
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"dataset": {"name": "digits", "root": "x"}}, "root has no effect unless name"),
+        ({"backbones": [{"name": "pixels", "weights": "random"}]}, "weights has no effect on pixels"),
+        ({"backbones": [{"name": "pixels", "layers": ["layer1"]}]}, "layers has no effect on pixels"),
+        ({"backbones": [{"name": "pixels", "pooling": "max"}]}, "pooling has no effect on pixels"),
+        ({"evaluate": {"selection": "holdout", "folds": 3}}, 'folds has no effect with selection = "holdout"'),
+        ({"evaluate": {"selection": "none", "folds": 3}}, 'folds has no effect with selection = "none"'),
+        ({"evaluate": {"grids": {"knn": {"k": [1]}}}}, "grids.knn has no effect: knn is not among the classifiers"),
+        (
+            {"evaluate": {"selection": "none", "grids": {"linear_svc": {"C": [1]}}}},
+            'grids.linear_svc has no effect with selection = "none"',
+        ),
+        ({"baselines": [{"strategy": "scratch", "backbone_lr_factor": 0.5}]}, "backbone_lr_factor has no effect"),
+        ({"baselines": [{"strategy": "finetune", "freeze_until": "layer2"}]}, "freeze_until has no effect"),
+        ({"baselines": [{"strategy": "linear_head", "augment": "flip"}]}, "augment has no effect"),
+        (
+            {"baselines": [{"strategy": "finetune", "optimizer": "adamw", "momentum": 0.5}]},
+            'momentum has no effect with optimizer = "adamw"',
+        ),
+    ],
+)
+def test_settings_without_effect_are_refused(tables: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_experiment(content(**tables))
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"name": "../up"}, "name = '../up'"),
+        ({"seed": -1}, "seed = -1"),
+        ({"dataset": {"name": "folder"}}, "root is missing"),
+        ({"dataset": {}}, "dataset.name is missing"),
+        ({"dataset": {"name": "digits", "val_fraction": 0}}, "dataset.val_fraction = 0"),
+        ({"dataset": {"name": "digits", "val_fraction": 0.5, "test_fraction": 0.5}}, "nothing to train on"),
+        ({"dataset": {"name": "digits", "limit_train": 0}}, "dataset.limit_train = 0"),
+        ({"dataset": {"name": "digits", "on_bad_image": "ignore"}}, "'skip' or 'error'"),
+        ({"backbones": []}, "backbones"),
+        ({"backbones": [{"name": "resnet18", "layers": []}]}, "layers is empty"),
+        ({"backbones": [{"name": "resnet18", "layers": ["fc", "fc"]}]}, "names a layer twice"),
+        ({"evaluate": {"classifiers": ["knn", "knn"]}}, "names one twice"),
+        ({"evaluate": {"folds": 1}}, "evaluate.folds = 1"),
+        ({"evaluate": {"grids": {"linear_svc": {"C": []}}}}, "grids.linear_svc.C is empty"),
+        ({"baselines": [{"strategy": "scrach"}]}, "baselines.0.strategy = 'scrach'"),
+        ({"baselines": [{"strategy": "partial"}]}, "freeze_until is missing"),
+        ({"baselines": [{"strategy": "scratch", "backbone": "resnet81"}]}, "did you mean 'resnet18'"),
+        ({"backbones": [{"name": "pixels"}], "baselines": [{"strategy": "scratch"}]}, "pixels is none"),
+    ],
+)
+def test_wrong_values_are_refused_by_name(tables: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_experiment(content(**tables))
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"evaluate": {"grids": {"linear_svc": {"C": [0.1, 1]}}}},
+        {"baselines": [PARTIAL | {"backbone_lr_factor": 0.5}]},
+        {"baselines": [{"strategy": "finetune", "optimizer": "sgd", "momentum": 0.5}]},
+        {"backbones": [{"name": "pixels", "image_size": 16}]},
+    ],
+)
+def test_settings_with_effect_are_taken(tables: dict[str, Any]) -> None:
+    parse_experiment(content(**tables))
+
+
+def test_two_mistakes_are_told_at_once() -> None:
+    with pytest.raises(UsageError, match=r"seed = -1.*unknown key 'dataset\.rooot'"):
+        parse_experiment(content(seed=-1, dataset={"name": "digits", "rooot": "x"}))
+
+
+@pytest.mark.parametrize("name", ["digits", "folder"])
+def test_there_are_the_built_in_experiments_that_the_readme_names(name: str) -> None:
+    assert name in builtin_experiments()
+
+
+def test_a_folder_does_not_hide_a_builtin_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_experiment("digits").dataset.name == "digits"
+    assert load_experiment("./digits").dataset.root == tmp_path / "digits"
+
+
+@pytest.mark.parametrize("name", sorted(builtin_experiments()))
+def test_built_in_experiments_are_valid_and_bear_their_own_name(name: str) -> None:
+    assert load_experiment(name).name == name
+
+
+def test_a_toml_file_is_an_experiment(tmp_path: Path) -> None:
+    experiment = load_experiment(write(tmp_path / "trial.toml", MINIMAL))
+    assert (experiment.name, experiment.dataset.name, experiment.backbones[0].name) == ("trial", "digits", "resnet18")
+
+
+@pytest.mark.parametrize(("folder", "name"), [("photos", "photos"), ("my photos!", "my_photos_"), ("_x", "x")])
+def test_a_folder_is_an_experiment_named_after_it(tmp_path: Path, folder: str, name: str) -> None:
+    (tmp_path / folder).mkdir()
+    experiment = load_experiment(str(tmp_path / folder))
+    assert experiment.name == name
+    assert (experiment.dataset.name, experiment.dataset.root) == ("folder", tmp_path / folder)
+
+
+def test_relative_paths_in_a_file_start_at_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = write(
+        tmp_path / "sub" / "trial.toml",
+        'name = "trial"\n[dataset]\nname = "folder"\nroot = "photos"\n'
+        '[[backbones]]\nname = "resnet18"\nweights = "own.safetensors"\n'
+        '[[backbones]]\nname = "resnet34"\nweights = "/nets/own.pth"\n'
+        '[[backbones]]\nname = "resnet50"\nweights = "IMAGENET1K_V1"\n',
+    )
+    for source in (file, "sub/trial.toml"):
+        experiment = load_experiment(source)
+        assert experiment.dataset.root == tmp_path / "sub" / "photos"
+        weights = [backbone.weights for backbone in experiment.backbones]
+        assert weights == [str(tmp_path / "sub" / "own.safetensors"), "/nets/own.pth", "IMAGENET1K_V1"]
+
+
+def test_relative_paths_of_set_start_where_the_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = write(tmp_path / "sub" / "trial.toml", MINIMAL)
+    overrides = ["dataset.name=folder", "dataset.root=photos", "backbones.0.weights=own.pth"]
+    experiment = load_experiment(file, overrides)
+    assert experiment.dataset.root == tmp_path / "photos"
+    assert experiment.backbones[0].weights == str(tmp_path / "own.pth")
+
+
+def test_broken_toml_names_the_file_and_the_line(tmp_path: Path) -> None:
+    file = write(tmp_path / "trial.toml", 'name = "trial"\nseed = = 1\n')
+    with pytest.raises(UsageError, match=r"trial\.toml is not a TOML file: .*line 2"):
+        load_experiment(file)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "trial.toml").write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(UsageError, match=r"trial\.toml is not a TOML file"):
+        load_experiment(str(tmp_path / "trial.toml"))
+
+
+@pytest.mark.parametrize("source", ["missing.toml", "no/such/folder"])
+def test_a_missing_file_or_folder_is_named(source: str) -> None:
+    with pytest.raises(UsageError, match=f"no experiment file or folder of images '{source}'"):
+        load_experiment(source)
+
+
+def test_an_unknown_built_in_name_gives_the_nearest() -> None:
+    with pytest.raises(UsageError, match="unknown experiment 'digit'; did you mean 'digits'"):
+        load_experiment("digit")
+
+
+@pytest.mark.parametrize(
+    ("override", "place", "value"),
+    [
+        ("seed=7", ("seed",), 7),
+        ("dataset.val_fraction=0.2", ("dataset", "val_fraction"), 0.2),
+        ("name=other", ("name",), "other"),
+        ('name="quoted"', ("name",), "quoted"),
+        ("backbones.0.name=resnet50", ("backbones", 0, "name"), "resnet50"),
+        ('backbones.0.layers=["layer1", "layer2"]', ("backbones", 0, "layers"), ("layer1", "layer2")),
+        ("backbones.1.name=pixels", ("backbones", 1, "name"), "pixels"),  # appended
+        ("baselines.0.strategy=scratch", ("baselines", 0, "strategy"), "scratch"),  # the first of a new list
+        ("evaluate.grids.linear_svc.C=[0.1, 1]", ("evaluate", "grids", "linear_svc", "C"), (0.1, 1)),
+    ],
+)
+def test_set_replaces_and_appends(tmp_path: Path, override: str, place: tuple[str | int, ...], value: Any) -> None:
+    found: Any = load_experiment(write(tmp_path / "trial.toml", MINIMAL), [override])
+    for part in place:
+        found = getattr(found, part) if isinstance(part, str) and hasattr(found, part) else found[part]
+    assert found == value
+
+
+def test_later_overrides_win(tmp_path: Path) -> None:
+    assert load_experiment(write(tmp_path / "trial.toml", MINIMAL), ["seed=1", "seed=2"]).seed == 2
+
+
+def test_an_item_of_a_list_of_values_is_replaced_by_its_number(tmp_path: Path) -> None:
+    file = write(tmp_path / "trial.toml", MINIMAL + 'layers = ["layer1", "layer2"]\n')
+    assert load_experiment(file, ["backbones.0.layers.1=layer3"]).backbones[0].layers == ("layer1", "layer3")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed", "--set takes KEY=VALUE"),
+        ("=1", "--set takes KEY=VALUE"),
+        ("backbones.2.name=resnet50", "'2' is not the number of an item; there are 1, from 0"),
+        ("backbones.first.name=resnet50", "'first' is not the number of an item"),
+        ("name.x=1", "name is a value and has no keys"),
+        ("name.x.y=1", "name is a value and has no keys"),
+        ("dataset.rooot=x", r"unknown key 'dataset\.rooot'; did you mean 'root'"),
+        ("dataset.val_fraction=two", "dataset.val_fraction = 'two'"),
+    ],
+)
+def test_set_refuses_what_makes_no_sense(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_experiment(write(tmp_path / "trial.toml", MINIMAL), [override])

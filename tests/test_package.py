@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import featbench
+
+PACKAGE = Path(featbench.__file__).parent
+FLOORS = {
+    "cli": 7,
+    "console": 7,
+    "__main__": 7,
+    "pipeline": 6,
+    "stages": 5.5,
+    "report": 5,
+    "predict": 5,
+    "features": 4,
+    "classifiers": 4,
+    "baselines": 4,
+    "backbones": 3,
+    "data": 2,
+    "results": 2,
+    "config": 1,
+    "errors": 1,
+    "fingerprint": 1,
+    "progress": 1,
+}
+FOUNDATION = 1.0  # its files may lean on each other, as config on errors; rooms of one floor above may not
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    return {module_name(path): ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imported(name: str) -> Iterator[str]:
+    """Yield the modules of the package that a module imports, also inside functions."""
+    for node in ast.walk(modules()[name]):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "featbench")
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} has a relative import, which these tests do not follow"
+            if node.module and node.module.split(".")[0] == "featbench":
+                for alias in node.names:
+                    inner = f"{node.module}.{alias.name}"
+                    yield inner if inner in modules() else node.module
+
+
+def room(name: str) -> str:
+    return name.split(".")[1]
+
+
+INSIDE = [name for name in modules() if name != "featbench"]  # its __init__ hands names out of every room, lazily
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_imports_only_go_down_the_floors(name: str) -> None:
+    assert room(name) in FLOORS, f"{name} is on no floor of the design; give its room one"
+    for other in set(imported(name)) - {"featbench"}:
+        if room(other) != room(name):
+            here, there = FLOORS[room(name)], FLOORS[room(other)]
+            allowed = there < here or there == here in (FOUNDATION, FLOORS["cli"])
+            assert allowed, f"{name} (floor {here:g}) imports {other} (floor {there:g})"
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    graph = {name: set(imported(name)) - {"featbench", name} for name in INSIDE}
+    assert set(TopologicalSorter(graph).static_order()) >= set(INSIDE)
+
+
+def test_a_circle_would_be_seen() -> None:
+    assert "featbench.errors" in set(imported("featbench.config"))
+    assert "featbench.pipeline" in set(imported("featbench.cli"))  # an import inside a function
+
+
+def test_what_must_stay_free_of_torch_and_torchvision() -> None:
+    def libraries(name: str) -> set[str]:
+        nodes = list(ast.walk(modules()[name]))
+        plain = {alias.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        return plain | {str(node.module).split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)}
+
+    assert "torch" in libraries("featbench.features.extract")
+    assert not libraries("featbench.features.cache") & {"torch", "torchvision"}
+    for name in INSIDE:
+        if room(name) in ("classifiers", "results", "config"):
+            assert not libraries(name) & {"torch", "torchvision"}, name
+
+
+def loaded_by(code: str) -> set[str]:
+    """Return the top-level modules that a fresh interpreter has loaded after some code."""
+    script = f"import sys\n{code}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+HEAVY = {"torch", "torchvision", "lightning", "pandas", "sklearn", "scipy", "numpy", "h5py", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import featbench",
+        "import featbench.cli",
+        "from typer.testing import CliRunner as R\nfrom featbench.cli import app\nR().invoke(app, ['run', '--help'])",
+    ],
+)
+def test_importing_costs_nothing(code: str) -> None:
+    assert not loaded_by(code) & HEAVY
+
+
+def test_the_cache_is_read_without_torch() -> None:
+    assert "torch" not in loaded_by("from featbench import load_features")
+
+
+def test_every_public_name_is_there() -> None:
+    assert set(featbench.__all__) == {"FeatbenchError", "load_features", "load_results", "run"}
+    for name in featbench.__all__:
+        assert callable(getattr(featbench, name))
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'featbench' has no attribute 'runn'"):
+        _ = featbench.runn
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert featbench.__version__ == version("featbench")
+
+
+def test_the_package_is_typed() -> None:
+    assert (PACKAGE / "py.typed").is_file()
