@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+import featbench
 from featbench.errors import FeatbenchError
 
 app = typer.Typer(
@@ -28,6 +29,22 @@ app = typer.Typer(
 )
 lists = typer.Typer(no_args_is_help=True, help="Print what there is.")
 app.add_typer(lists, name="list")
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"featbench {featbench.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
 
 _STAGES = {
     "run": "Run all stages: extract features, train classifiers and reference networks, write the tables.",

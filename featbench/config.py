@@ -230,7 +230,7 @@ def _read(source: str) -> dict[str, Any]:
             raise UsageError(f"{path} is not a TOML file: {error}") from None
         _absolute_paths(content, path.resolve().parent)
         return content
-    if path.suffix == ".toml" or len(path.parts) > 1:
+    if path.suffix == ".toml" or "/" in source or "\\" in source:
         raise UsageError(f"there is no experiment file or folder of images {source!r}")
     raise unknown("experiment", source, builtin)
 

@@ -337,3 +337,8 @@ def test_ctrl_c_during_training_exits_with_130_and_keeps_finished_rows(home: Pat
     assert stderr.strip() == "interrupted; what was done so far is kept, and the same command goes on from there"
     assert featbench.load_results(home / "results" / "tiny").method.tolist() == ["linear_svc"]
     assert not [path for path in (home / "results").rglob("*") if path.name.endswith(".tmp")]
+
+
+def test_version() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"featbench {featbench.__version__}\n")

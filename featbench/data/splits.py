@@ -96,8 +96,12 @@ def held_out_rows(labels: Labels, size: float | int, seed: int) -> tuple[Indices
     rows = np.arange(len(labels))
     try:
         kept, held = train_test_split(rows, test_size=size, stratify=labels, random_state=seed)
-    except ValueError as error:
-        raise DataError(f"{len(labels)} images cannot be split by {size:.3g}, stratified: {error}") from None
+    except ValueError:
+        n_classes = len(np.unique(labels))
+        raise DataError(
+            f"{size:.3g} of {len(labels)} images cannot be held out so that each of {n_classes} classes is on both "
+            "sides; add images, change the fraction or limit, or make train/ val/ and test/ folders of your own"
+        ) from None
     return np.sort(kept), np.sort(held)
 
 

@@ -30,7 +30,7 @@ from featbench.errors import CacheError, unknown
 from featbench.fingerprint import fingerprint
 
 FORMAT = 1
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 18
 
 Features = npt.NDArray[np.float32] | npt.NDArray[np.float16]
 

@@ -76,7 +76,9 @@ def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple
     middle = share + z**2 / (2 * total)
     half = z * sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
     scale = 1 + z**2 / total
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    low = (middle - half) / scale if correct > 0 else 0.0  # exact at the ends, where rounding would miss them
+    high = (middle + half) / scale if correct < total else 1.0
+    return low, high
 
 
 def _ratio(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

@@ -117,6 +117,7 @@ def _decode(job: Job, split: Split, preprocess: Preprocess) -> tuple[Images, lis
     batch = read_all(split, preprocess, on_bad_image=job.experiment.dataset.on_bad_image)
     if not len(batch.rows):
         raise DataError(f"none of the {len(split)} images of {split.name} can be read: {batch.skipped[0].reason}")
+    job.leave_out(batch.skipped)
     labels = torch.from_numpy(split.labels[batch.rows])
     return Images(batch.images, labels), [split.ids[row] for row in batch.rows]
 

@@ -10,7 +10,6 @@ from featbench.data.splits import Skipped
 from featbench.errors import CacheError
 from featbench.features.cache import CacheInfo, CacheKey, read_info
 from featbench.features.extract import Extraction, cache_keys, check_layers, extract_split, plan_extraction
-from featbench.results.store import write_skipped
 from featbench.stages.job import Job
 
 
@@ -36,10 +35,12 @@ def extract(job: Job) -> list[Cached]:
             for name, split in job.dataset.splits.items()
         }
         cached.append(Cached(backbone, extraction, keys, infos))
-    skipped = _skipped(job, cached)
-    write_skipped(job.results_dir, [(image.split, image.id, image.reason) for image in skipped])
-    if skipped:
-        job.progress.warn(f"{len(skipped)} files were left out; {job.results_dir / 'skipped.csv'} says which and why")
+    job.leave_out(
+        Skipped(split, image, reason)
+        for entry in cached
+        for split, info in entry.infos.items()
+        for image, reason in info.skipped
+    )
     return cached
 
 
@@ -69,11 +70,3 @@ def _plans(job: Job) -> Iterator[tuple[Backbone, Extraction, dict[str, CacheKey]
         backbone = load_backbone(config, seed=job.experiment.seed, offline=job.offline)
         extraction = plan_extraction(config, job.device, job.experiment.dataset.on_bad_image)
         yield backbone, extraction, cache_keys(job.dataset, backbone, extraction, job.cache_dir)
-
-
-def _skipped(job: Job, cached: list[Cached]) -> list[Skipped]:
-    found = dict.fromkeys(job.dataset.skipped)
-    for entry in cached:
-        for split, info in entry.infos.items():
-            found.update(dict.fromkeys(Skipped(split, image, reason) for image, reason in info.skipped))
-    return list(found)

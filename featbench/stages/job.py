@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
@@ -19,13 +20,13 @@ from featbench.classifiers.select import check_trainable
 from featbench.classifiers.table import check_grids
 from featbench.config import Experiment
 from featbench.data.datasets import check_dataset, load_dataset
-from featbench.data.splits import Dataset
+from featbench.data.splits import Dataset, Skipped
 from featbench.errors import UsageError
 from featbench.progress import Progress, Silent
 from featbench.results.files import write_text
-from featbench.results.store import RESULTS_CSV, load_results, prepare_folder
+from featbench.results.store import RESULTS_CSV, load_results, prepare_folder, write_skipped
 
-_PACKAGES = ("h5py", "lightning", "numpy", "pandas", "pillow", "scikit-learn", "torch", "torchvision")
+_PACKAGES = ("h5py", "lightning", "numpy", "pandas", "pillow", "scikit-learn", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Job:
     device: torch.device
     offline: bool = False
     progress: Progress = field(default_factory=Silent)
+    _left_out: dict[str, Skipped] = field(default_factory=dict)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -77,6 +79,17 @@ class Job:
         write_text(self.results_dir / "experiment.toml", tomli_w.dumps(content))
         write_text(self.results_dir / "environment.json", json.dumps(self._environment(), indent=2) + "\n")
 
+    def leave_out(self, skipped: Iterable[Skipped]) -> None:
+        """Write skipped.csv: the files that the data set left out, and these images; say so when there are more."""
+        count = len(self._left_out)
+        for image in (*self.dataset.skipped, *skipped):
+            self._left_out.setdefault(image.id, image)
+        rows = [(image.split, image.id, image.reason) for image in self._left_out.values()]
+        path = write_skipped(self.results_dir, rows)
+        if len(rows) > count:
+            files = "1 file was" if len(rows) == 1 else f"{len(rows)} files were"
+            self.progress.warn(f"{files} left out; {path} says which and why")
+
     def has_row(self, fingerprint: str) -> bool:
         """Say whether results.csv has the row with this fingerprint already."""
         if not (self.results_dir / RESULTS_CSV).exists():
@@ -86,7 +99,8 @@ class Job:
     def _environment(self) -> dict[str, object]:
         cuda = self.device.type == "cuda"
         return {
-            "versions": {"featbench": featbench.__version__} | {name: metadata.version(name) for name in _PACKAGES},
+            "versions": {"featbench": featbench.__version__, "torch": torch.__version__}
+            | {name: metadata.version(name) for name in _PACKAGES},
             "python": platform.python_version(),
             "platform": platform.platform(),
             "device": torch.cuda.get_device_name(self.device) if cuda else platform.machine(),

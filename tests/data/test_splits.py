@@ -63,7 +63,7 @@ def test_a_class_with_two_images_cannot_be_split() -> None:
 
 def test_fractions_too_small_for_one_image_a_class_are_refused() -> None:
     config = DatasetConfig(name="digits", test_fraction=0.1)
-    with pytest.raises(DataError, match=r"9 images cannot be split by 0\.1, stratified"):
+    with pytest.raises(DataError, match=r"0\.1 of 9 images cannot be held out so that each of 3 classes"):
         split_whole(pile(3, 3, 3), config, ("a", "b", "c"), seed=0)
 
 

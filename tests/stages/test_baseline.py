@@ -90,6 +90,8 @@ def test_unreadable_images_are_left_out_of_every_split(tmp_path: Path) -> None:
     table = load_predictions(job.results_dir, row.fingerprint)
     assert broken["test"] not in set(table.id)
     assert [name.split("/")[0] for name in table.id] == table.label.tolist()
+    skipped = pd.read_csv(job.results_dir / "skipped.csv")
+    assert dict(zip(skipped.split, skipped.id, strict=True)) == broken
 
 
 def test_no_readable_test_image_is_an_error(tmp_path: Path) -> None:
