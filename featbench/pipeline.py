@@ -11,7 +11,6 @@ from featbench.config import Experiment, load_experiment
 from featbench.progress import Progress, Silent
 from featbench.results.store import load_results
 from featbench.results.tables import write_accuracy_tables
-from featbench.stages.baseline import baseline
 from featbench.stages.evaluate import evaluate
 from featbench.stages.extract import extract
 from featbench.stages.job import Job, resolve_device
@@ -71,7 +70,9 @@ def run(
         extract(job)
     if "evaluate" in stages:
         done["classifier"] = evaluate(job)
-    if "baseline" in stages:
+    if "baseline" in stages and experiment.baselines:
+        from featbench.stages.baseline import baseline  # Lightning takes seconds to import
+
         done["baseline"] = baseline(job)
     if not any(done.values()):
         return pd.DataFrame()
