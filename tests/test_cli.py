@@ -342,3 +342,9 @@ def test_ctrl_c_during_training_exits_with_130_and_keeps_finished_rows(home: Pat
 def test_version() -> None:
     result = CliRunner().invoke(app, ["--version"])
     assert (result.exit_code, result.stdout) == (0, f"featbench {featbench.__version__}\n")
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    command = f"{sys.executable} -m featbench list backbones | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, timeout=120)
+    assert (done.stdout.split(), done.stderr) == (["pixels", "none"], "")
