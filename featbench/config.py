@@ -120,7 +120,7 @@ class BaselineConfig(_Table):
     l1: NonNegative = 0.0
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     schedule: Literal["constant", "step", "cosine", "one_cycle"] = "one_cycle"
-    augment: Literal["none", "flip", "crop", "flip_crop"] = "none"
+    augment: Literal["none", "flip", "crop", "flip_crop", "flip_crop_erase"] = "none"
     freeze_until: str | None = None
     early_stopping: Count | None = None
     repeats: Count = 1

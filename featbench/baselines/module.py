@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ class ReferenceModule(LightningModule):
         trainable: The network, and which part of it learns.
         prepare: From a batch as stored to the network's input, on the training device.
         recipe: The settings.
-        seed: Draws the augmentation.
+        seed: Draws the augmentation, and the order of the images.
     """
 
     def __init__(self, trainable: Trainable, prepare: Callable[[Tensor], Tensor], recipe: Recipe, seed: int) -> None:
@@ -50,6 +51,7 @@ class ReferenceModule(LightningModule):
         self.prepare = prepare
         self.recipe = recipe
         self.generator = torch.Generator().manual_seed(seed)
+        self.order = torch.Generator().manual_seed(seed)
         self.sums: dict[str, Tensor] = {}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -114,6 +116,20 @@ class ReferenceModule(LightningModule):
             return {"optimizer": optimizer}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add where the random numbers stand: of the augmentation, of the order, and of what dropout draws from."""
+        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        checkpoint["random"] = [self.generator.get_state(), self.order.get_state(), torch.get_rng_state(), cuda]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on drawing where the checkpoint stands."""
+        augmentation, order, dropout, cuda = checkpoint["random"]
+        self.generator.set_state(augmentation)
+        self.order.set_state(order)
+        torch.set_rng_state(dropout)
+        if cuda is not None:
+            torch.cuda.set_rng_state(cuda, self.device)
+
 
 def _schedule(optimizer: Optimizer, recipe: Recipe, steps: int) -> LRScheduler | None:
     rates = [group["lr"] for group in optimizer.param_groups]
@@ -127,14 +143,22 @@ def _schedule(optimizer: Optimizer, recipe: Recipe, steps: int) -> LRScheduler |
 
 
 class KeepBest(Callback):
-    """Keeps the history, and the weights of the best epoch by validation accuracy (then by validation loss)."""
+    """Keeps the history, and the weights of the best epoch by validation accuracy (then by validation loss).
 
-    def __init__(self, advance: Advance, patience: int | None) -> None:
+    Args:
+        advance: Told of each epoch.
+        patience: How many epochs without a better one end the training.
+        checkpoint: Written after every epoch: all that is needed to go on from there.
+    """
+
+    def __init__(self, advance: Advance, patience: int | None, checkpoint: Path | None) -> None:
         self.history: list[Epoch] = []
         self.best: Epoch | None = None
         self.best_state: dict[str, Tensor] = {}
         self.advance = advance
         self.patience = patience
+        self.checkpoint = checkpoint
+        self.earlier_s = 0.0  # seconds of the epochs that an earlier process trained
         self._started_s = 0.0
         self._lr = 0.0
 
@@ -164,9 +188,32 @@ class KeepBest(Callback):
         if self.best is None or (val_accuracy, -val_loss) > (self.best.val_accuracy, -self.best.val_loss):
             self.best = epoch
             self.best_state = _on_cpu(pl_module.network)
-        elif self.patience is not None and epoch.epoch - self.best.epoch >= self.patience:
-            trainer.should_stop = True
+        trainer.should_stop = self._stale()
+        if self.checkpoint is not None:
+            trainer.save_checkpoint(self.checkpoint)
         self.advance(1, f"val accuracy {val_accuracy:.4f}")
+
+    def _stale(self) -> bool:
+        if self.best is None or self.patience is None:
+            return False
+        return self.history[-1].epoch - self.best.epoch >= self.patience
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the checkpoint what was kept so far."""
+        best = None if self.best is None else self.best.epoch
+        return {"history": [astuple(epoch) for epoch in self.history], "best": best, "best_state": self.best_state}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what a checkpoint kept."""
+        self.history = [Epoch(*values) for values in state_dict["history"]]
+        self.best = self.history[state_dict["best"] - 1]
+        self.best_state = state_dict["best_state"]
+        self.earlier_s = sum(epoch.seconds for epoch in self.history)
+        self.advance(len(self.history), f"val accuracy {self.history[-1].val_accuracy:.4f}")
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End at once where the training had ended."""
+        trainer.should_stop = self._stale()
 
 
 def _on_cpu(network: nn.Module) -> dict[str, Tensor]:

@@ -52,7 +52,7 @@ class Recipe:
     l1: float
     dropout: float
     schedule: Literal["constant", "step", "cosine", "one_cycle"]
-    augment: Literal["none", "flip", "crop", "flip_crop"]
+    augment: Literal["none", "flip", "crop", "flip_crop", "flip_crop_erase"]
     freeze_until: str | None
     early_stopping: int | None
 

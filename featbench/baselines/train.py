@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, S
 
 from featbench.backbones.layers import PENULTIMATE
 from featbench.backbones.load import Backbone
+from featbench.baselines.checkpoint import CheckpointFiles
 from featbench.baselines.module import Epoch, KeepBest, ReferenceModule
 from featbench.baselines.network import Trainable, with_new_head
 from featbench.baselines.strategies import Recipe
@@ -78,11 +80,16 @@ def train_network(
     device: torch.device,
     precision: Literal["float32", "bfloat16"],
     progress: Progress,
+    checkpoint: Path | None = None,
 ) -> TrainedNetwork:
     """Train a backbone by a recipe; see the module's protocol. The backbone's network is changed in place.
 
+    The checkpoint is written after every epoch; where it is there already, the training goes on from it and ends as if
+    it had never been interrupted.
+
     Raises:
         UsageError: The recipe does not fit the network.
+        ResultsError: The checkpoint cannot be written or read.
     """
     started_s = time.perf_counter()
     backbone.network.to(device)
@@ -98,8 +105,10 @@ def train_network(
             backbone.traced, n_classes, dropout=recipe.dropout, seed=seed, freeze_until=recipe.freeze_until
         )
         module = ReferenceModule(trainable, backbone.preprocess.normalise, recipe, seed)
-    keeper = _fit(module, train, val, seed=seed, device=device, precision=precision, progress=progress)
-    fit_s = time.perf_counter() - started_s
+    keeper = _fit(
+        module, train, val, seed=seed, device=device, precision=precision, progress=progress, checkpoint=checkpoint
+    )
+    fit_s = keeper.earlier_s + time.perf_counter() - started_s
     assert keeper.best is not None  # every training has at least one epoch
     module.network.load_state_dict(keeper.best_state)
     state = keeper.best_state
@@ -129,9 +138,9 @@ def _fit(
     device: torch.device,
     precision: Literal["float32", "bfloat16"],
     progress: Progress,
+    checkpoint: Path | None,
 ) -> KeepBest:
     recipe = module.recipe
-    generator = torch.Generator().manual_seed(seed)
     dropout_devices = [device] if device.type == "cuda" else []  # dropout draws from the global generator
     with (
         progress.bar(recipe.strategy, recipe.epochs) as advance,
@@ -139,13 +148,14 @@ def _fit(
         _quiet_lightning(),
     ):
         torch.manual_seed(seed)
-        keeper = KeepBest(advance, recipe.early_stopping)
+        keeper = KeepBest(advance, recipe.early_stopping, checkpoint)
         trainer = Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=[device.index or 0] if device.type == "cuda" else 1,
             precision="bf16-mixed" if precision == "bfloat16" else "32-true",
             max_epochs=recipe.epochs,
             callbacks=[keeper],
+            plugins=[CheckpointFiles()],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -154,8 +164,14 @@ def _fit(
         )
         module.train().to(memory_format=torch.channels_last)
         on_interrupt = signal.getsignal(signal.SIGINT)
+        resumed = checkpoint if checkpoint is not None and checkpoint.exists() else None
         try:
-            trainer.fit(module, _loader(train, recipe.batch_size, generator), _loader(val, _TEST_BATCH, None))
+            trainer.fit(
+                module,
+                _loader(train, recipe.batch_size, module.order),
+                _loader(val, _TEST_BATCH, None),
+                ckpt_path=resumed,
+            )
         except SystemExit:  # Lightning's way to end after Ctrl-C, which it also switches off
             signal.signal(signal.SIGINT, on_interrupt)
             raise KeyboardInterrupt from None

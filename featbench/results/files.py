@@ -21,16 +21,24 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
+        with writing_to(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            temporary.replace(path)
+    finally:
+        with suppress(OSError):  # it is gone after the rename, and never was where the folder could not be made
+            temporary.unlink()
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Turn the system's refusal to write into a ResultsError that names the file."""
+    try:
+        yield
     except OSError as error:
         raise ResultsError(
             f"cannot write {path}: {error.strerror or error}; free or open that place, or choose another with --results"
         ) from error
-    finally:
-        with suppress(OSError):  # it is gone after the rename, and never was where the folder could not be made
-            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from featbench.errors import ResultsError
-from featbench.results.files import replacing, write_csv
+from featbench.results.files import replacing, write_csv, writing_to
 from featbench.results.row import COLUMNS, Row
 
 RESULTS_CSV = "results.csv"
@@ -36,9 +37,10 @@ def prepare_folder(folder: Path) -> None:
     Raises:
         ResultsError: It cannot be made or written.
     """
-    with replacing(folder / ".writable") as temporary:
-        temporary.touch()
-    (folder / ".writable").unlink()
+    with writing_to(folder / RESULTS_CSV):
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
 
 
 def write_rows(folder: Path, rows: Sequence[Row]) -> None:

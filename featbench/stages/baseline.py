@@ -124,6 +124,9 @@ def _decode(job: Job, split: Split, preprocess: Preprocess) -> tuple[Images, lis
 
 def _train(job: Job, plan: _Plan, data: dict[str, tuple[Images, list[str]]]) -> None:
     images = {name: part for name, (part, _) in data.items()}
+    checkpoint = job.results_dir / "checkpoints" / f"{plan.fingerprint}.ckpt"
+    if checkpoint.exists():
+        job.progress.say(f"{plan.recipe.strategy} of {plan.backbone.name}: goes on from its last checkpoint")
     trained = train_network(
         plan.backbone,
         plan.recipe,
@@ -135,6 +138,7 @@ def _train(job: Job, plan: _Plan, data: dict[str, tuple[Images, list[str]]]) -> 
         device=job.device,
         precision=_precision(plan.config),
         progress=job.progress,
+        checkpoint=checkpoint,
     )
     labels = images["test"].labels.numpy()
     predicted = trained.probabilities.argmax(1)
@@ -144,6 +148,7 @@ def _train(job: Job, plan: _Plan, data: dict[str, tuple[Images, list[str]]]) -> 
         job.results_dir, row, data["test"][1], labels, predicted, trained.probabilities, job.dataset.classes
     )
     write_rows(job.results_dir, [row])  # last, so that a row's files are there when the row is
+    checkpoint.unlink()
     if not trained.finite:
         job.progress.warn(f"{plan.recipe.strategy} of {plan.backbone.name} diverged; try a smaller lr")
 

@@ -61,7 +61,21 @@ def test_flip_crop_does_both() -> None:
     assert min(straight, mirrored) > 10
 
 
-@pytest.mark.parametrize("preset", ["none", "flip", "crop", "flip_crop"])
+def test_erase_puts_noise_into_a_rectangle_of_about_half_of_the_images() -> None:
+    grey = torch.full((400, 3, 32, 32), 128, dtype=torch.uint8)
+    # flips and crops leave grey grey, and put black at the edges
+    changed = ((draw(grey, "flip_crop_erase") != 128) & (draw(grey, "flip_crop") == 128)).any(1)
+    erased = changed[changed.flatten(1).sum(1) > 0]
+    assert 150 < len(erased) < 250
+    shares = erased.float().mean((1, 2))
+    assert shares.max() <= 0.42
+    assert shares.std() > 0.05
+    for mask in erased:
+        inside = mask[mask.any(1)][:, mask.any(0)]
+        assert inside.float().mean() > 0.9  # noise can be 128 by chance; black edges are not counted
+
+
+@pytest.mark.parametrize("preset", ["none", "flip", "crop", "flip_crop", "flip_crop_erase"])
 def test_shape_type_and_input_are_kept(preset: str) -> None:
     batch = torch.randint(0, 256, (5, 1, 8, 12), dtype=torch.uint8)
     before = batch.clone()
@@ -70,7 +84,7 @@ def test_shape_type_and_input_are_kept(preset: str) -> None:
     assert torch.equal(batch, before)
 
 
-@pytest.mark.parametrize("preset", ["flip", "crop", "flip_crop"])
+@pytest.mark.parametrize("preset", ["flip", "crop", "flip_crop", "flip_crop_erase"])
 def test_the_seed_decides(preset: str) -> None:
     assert torch.equal(draw(images(20), preset, 3), draw(images(20), preset, 3))
     assert not torch.equal(draw(images(20), preset, 3), draw(images(20), preset, 4))

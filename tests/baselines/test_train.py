@@ -20,6 +20,7 @@ from featbench.baselines.network import with_new_head
 from featbench.baselines.strategies import Recipe, make_recipe
 from featbench.baselines.train import Images, TrainedNetwork, train_network
 from featbench.config import BackboneConfig, BaselineConfig
+from featbench.errors import ResultsError
 from tests.tiny import Recorder
 
 CPU = torch.device("cpu")
@@ -62,6 +63,7 @@ def train(
     seed: int = 0,
     progress: Recorder | None = None,
     precision: Any = "float32",
+    checkpoint: Path | None = None,
 ) -> TrainedNetwork:
     return train_network(
         network or backbone(),
@@ -74,6 +76,7 @@ def train(
         device=CPU,
         precision=precision,
         progress=progress or Recorder(),
+        checkpoint=checkpoint,
     )
 
 
@@ -312,3 +315,63 @@ def test_lightning_prints_nothing_and_leaves_no_files(
     assert capfd.readouterr() == ("", "")
     assert list(Path().iterdir()) == []
     assert progress.bars == ["linear_head"]
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed_after(epochs: int) -> Recorder:
+    """Stand for a process that ends after some epochs."""
+    left = iter(range(epochs - 1, -1, -1))
+
+    def advance() -> None:
+        if next(left) == 0:
+            raise Killed
+
+    return Recorder(advance)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("strategy", "settings"),
+    [
+        ("finetune", {"augment": "flip_crop_erase", "dropout": 0.5}),
+        ("scratch", {"optimizer": "sgd", "schedule": "step"}),
+        ("linear_head", {"dropout": 0.2, "schedule": "cosine"}),
+        ("finetune", {"early_stopping": 2, "lr": 1e-9}),
+    ],
+)
+def test_a_training_that_goes_on_ends_with_the_weights_of_one_that_was_never_stopped(
+    tmp_path: Path, strategy: str, settings: dict[str, Any], epochs: int
+) -> None:
+    chosen = recipe(strategy, epochs=5, **settings)
+    whole = train(chosen)
+    with pytest.raises(Killed):
+        train(chosen, progress=killed_after(min(epochs, len(whole.history))), checkpoint=tmp_path / "it.ckpt")
+    torch.rand(7)  # another process's random numbers stand elsewhere
+    resumed = train(chosen, checkpoint=tmp_path / "it.ckpt")
+    assert resumed.state.keys() == whole.state.keys()
+    assert all(torch.equal(resumed.state[name], whole.state[name]) for name in whole.state)
+    assert np.array_equal(resumed.probabilities, whole.probabilities)
+    untimed = [[replace(epoch, seconds=0) for epoch in trained.history] for trained in (whole, resumed)]
+    assert untimed[0] == untimed[1]
+    assert resumed.fit_s > sum(epoch.seconds for epoch in resumed.history)
+
+
+def test_a_damaged_checkpoint_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    file = tmp_path / "it.ckpt"
+    file.write_bytes(b"PK\x03\x04 nothing")
+    with pytest.raises(ResultsError, match=r"it\.ckpt is damaged; remove it"):
+        train(recipe(), checkpoint=file)
+
+
+def test_a_checkpoint_that_would_execute_something_is_not_loaded(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "touched",))
+
+    torch.save({"state_dict": Evil()}, tmp_path / "it.ckpt")
+    with pytest.raises(ResultsError, match="is damaged"):
+        train(recipe(), checkpoint=tmp_path / "it.ckpt")
+    assert not (tmp_path / "touched").exists()

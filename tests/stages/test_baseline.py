@@ -107,3 +107,31 @@ def test_an_unknown_layer_to_freeze_names_the_nearest(tmp_path: Path) -> None:
     job = make_job(tmp_path, [{"strategy": "partial", "freeze_until": "layr2"}])
     with pytest.raises(UsageError, match="did you mean 'layer2'"):
         baseline(job)
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_killed_training_goes_on_where_it_was(tmp_path: Path) -> None:
+    def die() -> None:
+        raise Killed
+
+    asked = SCRATCH | {"epochs": 3}
+    killed = make_job(tmp_path, [asked])
+    killed.progress.on_advance = die
+    with pytest.raises(Killed):
+        baseline(killed)
+    assert len(list(killed.results_dir.glob("checkpoints/*.ckpt"))) == 1
+    assert not (killed.results_dir / "results.csv").exists()
+    job = make_job(tmp_path, [asked])
+    baseline(job)
+    assert "scratch of resnet20: goes on from its last checkpoint" in job.progress.said
+    assert not list(job.results_dir.glob("checkpoints/*"))
+    whole = make_job(tmp_path / "whole", [asked])
+    baseline(whole)
+    resumed, undisturbed = (load_results(each.results_dir).iloc[0] for each in (job, whole))
+    assert resumed.accuracy == undisturbed.accuracy
+    assert resumed.fingerprint == undisturbed.fingerprint
+    weights = [next(each.results_dir.glob("models/*.safetensors")).read_bytes() for each in (job, whole)]
+    assert weights[0] == weights[1]
