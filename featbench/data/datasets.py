@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 from featbench.config import DatasetConfig
 from featbench.data.folder import scan_folder
 from featbench.data.images import gather_array
+from featbench.data.names import plain_name
 from featbench.data.splits import Dataset, Skipped, Split, limit, split_whole
 from featbench.data.torchvision_sets import TORCHVISION_SETS, load_torchvision
 from featbench.errors import UsageError, unknown
@@ -54,8 +55,8 @@ def load_dataset(config: DatasetConfig, data_dir: Path, *, seed: int, offline: b
         classes, splits = _digits()
     elif config.name == "folder":
         assert config.root is not None  # the config's own check
-        name = config.root.resolve().name
-        classes, splits, skipped = scan_folder(config.root)
+        name = plain_name(Path(config.root.resolve().name))
+        classes, splits, skipped = scan_folder(config.root, on_bad_image=config.on_bad_image)
         _check_fractions(config, list(splits))
     else:
         classes, splits = load_torchvision(TORCHVISION_SETS[config.name], data_dir, offline=offline)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from featbench.data.images import file_images
+from featbench.data.names import plain_name
 from featbench.data.splits import Skipped, Split
+from featbench.data.walk import ENDINGS, HIDDEN, is_folder, is_hidden, leads_back, list_folder, walk
 from featbench.errors import DataError, UsageError
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's ImageFolder's
 
-
-def scan_folder(root: Path) -> tuple[tuple[str, ...], dict[str, Split], list[Skipped]]:
+def scan_folder(
+    root: Path, *, on_bad_image: Literal["skip", "error"] = "skip"
+) -> tuple[tuple[str, ...], dict[str, Split], list[Skipped]]:
     """List the images of a folder, sorted by path, so that every machine sees them in one order.
+
+    Whatever has the ending of an image is in a split, even a broken link: whether it can be read is seen when it is.
 
     Returns:
         The class names; the splits found: "train" and "test", with "val" where all three are there, or "all" where
@@ -23,60 +31,104 @@ def scan_folder(root: Path) -> tuple[tuple[str, ...], dict[str, Split], list[Ski
 
     Raises:
         UsageError: There is no such folder.
-        DataError: There is no image, only one class, or classes differ between the splits.
+        DataError: There is no image, only one class, or classes differ between the splits; or a folder cannot be
+            listed, and it is one of these or `on_bad_image` is "error".
     """
     if not root.is_dir():
         raise UsageError(f"there is no folder {str(root)!r}; dataset.root must be a folder of images")
-    parts = {name: root / name for name in ("train", "val", "test") if (root / name).is_dir()}
-    if "train" not in parts:
-        if parts and len(parts) == len(_classes(root)):
-            raise DataError(f"{root} has {' and '.join(parts)}, but no train folder; add it")
-        parts = {"all": root}
-    elif len(parts) == 1:
-        parts = {"all": parts["train"]}
-    elif "test" not in parts:
-        parts["test"] = parts.pop("val")
-    classes = _classes(next(iter(parts.values())))
-    skipped: list[Skipped] = []
+    scan = _Scan(root, on_bad_image)
+    parts = _parts(root)
+    if "all" not in parts:
+        scan.leave_out("", (entry for entry in _list(root) if Path(entry.path) not in parts.values()), "split")
+    classes = tuple(_classes(next(iter(parts.values()))))
     splits = {}
     for name, folder in parts.items():
         found = _classes(folder)
-        if found != classes:
-            odd = ", ".join(sorted(set(found) ^ set(classes)))
+        if found.keys() != set(classes):
+            odd = ", ".join(sorted(found.keys() ^ set(classes)))
             raise DataError(f"{root}: train and {folder.name} have different classes: {odd} is only in one of them")
-        splits[name] = _scan_split(name, folder, classes, root, skipped)
-    return classes, splits, skipped
+        splits[name] = scan.split(name, folder, found)
+    return classes, splits, scan.skipped
 
 
-def _classes(folder: Path) -> tuple[str, ...]:
-    return tuple(sorted(child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")))
+@dataclass(frozen=True)
+class _Scan:
+    """What is the same for every split; `skipped` grows."""
 
+    root: Path
+    on_bad_image: Literal["skip", "error"]
+    skipped: list[Skipped] = field(default_factory=list)
 
-def _scan_split(name: str, folder: Path, classes: tuple[str, ...], root: Path, skipped: list[Skipped]) -> Split:
-    paths: list[Path] = []
-    labels: list[int] = []
-    for path in sorted(folder.iterdir()):
-        if not path.is_dir():
-            skipped.append(Skipped(name, path.relative_to(root).as_posix(), "it lies outside the class folders"))
-    for label, class_name in enumerate(classes):
-        before = len(paths)
-        for path in sorted((folder / class_name).rglob("*")):
-            if path.is_dir():
+    def split(self, name: str, folder: Path, classes: Mapping[str, Path]) -> Split:
+        """Find the images of each class."""
+        self.leave_out(name, (entry for entry in _list(folder) if Path(entry.path) not in classes.values()), "class")
+        paths: list[Path] = []
+        labels: list[int] = []
+        for label, (class_name, class_folder) in enumerate(classes.items()):
+            images = self._images(name, class_folder)
+            if not images and len(classes) > 1:
+                raise DataError(f"class {class_name!r} has no image in {class_folder}; add some, or remove it")
+            paths += images
+            labels += [label] * len(images)
+        if not paths:
+            raise DataError(
+                f"there are no images in {folder}: expected one folder a class, with files that end in "
+                f"{' '.join(ENDINGS)}"
+            )
+        if len(classes) < 2:
+            raise DataError(f"there is only one class, {next(iter(classes))!r}, in {folder}; a classifier needs two")
+        return Split(name, file_images(paths), np.asarray(labels, np.int64), tuple(map(self._id, paths)))
+
+    def leave_out(self, split: str, entries: Iterable[os.DirEntry[str]], kind: str) -> None:
+        """List what lies beside the split or class folders."""
+        for entry in entries:
+            reason = HIDDEN if is_hidden(entry.name) else f"it lies outside the {kind} folders"
+            self._skip(split, Path(entry.path), reason)
+
+    def _images(self, split: str, folder: Path) -> list[Path]:
+        images = []
+        for found in walk(folder):
+            if not found.reason:
+                images.append(found.path)
                 continue
-            hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-            if hidden or path.suffix.lower() not in ENDINGS:
-                why = "it is hidden" if hidden else f"its ending is not one of {' '.join(ENDINGS)}"
-                skipped.append(Skipped(name, path.relative_to(root).as_posix(), why))
-                continue
-            paths.append(path)
-            labels.append(label)
-        if classes and len(paths) == before and len(classes) > 1:
-            raise DataError(f"class {class_name!r} has no image in {folder / class_name}; add some, or remove it")
-    if not paths:
-        raise DataError(
-            f"there are no images in {folder}: expected one folder a class, with files that end in {' '.join(ENDINGS)}"
-        )
-    if len(classes) < 2:
-        raise DataError(f"there is only one class, {classes[0]!r}, in {folder}; a classifier needs at least two")
-    ids = tuple(path.relative_to(root).as_posix() for path in paths)
-    return Split(name, file_images(paths), np.asarray(labels, np.int64), ids)
+            self._skip(split, found.path, found.reason)
+            if found.lost and self.on_bad_image == "error":
+                raise DataError(f'{found.path}: {found.reason} (on_bad_image = "skip" leaves it out)')
+        return images
+
+    def _skip(self, split: str, path: Path, reason: str) -> None:
+        self.skipped.append(Skipped(split, self._id(path), reason))
+
+    def _id(self, path: Path) -> str:
+        return plain_name(path.relative_to(self.root))
+
+
+def _parts(root: Path) -> dict[str, Path]:
+    """Find the folders of the splits; "all" is the one that holds the classes where there are none."""
+    folders = {entry.name for entry in _list(root) if is_folder(entry)}
+    parts = {name: root / name for name in ("train", "val", "test") if name in folders}
+    if "train" not in parts:
+        if parts and len(parts) == len(_classes(root)):
+            raise DataError(f"{root} has {' and '.join(parts)}, but no train folder; add it")
+        return {"all": root}
+    if len(parts) == 1:
+        return {"all": parts["train"]}
+    if "test" not in parts:
+        parts["test"] = parts.pop("val")
+    return parts
+
+
+def _classes(folder: Path) -> dict[str, Path]:
+    """Find the class folders, in order; links count, but not those that lead back."""
+    return {
+        plain_name(Path(entry.name)): Path(entry.path)
+        for entry in _list(folder)
+        if is_folder(entry) and not is_hidden(entry.name) and not leads_back(entry)
+    }
+
+
+def _list(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        return list_folder(folder)
+    except OSError as error:
+        raise DataError(f"the folder {folder} cannot be listed: {error.strerror}; open it, or remove it") from error

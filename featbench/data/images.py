@@ -3,39 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import struct
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
+from torchvision.datasets import FakeData
 
+from featbench.data.decode import UnreadableImageError, check_regular, decode_file, reading, to_rgb
 from featbench.fingerprint import fingerprint, hash_array, hash_file
 
 Indices = npt.NDArray[np.int64]
+Hashes = tuple[str | None, ...]
+"""A hash of each image's content; None where there is none to compare."""
 
-# what Pillow raises depends on where in a damaged file it stumbles
-_DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    EOFError,
-    struct.error,
-    Image.DecompressionBombError,
-)
+_DECODING = "decoding 2"  # another number whenever the same file decodes to other pixels
 _ITEM_LOCK = threading.Lock()  # FakeData draws every image from torch's one global generator
-
-
-class UnreadableImageError(Exception):
-    """One image cannot be decoded; the message is the reason."""
 
 
 class LazyImages(Protocol):
@@ -55,6 +45,10 @@ class LazyImages(Protocol):
 
     def subset(self, indices: Indices) -> LazyImages:
         """Return the images with these numbers, in this order."""
+        ...
+
+    def hashes(self) -> Hashes:
+        """Hash the content of each image: equal hashes are equal images."""
         ...
 
     def digest(self) -> str:
@@ -80,6 +74,10 @@ class ArrayImages:
         """Return the images with these numbers, in this order."""
         return ArrayImages(self.pixels[indices])
 
+    def hashes(self) -> Hashes:
+        """Hash the pixels of each image."""
+        return tuple(hashlib.sha256(image).hexdigest() for image in np.ascontiguousarray(self.pixels))
+
     def digest(self) -> str:
         """Hash every pixel."""
         return hash_array(self.pixels)
@@ -95,23 +93,29 @@ class FileImages:
         return len(self.paths)
 
     def read(self, index: int) -> Image.Image:
-        """Decode one file as RGB, turned upright where its EXIF data says so."""
-        try:
-            with Image.open(self.paths[index]) as image:
-                return ImageOps.exif_transpose(image).convert("RGB")
-        except _DAMAGE as error:
-            # a path in the message would name this machine's folders in skipped.csv
-            reason = str(error).replace(str(self.paths[index]), self.paths[index].name)
-            raise UnreadableImageError(reason or type(error).__name__) from error
+        """Decode one file as RGB, turned upright where its EXIF data says so.
+
+        Raises:
+            UnreadableImageError: It cannot be decoded.
+        """
+        return decode_file(self.paths[index])
 
     def subset(self, indices: Indices) -> FileImages:
         """Return the files with these numbers, in this order."""
         return FileImages(tuple(self.paths[index] for index in indices))
 
+    def hashes(self) -> Hashes:
+        """Hash the bytes of each file; those that cannot be opened have no hash."""
+        return tuple(None if hashed.startswith(_NO_BYTES) else hashed for hashed in self._hashes)
+
     def digest(self) -> str:
         """Hash the bytes of every file."""
+        return fingerprint([_DECODING, *self._hashes])
+
+    @cached_property
+    def _hashes(self) -> tuple[str, ...]:
         with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
-            return fingerprint(list(pool.map(_hash_or_reason, self.paths)))
+            return tuple(pool.map(_hash_or_reason, self.paths))
 
 
 @dataclass(frozen=True)
@@ -125,29 +129,35 @@ class ItemImages:
         return len(self.items)
 
     def read(self, index: int) -> Image.Image:
-        """Decode one item as RGB."""
-        try:
-            with _ITEM_LOCK:
-                image: Image.Image = self.dataset[int(self.items[index])][0]
-            return image.convert("RGB")
-        except _DAMAGE as error:
-            raise UnreadableImageError(str(error) or type(error).__name__) from error
+        """Decode one item as RGB, turned upright where its EXIF data says so.
+
+        Raises:
+            UnreadableImageError: It cannot be decoded.
+        """
+        with reading(), _ITEM_LOCK if isinstance(self.dataset, FakeData) else nullcontext():
+            return to_rgb(self.dataset[int(self.items[index])][0])
 
     def subset(self, indices: Indices) -> ItemImages:
         """Return the items with these numbers, in this order."""
         return ItemImages(self.dataset, self.items[indices])
 
+    def hashes(self) -> Hashes:
+        """Hash the pixels of each item; those that cannot be decoded have no hash."""
+        return self._hashes
+
     def digest(self) -> str:
         """Hash the pixels of every item; there are no files to read instead."""
-        digest = hashlib.sha256()
-        for index in range(len(self)):
-            try:
-                image = self.read(index)
-            except UnreadableImageError:
-                digest.update(b"unreadable")
-                continue
-            digest.update(f"{image.size}".encode() + image.tobytes())
-        return digest.hexdigest()
+        return fingerprint([_DECODING, *self._hashes])
+
+    @cached_property
+    def _hashes(self) -> Hashes:
+        return tuple(map(self._hash, range(len(self))))
+
+    def _hash(self, index: int) -> str | None:
+        try:
+            return hash_array(np.asarray(self.read(index)))
+        except UnreadableImageError:
+            return None
 
 
 def gather_array(pixels: Any) -> ArrayImages:
@@ -165,8 +175,14 @@ def file_images(paths: Sequence[str | Path]) -> FileImages:
     return FileImages(tuple(Path(path) for path in paths))
 
 
+_NO_BYTES = "unreadable: "
+
+
 def _hash_or_reason(path: Path) -> str:
     try:
+        check_regular(path)
         return hash_file(path)
+    except UnreadableImageError as error:
+        return f"{_NO_BYTES}{error}"
     except OSError as error:
-        return f"unreadable: {error.strerror}"
+        return f"{_NO_BYTES}{error.strerror}"

@@ -13,11 +13,14 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.functional import pil_modes_mapping
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_WHOLE_PIXELS = 2**24  # resized, a line of 1x5000 would have 20 times as many before it is cropped
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,25 @@ class Preprocess:
 
     def fit_image(self, image: Image.Image) -> Tensor:
         """Resize and crop one RGB image. Returns (3, crop_px, crop_px) uint8."""
-        resized = F.resize(image, [self.resize_px], InterpolationMode(self.interpolation))
+        shorter_px, longer_px = sorted(image.size)
+        resized_px = int(self.resize_px * longer_px / shorter_px)
+        if self.resize_px * resized_px > _WHOLE_PIXELS and resized_px > self.crop_px:
+            resized = self._resize_middle(image, resized_px)
+        else:
+            resized = F.resize(image, [self.resize_px], InterpolationMode(self.interpolation))
         fitted: Tensor = F.pil_to_tensor(F.center_crop(resized, [self.crop_px]))
         return fitted
+
+    def _resize_middle(self, image: Image.Image, resized_px: int) -> Image.Image:
+        """Resize to `resized_px` on the longer side, but only what the crop can see of it."""
+        start_px = round((resized_px - self.crop_px) / 2)
+        source_px = max(image.size) / resized_px
+        left, right = start_px * source_px, (start_px + self.crop_px) * source_px
+        size: tuple[int, int] = (self.resize_px, self.crop_px)
+        seen: tuple[float, float, float, float] = (0, left, image.width, right)
+        if image.width > image.height:
+            size, seen = (self.crop_px, self.resize_px), (left, 0, right, image.height)
+        return image.resize(size, pil_modes_mapping[InterpolationMode(self.interpolation)], box=seen)
 
     def fit_batch(self, images: Tensor) -> Tensor:
         """Resize and crop a batch of arrays: (B, C, H, W) uint8. Returns (B, 3, crop_px, crop_px) uint8."""

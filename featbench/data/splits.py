@@ -11,7 +11,7 @@ import numpy.typing as npt
 from sklearn.model_selection import train_test_split
 
 from featbench.config import DatasetConfig
-from featbench.data.images import ArrayImages, Indices, LazyImages
+from featbench.data.images import ArrayImages, Hashes, Indices, LazyImages
 from featbench.errors import DataError
 from featbench.fingerprint import fingerprint, hash_array
 
@@ -41,6 +41,11 @@ class Split:
     def digest(self) -> str:
         """Hash the content of the images, the labels and the ids, in order."""
         return self._digest
+
+    @cached_property
+    def hashes(self) -> Hashes:
+        """A hash of the content of each image; None where there is none to compare."""
+        return self.images.hashes()
 
     @cached_property
     def _digest(self) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 import torchvision
 
 from featbench.data.images import ArrayImages, ItemImages, LazyImages, file_images, gather_array
+from featbench.data.names import plain_name
 from featbench.data.splits import Labels, Split
 from featbench.errors import DataError
 
@@ -165,7 +166,7 @@ def _as_split(name: str, dataset: Any, root: Path) -> Split:
 def _relative(path: str | Path, root: Path) -> str:
     absolute = Path(path).absolute()
     base = root.absolute()
-    return absolute.relative_to(base).as_posix() if absolute.is_relative_to(base) else absolute.name
+    return plain_name(absolute.relative_to(base) if absolute.is_relative_to(base) else Path(absolute.name))
 
 
 def _paths(dataset: Any) -> list[str | Path] | None:

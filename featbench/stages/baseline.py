@@ -61,6 +61,7 @@ def baseline(job: Job) -> list[str]:
         preprocess = plan.backbone.preprocess
         if preprocess not in images:
             images = {preprocess: {name: _decode(job, split, preprocess) for name, split in splits.items()}}
+            job.warn_of_duplicates()
         _train(job, plan, images[preprocess])
     return list(done)
 

@@ -20,6 +20,7 @@ from featbench.classifiers.select import check_trainable
 from featbench.classifiers.table import check_grids
 from featbench.config import Experiment
 from featbench.data.datasets import check_dataset, load_dataset
+from featbench.data.duplicates import describe_duplicates
 from featbench.data.splits import Dataset, Skipped
 from featbench.errors import UsageError
 from featbench.progress import Progress, Silent
@@ -51,6 +52,7 @@ class Job:
     offline: bool = False
     progress: Progress = field(default_factory=Silent)
     _left_out: dict[str, Skipped] = field(default_factory=dict)
+    _warned: set[str] = field(default_factory=set)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -89,6 +91,13 @@ class Job:
         if len(rows) > count:
             files = "1 file was" if len(rows) == 1 else f"{len(rows)} files were"
             self.progress.warn(f"{files} left out; {path} says which and why")
+
+    def warn_of_duplicates(self) -> None:
+        """Warn, once, of images that are in two splits or under two classes; call it when all were read."""
+        for sentence in describe_duplicates(self.dataset.splits, self._left_out):
+            if sentence not in self._warned:
+                self._warned.add(sentence)
+                self.progress.warn(sentence)
 
     def has_row(self, fingerprint: str) -> bool:
         """Say whether results.csv has the row with this fingerprint already."""

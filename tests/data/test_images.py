@@ -11,7 +11,8 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.datasets import FakeData
 
-from featbench.data.images import ArrayImages, FileImages, ItemImages, UnreadableImageError, file_images, gather_array
+from featbench.data.decode import UnreadableImageError
+from featbench.data.images import ArrayImages, FileImages, ItemImages, file_images, gather_array
 
 WriteImage = Callable[..., Path]
 
@@ -51,16 +52,17 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("empty.jpg", b"", "cannot identify image file"),
-        ("text.png", b"<html>404</html>", "cannot identify image file"),
+        ("empty.jpg", b"", "it is empty"),
+        ("text.png", b"<html>404</html>", r"it holds no image of a known kind \(JPEG, "),
         ("missing.png", None, "No such file"),
     ],
 )
 def test_what_is_no_image_is_unreadable(tmp_path: Path, name: str, content: bytes | None, reason: str) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(UnreadableImageError, match=f"{reason}.*'{name}'"):  # the name, not this machine's path
+    with pytest.raises(UnreadableImageError, match=reason) as error:
         FileImages((tmp_path / name,)).read(0)
+    assert str(tmp_path) not in str(error.value)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
@@ -72,7 +74,6 @@ def test_truncated_files_are_unreadable(tmp_path: Path, kind: str) -> None:
         FileImages((tmp_path / "half",)).read(0)
 
 
-@pytest.mark.filterwarnings("ignore")  # what Pillow thinks of them
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM"])
 def test_damaged_files_are_read_or_unreadable_and_nothing_else(tmp_path: Path, kind: str) -> None:
     whole = io.BytesIO()

@@ -66,7 +66,7 @@ def test_bad_images_are_named_with_the_reason(photos: list[Path]) -> None:
     assert [(entry.split, entry.id) for entry in skipped] == [
         ("train", name) for name in ("02.png", "03.png", "04.png", "07.png")
     ]
-    for entry, reason in zip(skipped, ("truncated", "identify", "identify", "No such file"), strict=True):
+    for entry, reason in zip(skipped, ("truncated", "no image", "empty", "No such file"), strict=True):
         assert reason in entry.reason
 
 

@@ -1,0 +1,112 @@
+"""Finding image files below a folder: links are followed, loops end, and what is left out has a reason."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's ImageFolder's
+
+# what macOS, Windows, Linux and network drives put beside people's files
+_SYSTEM_FOLDERS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir")
+
+HIDDEN = "it is hidden, or in a hidden or system folder"
+_NO_ENDING = f"its ending is not one of {' '.join(ENDINGS)}"
+_LOOP = "the link leads to a folder that holds it, or that is read already"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file with the ending of an image, or, where there is a `reason`, something that is left out.
+
+    `lost` says that images may be lost with it: it is a folder that cannot be listed.
+    """
+
+    path: Path
+    reason: str = ""
+    lost: bool = False
+
+
+def is_hidden(name: str) -> bool:
+    """Say whether a file or folder of this name is none of the user's own."""
+    return name.startswith(".") or name in _SYSTEM_FOLDERS
+
+
+def list_folder(folder: Path) -> list[os.DirEntry[str]]:
+    """List what lies directly in a folder, sorted by name.
+
+    Raises:
+        OSError: It cannot be listed.
+    """
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Say whether this is a folder, or a link to one; a loop of links is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def leads_back(entry: os.DirEntry[str]) -> bool:
+    """Say whether this is a link to the folder that it lies in, or to one above."""
+    return entry.is_symlink() and Path(entry.path).parent.resolve().is_relative_to(Path(entry.path).resolve())
+
+
+def walk(folder: Path) -> Iterator[Found]:
+    """Find every file below a folder, in the order of the parts of their paths.
+
+    A link to a folder elsewhere is followed, once; one to a folder inside, or above, is left out.
+    """
+    yield from _walk(folder, within_hidden=False)
+
+
+def _walk(folder: Path, *, within_hidden: bool) -> Iterator[Found]:
+    top = folder.resolve()
+    seen = {_identity(place) for place in (top, *top.parents)}
+    waiting: list[Path | os.DirEntry[str]] = [folder]
+    while waiting:
+        entry = waiting.pop()
+        path = Path(entry)
+        if isinstance(entry, os.DirEntry):
+            if not is_folder(entry):
+                yield _file(path)
+                continue
+            if is_hidden(entry.name) and not within_hidden:
+                yield from _hidden(path, follow=not entry.is_symlink())
+                continue
+            if entry.is_symlink() and (within_hidden or path.resolve().is_relative_to(top)):
+                yield Found(path, _LOOP)
+                continue
+            identity = _identity(path)
+            if identity in seen:
+                yield Found(path, _LOOP)
+                continue
+            seen.add(identity)
+        try:
+            waiting += reversed(list_folder(path))
+        except OSError as error:
+            yield Found(path, f"the folder cannot be listed: {error.strerror}", lost=True)
+
+
+def _file(path: Path) -> Found:
+    if is_hidden(path.name):
+        return Found(path, HIDDEN)
+    return Found(path, "" if path.suffix.lower() in ENDINGS else _NO_ENDING)
+
+
+def _hidden(folder: Path, *, follow: bool) -> Iterator[Found]:
+    """Name the images in a hidden folder or, where there are none, the folder: git's has thousands of other files."""
+    files = [found.path for found in _walk(folder, within_hidden=True)] if follow else []
+    images = [path for path in files if path.suffix.lower() in ENDINGS]
+    for path in images or [folder]:
+        yield Found(path, HIDDEN)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
