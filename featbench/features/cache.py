@@ -122,22 +122,11 @@ class CacheWriter:
             )
 
     def append(self, features: Mapping[str, Features], labels: npt.NDArray[np.int64], ids: Sequence[str]) -> None:
-        """Add rows: (B, D) features of each layer, (B,) int64 labels, B ids.
-
-        Raises:
-            CacheError: A feature is not a finite number in the type it is stored as.
-        """
+        """Add rows: (B, D) features of each layer in the type they are stored as, (B,) int64 labels, B ids."""
         for layer, rows in features.items():
             dataset = self._layers[layer]
-            with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
-                stored = rows.astype(dataset.dtype)
-            if not np.isfinite(stored).all():
-                raise CacheError(
-                    f"layer {layer!r} has features that are not finite in {dataset.dtype}; "
-                    'use store = "float32" and precision = "float32"'
-                )
             dataset.resize(dataset.shape[0] + len(rows), axis=0)
-            dataset[-len(rows) :] = stored
+            dataset[len(dataset) - len(rows) :] = rows
         self._disk.check()
         self._labels.append(labels)
         self._ids += ids
@@ -173,20 +162,44 @@ def write_cache(key: CacheKey, widths: Mapping[str, int], store: str) -> Iterato
     Raises:
         CacheError: It cannot be written.
     """
-    partial = key.path.with_name(f".{key.path.name}.{os.getpid()}.partial")
+    unfinished = key.path.with_name(f".{key.path.name}.tmp")  # one name: who writes holds the lock
     try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        with _SteadyFile(partial) as disk:
-            with h5py.File(disk, "w", libver="v110") as file:  # since 1.10 HDF5 checksums its metadata too
-                yield CacheWriter(file, disk, widths, store)
-                _copy_earlier_layers(key.path, file)
-            disk.sync()
-        partial.replace(key.path)
-    except OSError as error:
-        raise CacheError(f"the cache {key.path} cannot be written: {error}; free some space, or use --cache") from error
+        with writing_to(key.path):
+            unfinished.parent.mkdir(parents=True, exist_ok=True)
+            with _SteadyFile(unfinished) as disk:
+                with h5py.File(disk, "w", libver="v110") as file:  # since 1.10 HDF5 checksums its metadata too
+                    yield CacheWriter(file, disk, widths, store)
+                    _copy_earlier_layers(key.path, file)
+                disk.sync()
+            unfinished.replace(key.path)
     finally:
         with suppress(OSError):  # it has its final name, or never was
-            partial.unlink()
+            unfinished.unlink()
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Turn the system's refusal to write into a CacheError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise CacheError(f"the cache {path} cannot be written: {error}; free some space, or use --cache") from error
+
+
+def as_stored(layer: str, rows: Features, store: str) -> Features:
+    """Convert features to the type they are stored as.
+
+    Raises:
+        CacheError: One is not a finite number in that type.
+    """
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+        stored: Features = rows.astype(store, copy=False)
+    if not np.isfinite(stored).all():
+        raise CacheError(
+            f"layer {layer!r} has features that are not finite in {store}; "
+            'use store = "float32" and precision = "float32"'
+        )
+    return stored
 
 
 def _copy_earlier_layers(path: Path, file: h5py.File) -> None:

@@ -1,30 +1,37 @@
 """The extraction loop: one forward pass over a split for all layers asked for, streamed to the cache.
 
 Networks run in eval mode, so batch norm uses its stored statistics and nothing in the network changes; images pass in
-the order of the split, and rows, labels and ids stay together. `featbench extract digits` runs this stage.
+the order of the split, and rows, labels and ids stay together. While the network computes, threads decode what comes
+next and another writes what is done. `featbench extract digits` runs this stage.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from filelock import FileLock
 
 from featbench.backbones.layers import FeatureNetwork
 from featbench.backbones.load import Backbone
 from featbench.config import BackboneConfig
-from featbench.data.loader import Batch, image_shape, read_batches
+from featbench.data.loader import Batch, bad_image, image_shape, read_batches
 from featbench.data.splits import Dataset, Split
-from featbench.errors import CacheError, DataError
-from featbench.features.cache import CacheInfo, CacheKey, CacheWriter, read_info, write_cache
+from featbench.errors import DataError
+from featbench.features.cache import CacheInfo, CacheKey, as_stored, read_info, write_cache, writing_to
+from featbench.features.forward import Forward, Outputs, Precision, best_precision
+from featbench.features.spool import Part, Spool
 from featbench.progress import Progress
 
+_PARTS_AHEAD = 4  # batches that may wait for the writer
 _PIXELS_PER_BATCH = 3_200_000  # 64 images of 224x224: enough to keep the cores busy, small enough for any machine
 
 
@@ -44,7 +51,7 @@ class Extraction:
 
     layers: tuple[str, ...]
     pooling: str | None
-    precision: Literal["float32", "bfloat16"]
+    precision: Precision
     store: Literal["float32", "float16"]
     batch_size: int | None
     device: torch.device
@@ -57,7 +64,7 @@ def plan_extraction(config: BackboneConfig, device: torch.device, on_bad_image: 
     return Extraction(
         layers=("pixels",) if pixels else config.layers,
         pooling=None if pixels else config.pooling,
-        precision="bfloat16" if config.precision == "bfloat16" else "float32",
+        precision="float32" if pixels else best_precision(device) if config.precision == "auto" else config.precision,
         store=config.store,
         batch_size=config.batch_size,
         device=device,
@@ -102,6 +109,8 @@ def extract_split(
 ) -> CacheInfo:
     """Make sure that the cache has every layer of a split; compute those that are missing in one pass.
 
+    What an interrupted process computed is taken over, and the file ends as if there had been no interruption.
+
     Raises:
         UsageError: A layer does not exist, or cannot be pooled so.
         WeightsError: A layer needs weights that the network does not have.
@@ -113,19 +122,19 @@ def extract_split(
         missing = [layer for layer in extraction.layers if info is None or layer not in info.widths]
         if info is not None and not missing:
             progress.say(f"{backbone.name} {split.name}: reused {key.path}")
-            return info
-        _extract(split, backbone, extraction, missing, key, progress)
-    info = read_info(key.path)
-    assert info is not None  # just written
+        else:
+            _extract(split, backbone, extraction, missing, key, progress)
+            info = read_info(key.path)
+            assert info is not None  # just written
+    if info.skipped and extraction.on_bad_image == "error":
+        raise bad_image(*info.skipped[0])
     return info
 
 
 def _locked(key: CacheKey) -> AbstractContextManager[object]:
-    try:
+    with writing_to(key.path):
         key.path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(key.path.with_suffix(".lock")).acquire()
-    except OSError as error:
-        raise CacheError(f"the cache {key.path.parent} cannot be written: {error}; use another --cache") from error
 
 
 def _extract(
@@ -136,46 +145,85 @@ def _extract(
     key: CacheKey,
     progress: Progress,
 ) -> None:
-    started_s = time.perf_counter()
     shape = image_shape(split, backbone.preprocess)
     features = _features(backbone, extraction, layers, shape)
-    network = features.module.to(extraction.device).to(memory_format=torch.channels_last)
     batch_size = extraction.batch_size or max(1, min(256, _PIXELS_PER_BATCH // (shape[1] * shape[2])))
-    widths = dict(zip(features.layers, features.widths, strict=True))
-    skipped: list[tuple[str, str]] = []
-    with (
-        write_cache(key, widths, extraction.store) as writer,
-        progress.bar(f"{backbone.name} {split.name}", len(split)) as advance,
+    with Spool(key, layers) as spool:
+        done = spool.next_row
+        if done:
+            progress.say(f"{backbone.name} {split.name}: goes on from image {done:,} of {len(split):,}")
+        forward = Forward(
+            features,
+            backbone.preprocess,
+            device=extraction.device,
+            precision=extraction.precision,
+            batch_size=batch_size,
+            image_shape=shape,
+            n_images=len(split),
+            progress=progress,
+        )
+        with progress.bar(f"{backbone.name} {split.name}", len(split)) as advance:
+            advance(done, "")
+            with _writing(spool, extraction.store) as write:
+                for batch in _batches(split, done, backbone, batch_size, extraction):
+                    write(batch, forward.start(batch.images))
+                    advance(len(batch.rows) + len(batch.skipped), "")
+        _finish(spool, split, key, dict(zip(features.layers, features.widths, strict=True)), extraction.store)
+
+
+def _batches(split: Split, start: int, backbone: Backbone, batch_size: int, extraction: Extraction) -> Iterator[Batch]:
+    """Yield the batches from an image on, with the rows of the whole split."""
+    rest = split.subset(np.arange(start, len(split))) if start else split
+    for batch in read_batches(
+        rest, backbone.preprocess, batch_size, on_bad_image=extraction.on_bad_image, device=extraction.device
     ):
-        for batch in read_batches(split, backbone.preprocess, batch_size, on_bad_image=extraction.on_bad_image):
-            skipped += [(image.id, image.reason) for image in batch.skipped]
-            if len(batch.rows):
-                _append(writer, network, split, batch, backbone, extraction, features.layers)
-            advance(len(batch.rows) + len(batch.skipped), "")
+        yield replace(batch, rows=batch.rows + start)
+
+
+@contextmanager
+def _writing(spool: Spool, store: str) -> Iterator[Callable[[Batch, Callable[[], Outputs]], None]]:
+    """Yield a function that hands a batch and its coming features to the thread that writes."""
+    began_s = time.perf_counter()
+    ahead: deque[Future[None]] = deque()
+
+    def add(batch: Batch, outputs: Callable[[], Outputs]) -> None:
+        nonlocal began_s
+        features = {layer: as_stored(layer, rows, store) for layer, rows in outputs().items()}
+        now_s = time.perf_counter()
+        stop = spool.next_row + len(batch.rows) + len(batch.skipped)
+        skipped = [(image.id, image.reason) for image in batch.skipped]
+        spool.add(Part(spool.next_row, stop, batch.rows, features, skipped, now_s - began_s))
+        began_s = now_s
+
+    def write(batch: Batch, outputs: Callable[[], Outputs]) -> None:
+        ahead.append(thread.submit(add, batch, outputs))
+        if len(ahead) > _PARTS_AHEAD:
+            ahead.popleft().result()
+
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            yield write
+            for part in ahead:
+                part.result()
+        finally:
+            thread.shutdown(cancel_futures=True)
+
+
+def _finish(spool: Spool, split: Split, key: CacheKey, widths: dict[str, int], store: str) -> None:
+    skipped: list[tuple[str, str]] = []
+    seconds = 0.0
+    with write_cache(key, widths, store) as file:
+        for part in spool.parts():
+            file.append(part.features, split.labels[part.rows], [split.ids[row] for row in part.rows])
+            skipped += part.skipped
+            seconds += part.seconds
         if len(skipped) == len(split):
             raise DataError(f"none of the {len(split)} images of {split.name} can be read; first: {skipped[0][1]}")
-        writer.finish(key, skipped, time.perf_counter() - started_s)
+        file.finish(key, skipped, seconds)
+    spool.remove()
 
 
 def _features(
     backbone: Backbone, extraction: Extraction, layers: Sequence[str], image_shape: tuple[int, int, int]
 ) -> FeatureNetwork:
     return backbone.features(layers, extraction.pooling or "flatten", image_shape)
-
-
-def _append(
-    writer: CacheWriter,
-    network: torch.nn.Module,
-    split: Split,
-    batch: Batch,
-    backbone: Backbone,
-    extraction: Extraction,
-    layers: tuple[str, ...],
-) -> None:
-    device = extraction.device
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=extraction.precision == "bfloat16")
-    with torch.inference_mode(), autocast:
-        images = backbone.preprocess.normalise(batch.images.to(device))
-        outputs = network(images.contiguous(memory_format=torch.channels_last))
-    rows = {layer: output.float().cpu().numpy() for layer, output in zip(layers, outputs, strict=True)}
-    writer.append(rows, split.labels[batch.rows], [split.ids[row] for row in batch.rows])

@@ -15,7 +15,7 @@ import pytest
 
 import featbench
 from featbench.errors import CacheError, UsageError
-from featbench.features.cache import CacheKey, read_info, write_cache
+from featbench.features.cache import CacheKey, as_stored, read_info, write_cache
 
 IDS = ("züge/ä.jpg", "猫/1.jpg", "plain.png", "with space/2.jpg", "e\u0301.jpg")
 LABELS = np.array([2, 0, 1, 1, 0])
@@ -44,7 +44,8 @@ def write(
     """Write the five rows in two batches."""
     with write_cache(key, {name: rows.shape[1] for name, rows in layers.items()}, store) as writer:
         for part in (slice(0, 3), slice(3, 5)):
-            writer.append({name: rows[part] for name, rows in layers.items()}, LABELS[part], ids[part])
+            stored = {name: as_stored(name, rows[part], store) for name, rows in layers.items()}
+            writer.append(stored, LABELS[part], ids[part])
             if power_cut:
                 raise _PowerCutError
         writer.finish(key, [("broken.jpg", "no image")], seconds)

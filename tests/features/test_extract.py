@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -33,7 +35,8 @@ def folder_dataset(root: Path, **settings: Any) -> Dataset:
 
 
 def small_network(**settings: Any) -> BackboneConfig:
-    return BackboneConfig(**({"name": "resnet20", "weights": "random", "layers": ("layer1", "layer3")} | settings))
+    exact = {"name": "resnet20", "weights": "random", "layers": ("layer1", "layer3"), "precision": "float32"}
+    return BackboneConfig(**(exact | settings))
 
 
 def run(
@@ -71,7 +74,7 @@ def hooked(network: nn.Module, layers: Sequence[str], images: torch.Tensor) -> d
 
 def test_features_are_those_of_a_loop_by_hand(photos: Path, tmp_path: Path) -> None:
     layers = ("layer1.0.bn1", "layer3", "avgpool")  # the ReLU behind the first works in place
-    config = BackboneConfig(name="resnet18", weights="random", layers=layers)
+    config = BackboneConfig(name="resnet18", weights="random", layers=layers, precision="float32")
     info = run(folder_dataset(photos), config, tmp_path, split="test")
 
     torch.manual_seed(0)  # the weights that seed 0 draws
@@ -257,7 +260,7 @@ def test_random_weights_of_another_seed_change_the_name(photos: Path) -> None:
     assert _key(dataset, small_network(), seed=1) != _key(dataset, small_network())
 
 
-@pytest.mark.parametrize("same", [{"batch_size": 3}, {"layers": ("layer2",)}, {"precision": "float32"}])
+@pytest.mark.parametrize("same", [{"batch_size": 3}, {"layers": ("layer2",)}])
 def test_settings_that_do_not_bear_on_the_numbers_keep_the_name(photos: Path, same: dict[str, Any]) -> None:
     dataset = folder_dataset(photos)
     assert _key(dataset, small_network(**same)) == _key(dataset, small_network())
@@ -383,3 +386,51 @@ def test_a_cache_folder_that_is_a_file_is_an_error(photos: Path, tmp_path: Path)
     (tmp_path / "cache").touch()
     with pytest.raises(CacheError, match="cannot be written"):
         run(folder_dataset(photos), small_network(), tmp_path / "cache")
+
+
+class Killed(BaseException):
+    pass
+
+
+def content(path: Path) -> dict[str, Any]:
+    """Read all of a cache file but the seconds it took."""
+    with h5py.File(path) as file:
+        found = {layer: file["features"][layer][:].tobytes() for layer in file["features"]}
+        return found | dict(file.attrs) | {"labels": file["labels"][:].tolist(), "ids": file["ids"][:].tolist()}
+
+
+def stop_after(batches: int) -> Recorder:
+    left = iter(range(batches, -1, -1))  # the first step tells of what was there before
+
+    def advance() -> None:
+        if next(left) == 0:
+            raise Killed
+
+    return Recorder(advance)
+
+
+@pytest.mark.parametrize("batches", [1, 2, 3])
+@pytest.mark.parametrize("store", ["float32", "float16"])
+def test_an_interrupted_run_goes_on_and_ends_as_one_without(tmp_path: Path, batches: int, store: str) -> None:
+    photos = image_folder(tmp_path / "photos", per_class=5)
+    (photos / "green" / "02.jpg").write_bytes(b"no image")
+    dataset = folder_dataset(photos, val_fraction=0.2, test_fraction=0.2)
+    config = small_network(batch_size=2, store=store)
+    whole = run(dataset, config, tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(dataset, config, tmp_path / "cache", progress=stop_after(batches))
+    progress = Recorder()
+    resumed = run(dataset, config, tmp_path / "cache", progress=progress)
+    assert any(re.search(r"goes on from image [2-9] of 9", said) for said in progress.said)
+    assert content(resumed.path) == content(whole.path)
+    assert [file.suffix for file in resumed.path.parent.iterdir() if file.name.startswith(".")] == []
+
+
+def test_a_bad_image_that_an_earlier_run_left_out_is_an_error_where_it_should_be(tmp_path: Path) -> None:
+    photos = image_folder(tmp_path / "photos", per_class=5)
+    for path in photos.glob("green/*"):
+        path.write_bytes(b"no image")
+    dataset = folder_dataset(photos)
+    run(dataset, small_network(), tmp_path)
+    with pytest.raises(DataError, match=r"image green/.* cannot be read"):
+        run(dataset, small_network(), tmp_path, on_bad_image="error")

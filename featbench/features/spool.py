@@ -1,0 +1,141 @@
+"""Features on their way to a cache file: what is computed survives the process that computed it.
+
+    .<split>-<fingerprint>-<layers>.partial/<first row>-<row after the last>.npz
+
+Rows collect in memory and go to disk as one part every few seconds. A part is written under another name and takes
+its own when it is whole, so a process can be killed at any moment and loses no more than the rows since the last part.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from featbench.errors import CacheError
+from featbench.features.cache import CacheKey, Features, writing_to
+from featbench.fingerprint import fingerprint
+
+_PART_BYTES = 1 << 26
+_PART_SECONDS = 10.0
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What became of the images `start` to `stop` of a split.
+
+    Attributes:
+        start: The first image.
+        stop: The one after the last.
+        rows: (B,) int64, the images that were read, ascending.
+        features: (B, D) of each layer, in the type they are stored as.
+        skipped: The images that were left out: (id, reason).
+        seconds: Wall-clock time of the work.
+    """
+
+    start: int
+    stop: int
+    rows: npt.NDArray[np.int64]
+    features: Mapping[str, Features]
+    skipped: Sequence[tuple[str, str]]
+    seconds: float
+
+
+class Spool:
+    """The parts of one cache file that is being made; a context that puts what it still holds on disk.
+
+    Args:
+        key: The cache file.
+        layers: The layers that are computed.
+
+    Raises:
+        CacheError: A part cannot be written.
+    """
+
+    def __init__(self, key: CacheKey, layers: Sequence[str]) -> None:
+        suffix = f"-{fingerprint(list(layers))[:8]}.partial"
+        self.folder = key.path.with_name(f".{key.path.stem}{suffix}")
+        self.layers = tuple(layers)
+        self._files: list[Path] = []
+        self._pending: list[Part] = []
+        self._pending_bytes = 0
+        self._written_s = time.monotonic()
+        self.next_row = 0
+        for path in sorted(self.folder.glob("*.npz")):
+            with suppress(*_DAMAGE):  # a part that a power cut left half on disk is computed anew
+                part = self._read(path)
+                if part.start == self.next_row:
+                    self._files.append(path)
+                    self.next_row = part.stop
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            with suppress(CacheError):  # the error that ended the work is the one to be told
+                self._write()
+
+    def add(self, part: Part) -> None:
+        """Take over the rows that follow those it has."""
+        assert part.start == self.next_row
+        self.next_row = part.stop
+        self._pending.append(part)
+        self._pending_bytes += sum(rows.nbytes for rows in part.features.values())
+        if self._pending_bytes > _PART_BYTES or time.monotonic() - self._written_s > _PART_SECONDS:
+            self._write()
+
+    def parts(self) -> Iterator[Part]:
+        """Give back all rows in order."""
+        for path in self._files:
+            yield self._read(path)
+        yield from self._pending
+
+    def remove(self) -> None:
+        """Forget the rows, on disk too."""
+        self._files, self._pending = [], []
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _write(self) -> None:
+        if not self._pending:
+            return
+        part = _join(self._pending)
+        path = self.folder / f"{part.start:09d}-{part.stop:09d}.npz"
+        temporary = path.with_suffix(".tmp")
+        arrays: dict[str, Any] = {f"layer{number}": part.features[name] for number, name in enumerate(self.layers)}
+        arrays["rows"] = part.rows
+        arrays["rest"] = json.dumps([part.start, part.stop, part.skipped, part.seconds])
+        with writing_to(path):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                np.savez(file, **arrays)
+            temporary.replace(path)
+        self._files.append(path)
+        self._pending, self._pending_bytes, self._written_s = [], 0, time.monotonic()
+
+    def _read(self, path: Path) -> Part:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            start, stop, skipped, seconds = json.loads(str(file["rest"]))
+            features = {layer: file[f"layer{number}"] for number, layer in enumerate(self.layers)}
+            return Part(start, stop, file["rows"], features, [(image, why) for image, why in skipped], seconds)
+
+
+def _join(parts: Sequence[Part]) -> Part:
+    return Part(
+        start=parts[0].start,
+        stop=parts[-1].stop,
+        rows=np.concatenate([part.rows for part in parts]),
+        features={layer: np.concatenate([part.features[layer] for part in parts]) for layer in parts[0].features},
+        skipped=[skipped for part in parts for skipped in part.skipped],
+        seconds=sum(part.seconds for part in parts),
+    )

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from featbench.backbones.load import load_backbone
+from featbench.config import BackboneConfig
+from featbench.features import forward as forward_
+from featbench.features.forward import Forward, Outputs, best_precision
+from tests.tiny import Recorder
+
+CPU = torch.device("cpu")
+SHAPE = (3, 32, 32)
+LAYERS = ("layer1", "penultimate")
+IMAGES = torch.randint(0, 256, (10, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def make(precision: Any = "float32", progress: Recorder | None = None) -> Forward:
+    backbone = load_backbone(BackboneConfig(name="resnet20", weights="random"), seed=0)
+    return Forward(
+        backbone.features(LAYERS, "avg", SHAPE),
+        backbone.preprocess,
+        device=CPU,
+        precision=precision,
+        batch_size=4,
+        image_shape=SHAPE,
+        n_images=len(IMAGES),
+        progress=progress or Recorder(),
+    )
+
+
+def run(forward: Forward) -> Outputs:
+    batches = [forward.start(images)() for images in torch.split(IMAGES, 4)]
+    return {layer: np.concatenate([batch[layer] for batch in batches]) for layer in LAYERS}
+
+
+def assert_close(rough: Outputs, exact: Outputs) -> None:
+    for layer in LAYERS:
+        assert rough[layer].dtype == np.float32
+        assert rough[layer].shape == exact[layer].shape
+        assert not np.array_equal(rough[layer], exact[layer])
+        assert np.abs(rough[layer] - exact[layer]).max() < 0.02 * np.abs(exact[layer]).max()
+
+
+def test_an_empty_batch_gives_no_rows() -> None:
+    outputs = make().start(IMAGES[:0])()
+    assert {layer: rows.shape for layer, rows in outputs.items()} == {"layer1": (0, 16), "penultimate": (0, 64)}
+
+
+def test_bfloat16_is_close_to_float32() -> None:
+    assert_close(run(make("bfloat16")), run(make()))
+
+
+def test_a_long_run_in_bfloat16_is_compiled_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward_, "_COMPILED_FROM_FLOPS", 1.0)
+    progress = Recorder()
+    compiled = make("bfloat16", progress)
+    assert progress.warned == []
+    assert compiled.compiled
+    assert_close(run(compiled), run(make()))  # the last batch is short
+
+
+def test_float32_is_never_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward_, "_COMPILED_FROM_FLOPS", 1.0)
+    assert not make("float32").compiled
+
+
+def test_a_short_run_is_not_compiled() -> None:
+    assert not make("bfloat16").compiled
+
+
+def test_without_a_compiler_it_goes_on_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        def call(_: Any) -> Any:
+            raise RuntimeError("No working C++ compiler found\nand more")
+
+        return call
+
+    monkeypatch.setattr(forward_, "_COMPILED_FROM_FLOPS", 1.0)
+    monkeypatch.setattr(torch, "compile", fail)
+    progress = Recorder()
+    forward = make("bfloat16", progress)
+    assert progress.warned == [
+        "going on without torch.compile, which fails here: RuntimeError: No working C++ compiler found"
+    ]
+    assert_close(run(forward), run(make()))
+
+
+def test_the_best_precision_is_what_the_processor_has() -> None:
+    flags = Path("/proc/cpuinfo").read_text()
+    assert best_precision(CPU) == ("bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32")
