@@ -142,16 +142,33 @@ def list_backbones() -> None:
 
 
 @lists.command("layers")
-def list_layers(name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone.")]) -> None:
-    """Print the layers of a backbone in the order they run, with the shape of one image's output."""
-    with _exit_codes():
-        from featbench.backbones.architectures import get_architecture
-        from featbench.backbones.layers import describe_layers, trace
+def list_layers(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone.")],
+    pooling: Annotated[
+        str, typer.Option(metavar="POOLING", help="avg, max, avg:K, max:K, flatten, cls or tokens.")
+    ] = "avg",
+    image_size: Annotated[
+        int | None, typer.Option(metavar="PX", min=1, help="Size of the images.", show_default="the network's own")
+    ] = None,
+) -> None:
+    """Print the layers of a backbone in the order they run; nothing is downloaded.
 
-        architecture = get_architecture(name)
-        size_px = architecture.preprocess.crop_px
-        shapes = describe_layers(trace(architecture.make()), (3, size_px, size_px))
-        _print_columns((layer, "x".join(map(str, shape))) for layer, shape in shapes.items())
+    OUTPUT is the shape of one image's output, WIDTH its numbers after pooling (- where that pooling makes no sense),
+    COMPUTE the share of the network's multiply-adds that have run when it is there. Layers marked blocks are what
+    layers = ["blocks"] stands for.
+    """
+    with _exit_codes():
+        from featbench.backbones.describe import describe_backbone
+
+        rows = [("LAYER", "OUTPUT", "WIDTH", "COMPUTE", "")]
+        for layer in describe_backbone(name, pooling, image_size):
+            width = "-" if layer.width is None else str(layer.width)
+            note = "blocks" if layer.is_block else ""
+            rows.append((layer.name, "x".join(map(str, layer.shape)), width, f"{layer.compute:.1%}", note))
+        sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for title, output, width, compute, note in rows:
+            line = f"{title:<{sizes[0]}}  {output:<{sizes[1]}}  {width:>{sizes[2]}}  {compute:>{sizes[3]}}  {note}"
+            typer.echo(line.rstrip())
 
 
 @lists.command("classifiers")

@@ -287,16 +287,28 @@ def test_list_prints_a_line_for_each(what: str, names: Any) -> None:
     assert all(len(line.split()) > 1 for line in lines)
 
 
-def test_list_layers_prints_shapes_in_the_order_they_run() -> None:
+def test_list_layers_prints_a_table_in_the_order_they_run() -> None:
     result = invoke("list", "layers", "resnet18")
-    assert result.exit_code == 0
-    shapes = dict(line.split() for line in result.stdout.splitlines())
-    order = list(shapes)
-    assert shapes["layer2"] == "128x28x28"
-    assert shapes["layer4"] == "512x7x7"
-    assert shapes["penultimate"] == "512"
-    assert shapes["fc"] == "1000"
+    assert (result.exit_code, result.stderr) == (0, "")
+    header, *lines = result.stdout.splitlines()
+    assert header.split() == ["LAYER", "OUTPUT", "WIDTH", "COMPUTE"]
+    table = {line.split()[0]: line.split()[1:] for line in lines}
+    order = list(table)
+    assert table["layer2"] == ["128x28x28", "128", "54.7%", "blocks"]
+    assert table["layer4"] == ["512x7x7", "512", "100.0%", "blocks"]
+    assert table["penultimate"] == ["512", "512", "100.0%"]
+    assert table["fc"] == ["1000", "1000", "100.0%"]
+    assert [name for name, cells in table.items() if "blocks" in cells] == ["layer1", "layer2", "layer3", "layer4"]
     assert order.index("layer1") < order.index("layer4") < order.index("penultimate") < order.index("fc")
+    assert len({line.index("%") for line in lines}) == 1  # columns are aligned
+
+
+def test_list_layers_takes_a_pooling_and_a_size() -> None:
+    result = invoke("list", "layers", "resnet20", "--pooling", "avg:2", "--image-size", "64")
+    table = {line.split()[0]: line.split()[1:3] for line in result.stdout.splitlines()}
+    assert table["layer1"] == ["16x64x64", "64"]
+    assert table["penultimate"] == ["64", "-"]
+    assert_one_message(invoke("list", "layers", "resnet20", "--pooling", "agv"), 2, "did you mean 'avg'")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "-h"], ["list", "--help"]])

@@ -12,6 +12,7 @@ from torch import nn
 from torchvision import models
 
 from featbench.backbones.own import Pixels, ResNet20
+from featbench.backbones.tracing import Traced, trace
 from featbench.data.preprocess import Preprocess, from_transforms
 from featbench.errors import unknown
 
@@ -24,16 +25,18 @@ class Architecture:
 
     Attributes:
         name: Its name in experiment files.
-        make: Builds it with random weights.
+        make: Builds it with random weights, for square images of so many px.
         preprocess: What its images go through, where the weights do not say otherwise.
+        trace: Finds its graph.
         default_weights: What is used when an experiment names no weights.
         enum: torchvision's weights for it: name -> member.
         bundled: Weights inside this package: name -> file.
     """
 
     name: str
-    make: Callable[[], nn.Module]
+    make: Callable[[int], nn.Module]
     preprocess: Preprocess
+    trace: Callable[[nn.Module], Traced] = trace
     default_weights: str = "random"
     enum: Mapping[str, Any] = field(default_factory=dict)
     bundled: Mapping[str, Path] = field(default_factory=dict)
@@ -48,12 +51,12 @@ _BUNDLED = Path(str(resources.files("featbench.backbones") / "weights"))
 
 OWN: dict[str, Architecture] = {
     "pixels": Architecture(
-        "pixels", Pixels, Preprocess(32, 32, mean=(), std=(), native_arrays=True), default_weights="none"
+        "pixels", lambda _: Pixels(), Preprocess(32, 32, mean=(), std=(), native_arrays=True), default_weights="none"
     ),
-    "resnet20": Architecture("resnet20", ResNet20, CIFAR10),
+    "resnet20": Architecture("resnet20", lambda _: ResNet20(), CIFAR10),
     "resnet20_cifar10": Architecture(
         "resnet20_cifar10",
-        ResNet20,
+        lambda _: ResNet20(),
         CIFAR10,
         default_weights="CIFAR10",
         bundled={"CIFAR10": _BUNDLED / "resnet20_cifar10.safetensors"},
@@ -80,15 +83,17 @@ def get_architecture(name: str) -> Architecture:
     enum = models.get_model_weights(name)
     return Architecture(
         name,
-        lambda: _make_torchvision(name),
+        lambda size_px: _make_torchvision(name, size_px),
         from_transforms(enum.DEFAULT.transforms()),
         default_weights=enum.DEFAULT.name,
         enum={member.name: member for member in enum},
     )
 
 
-def _make_torchvision(name: str) -> nn.Module:
+def _make_torchvision(name: str, size_px: int) -> nn.Module:
     kwargs: dict[str, Any] = {}
+    if name.startswith("vit_"):
+        kwargs = {"image_size": size_px}  # it has a position for each patch; other networks take any size
     if name in ("googlenet", "inception_v3"):
         # as their own weights ask for it: these two were trained on [-1, 1], and convert inside the network
         kwargs = {"transform_input": True, "init_weights": True}

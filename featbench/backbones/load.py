@@ -11,8 +11,10 @@ from torch import nn
 
 from featbench.backbones import weights as weights_
 from featbench.backbones.architectures import Architecture, get_architecture
-from featbench.backbones.layers import FeatureNetwork, Traced, feature_network, trace
+from featbench.backbones.expand import expand_layers
+from featbench.backbones.layers import FeatureNetwork, feature_network
 from featbench.backbones.pooling import check_pooling
+from featbench.backbones.tracing import Traced
 from featbench.config import BackboneConfig, is_weights_file
 from featbench.data.preprocess import Preprocess, from_transforms
 from featbench.errors import unknown
@@ -51,8 +53,15 @@ class Backbone:
         self, layers: Sequence[str], pooling: str, image_shape: tuple[int, int, int] | None = None
     ) -> FeatureNetwork:
         """Cut the network down to the pooled features of some layers, for images of shape (C, h, w)."""
-        shape = image_shape or (3, self.preprocess.crop_px, self.preprocess.crop_px)
+        shape = image_shape or self._own_shape()
         return feature_network(self.traced, layers, pooling, shape, has_head=self.has_head)
+
+    def expand(self, layers: Sequence[str], image_shape: tuple[int, int, int] | None = None) -> tuple[str, ...]:
+        """Replace `blocks` and patterns by the layers they stand for; see `expand_layers`."""
+        return expand_layers(self.traced, layers, image_shape or self._own_shape())
+
+    def _own_shape(self) -> tuple[int, int, int]:
+        return 3, self.preprocess.crop_px, self.preprocess.crop_px
 
 
 def check_backbone(config: BackboneConfig) -> None:
@@ -99,11 +108,11 @@ def load_backbone(config: BackboneConfig, *, seed: int, offline: bool = False) -
     if chosen in architecture.enum:
         member = architecture.enum[chosen]
         preprocess = from_transforms(member.transforms())
-        traced = trace(weights_.load_torchvision(config.name, member, offline=offline))
+        traced = architecture.trace(weights_.load_torchvision(config.name, member, offline=offline))
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            traced = trace(architecture.make())
+            traced = architecture.trace(architecture.make(preprocess.at_size(config.image_size).crop_px))
         if chosen in architecture.bundled:
             has_head = weights_.load_file(traced, architecture.bundled[chosen])
         elif is_weights_file(chosen):

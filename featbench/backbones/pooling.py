@@ -50,8 +50,14 @@ class Pool(nn.Module):
         return pooled.clone() if pooled.data_ptr() == output.data_ptr() else pooled
 
 
-def make_pool(pooling: str, shape: tuple[int, ...], layer: str) -> Pool:
-    """Make the pooling of a layer from its output's shape (without the batch).
+def make_pool(pooling: str, shape: tuple[int, ...], layer: str, *, channels_last: bool | None = None) -> Pool:
+    """Make the pooling of a layer.
+
+    Args:
+        pooling: One of POOLINGS.
+        shape: Of the layer's output, without the batch.
+        layer: The layer's name, for messages.
+        channels_last: Whether a map is (H, W, C); None where the shape is to tell.
 
     Raises:
         UsageError: The pooling makes no sense for this shape; the message names those that do.
@@ -65,8 +71,15 @@ def make_pool(pooling: str, shape: tuple[int, ...], layer: str) -> Pool:
             f"pooling {pooling!r} makes no sense for layer {layer!r}, whose output is {kind} of shape {shape}; "
             f"poolings that do: {', '.join(valid)}"
         )
-    function = _FUNCTIONS[len(shape)](pooling, shape, layer) if len(shape) in _FUNCTIONS else _identity
+    function = _function(pooling, shape, layer, channels_last)
     return Pool(function, math.prod(function(torch.zeros(1, *shape)).shape[1:]))
+
+
+def is_channels_last(shape: tuple[int, ...]) -> bool | None:
+    """Say whether a square map is (H, W, C), as Swin's, by which two sizes are equal; None where all three are."""
+    if len(shape) == 3 and shape[0] == shape[1] == shape[2]:
+        return None
+    return len(shape) == 3 and shape[0] == shape[1]
 
 
 def _general(pooling: str) -> str:
@@ -77,28 +90,33 @@ def _identity(output: Tensor) -> Tensor:
     return output
 
 
-def _vector(pooling: str, shape: tuple[int, ...], layer: str) -> Callable[[Tensor], Tensor]:
-    return _identity
+def _function(
+    pooling: str, shape: tuple[int, ...], layer: str, channels_last: bool | None
+) -> Callable[[Tensor], Tensor]:
+    if pooling == "flatten" or len(shape) == 1:
+        return _identity
+    return _tokens(pooling) if len(shape) == 2 else _map(pooling, shape, layer, channels_last)
 
 
-def _tokens(pooling: str, shape: tuple[int, ...], layer: str) -> Callable[[Tensor], Tensor]:
+def _tokens(pooling: str) -> Callable[[Tensor], Tensor]:
     functions: dict[str, Callable[[Tensor], Tensor]] = {
         "avg": lambda output: output.mean(1),
         "max": lambda output: output.amax(1),
-        "flatten": _identity,
         "cls": lambda output: output[:, 0],
         "tokens": lambda output: output[:, 1:].mean(1),
     }
     return functions[pooling]
 
 
-def _map(pooling: str, shape: tuple[int, ...], layer: str) -> Callable[[Tensor], Tensor]:
-    # a square map tells where its channels are; only Swin and its kin have them last
-    last = shape[0] == shape[1] != shape[2]
+def _map(pooling: str, shape: tuple[int, ...], layer: str, channels_last: bool | None) -> Callable[[Tensor], Tensor]:
+    last = is_channels_last(shape) if channels_last is None else channels_last
+    if last is None:
+        raise UsageError(
+            f"layer {layer!r} has as many channels as rows and columns ({shape[0]}), and which axis is which cannot be "
+            "told; use pooling flatten, or another image_size"
+        )
     height, width = shape[:2] if last else shape[1:]
     grid = _GRID.fullmatch(pooling)
-    if pooling == "flatten":
-        return _identity
     cells = int(grid[2]) if grid else 1
     if cells > min(height, width):
         raise UsageError(
@@ -107,6 +125,3 @@ def _map(pooling: str, shape: tuple[int, ...], layer: str) -> Callable[[Tensor],
         )
     pool = F.adaptive_avg_pool2d if pooling.startswith("avg") else F.adaptive_max_pool2d
     return lambda output: pool(output.movedim(-1, 1) if last else output, cells)
-
-
-_FUNCTIONS = {1: _vector, 2: _tokens, 3: _map}

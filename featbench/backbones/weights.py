@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torchvision import models
 
-from featbench.backbones.layers import Traced
+from featbench.backbones.tracing import Traced
 from featbench.errors import WeightsError
 from featbench.fingerprint import hash_arrays
 
@@ -79,18 +79,18 @@ def load_file(traced: Traced, path: Path) -> bool:
     """
     given = read_state_dict(path)
     wanted = traced.network.state_dict()
-    head = traced.head_name + "."
+    head = {name for name in wanted if traced.head is not None and name.startswith(f"{traced.head_name}.")}
     misshapen = {name for name in given.keys() & wanted.keys() if given[name].shape != wanted[name].shape}
-    has_head = all(name in given and name not in misshapen for name in wanted if name.startswith(head))
+    has_head = all(name in given and name not in misshapen for name in head)
     missing = [
         name
         for name in wanted.keys() - given.keys()
-        if not (name.startswith(head) or name.endswith("num_batches_tracked") or traced.unused(name))
+        if not (name in head or name.endswith("num_batches_tracked") or traced.unused(name))
     ]
     problems = {
         "missing": missing,
         "unexpected": given.keys() - wanted.keys(),
-        "of another shape": {name for name in misshapen if not name.startswith(head)},
+        "of another shape": misshapen - head,
     }
     found = [f"{len(names)} {kind}: {_list(sorted(names))}" for kind, names in problems.items() if names]
     if found:

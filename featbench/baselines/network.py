@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from featbench.backbones.layers import Traced
+from featbench.backbones.tracing import Traced
 from featbench.errors import UsageError
 
 

@@ -24,8 +24,8 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
-from featbench.backbones.layers import PENULTIMATE
 from featbench.backbones.load import Backbone
+from featbench.backbones.tracing import PENULTIMATE
 from featbench.baselines.checkpoint import CheckpointFiles
 from featbench.baselines.module import Epoch, KeepBest, ReferenceModule
 from featbench.baselines.network import Trainable, with_new_head

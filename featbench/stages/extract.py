@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from featbench.backbones.load import Backbone, load_backbone
+from featbench.data.loader import image_shape
 from featbench.data.splits import Skipped
 from featbench.errors import CacheError
 from featbench.features.cache import CacheInfo, CacheKey, read_info
@@ -69,5 +70,8 @@ def find_cached(job: Job) -> list[Cached]:
 def _plans(job: Job) -> Iterator[tuple[Backbone, Extraction, dict[str, CacheKey]]]:
     for config in job.experiment.backbones:
         backbone = load_backbone(config, seed=job.experiment.seed, offline=job.offline)
+        if config.name != "pixels":
+            shape = image_shape(job.dataset.splits["train"], backbone.preprocess)
+            config = config.model_copy(update={"layers": backbone.expand(config.layers, shape)})
         extraction = plan_extraction(config, job.device, job.experiment.dataset.on_bad_image)
         yield backbone, extraction, cache_keys(job.dataset, backbone, extraction, job.cache_dir)

@@ -36,7 +36,7 @@ def test_our_own_networks(name: str, weights: list[str]) -> None:
     architecture = get_architecture(name)
     assert architecture.weights == weights
     assert architecture.preprocess.crop_px == 32
-    assert type(architecture.make()).__name__ == "ResNet20"
+    assert type(architecture.make(32)).__name__ == "ResNet20"
 
 
 def test_pixels_are_not_standardised() -> None:
@@ -47,7 +47,7 @@ def test_pixels_are_not_standardised() -> None:
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 def test_networks_trained_on_other_scales_convert_inside(name: str) -> None:
-    assert get_architecture(name).make().transform_input is True
+    assert get_architecture(name).make(224).transform_input is True
 
 
 def test_an_unknown_backbone_names_the_nearest() -> None:

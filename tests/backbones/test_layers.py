@@ -7,95 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torchvision import models
-from torchvision.models import swin_transformer
 
-from featbench.backbones.layers import describe_layers, feature_network, trace
+from featbench.backbones.describe import describe_layers
+from featbench.backbones.expand import expand_layers
+from featbench.backbones.layers import feature_network
+from featbench.backbones.tracing import trace
 from featbench.errors import UsageError, WeightsError
-
-# one small member of every family: the module of its classifier, as its source has it, and an image size it can take
-FAMILIES: dict[str, tuple[str, int]] = {
-    "alexnet": ("classifier.6", 64),
-    "convnext_tiny": ("classifier.2", 64),
-    "densenet121": ("classifier", 64),
-    "efficientnet_b0": ("classifier.1", 64),
-    "googlenet": ("fc", 64),
-    "inception_v3": ("fc", 80),
-    "maxvit_t": ("classifier.5", 64),
-    "mnasnet0_5": ("classifier.1", 64),
-    "mobilenet_v2": ("classifier.1", 64),
-    "mobilenet_v3_small": ("classifier.3", 64),
-    "regnet_x_400mf": ("fc", 64),
-    "resnet18": ("fc", 64),
-    "shufflenet_v2_x0_5": ("fc", 64),
-    "squeezenet1_0": ("classifier.1", 64),
-    "swin_t": ("head", 64),
-    "swin_v2_t": ("head", 64),
-    "vgg11": ("classifier.6", 32),
-    "vit_b_16": ("heads.head", 32),
-}
-# the classes of some families with fewer and narrower layers, and without their own slow way to draw weights
-SMALLER: dict[str, Callable[[], nn.Module]] = {
-    "googlenet": lambda: models.googlenet(num_classes=5, init_weights=False),
-    "inception_v3": lambda: models.inception_v3(num_classes=5, init_weights=False),
-    "maxvit_t": lambda: models.MaxVit(
-        (64, 64),
-        stem_channels=16,
-        partition_size=4,
-        block_channels=[16, 32],
-        block_layers=[1, 1],
-        head_dim=8,
-        stochastic_depth_prob=0.2,
-        num_classes=5,
-    ),
-    "swin_t": lambda: models.SwinTransformer([4, 4], 24, [2, 2], [2, 4], [7, 7], num_classes=5),
-    "swin_v2_t": lambda: models.SwinTransformer(
-        [4, 4],
-        24,
-        [2, 2],
-        [2, 4],
-        [8, 8],
-        num_classes=5,
-        block=swin_transformer.SwinTransformerBlockV2,
-        downsample_layer=swin_transformer.PatchMergingV2,
-    ),
-    "vgg11": lambda: models.vgg11(num_classes=5, init_weights=False),
-    "vit_b_16": lambda: models.VisionTransformer(32, 16, 3, 2, 32, 64, num_classes=5),
-}
-
-
-def build(name: str) -> nn.Module:
-    torch.manual_seed(0)
-    network: nn.Module = SMALLER[name]() if name in SMALLER else models.get_model(name, num_classes=5)
-    network.eval()
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):  # as if it had seen images: what is normalised is not zero and one
-            nn.init.uniform_(module.running_mean, -0.1, 0.1)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-    return network
-
-
-def images(size_px: int) -> Tensor:
-    return torch.randn(2, 3, size_px, size_px, generator=torch.Generator().manual_seed(1))
-
-
-def hooked(network: nn.Module, module: str, batch: Tensor, *, before: bool = False) -> Tensor:
-    """The output of a module, or with `before` its input, by a hook on the whole network."""
-    seen: list[Tensor] = []
-    owner = network.get_submodule(module)
-    if before:
-        handle = owner.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
-    else:
-        handle = owner.register_forward_hook(lambda _, __, output: seen.append(output.clone()))
-    with torch.inference_mode():
-        network(batch)
-    handle.remove()
-    return seen[0]
-
-
-def features(network: nn.Module, layers: list[str], batch: Tensor, pooling: str = "avg") -> tuple[Tensor, ...]:
-    found = feature_network(trace(network), layers, pooling, tuple(batch.shape[1:]))
-    with torch.inference_mode():
-        return found.module(batch)
+from tests.families import FAMILIES, build, features, hooked, images
 
 
 def test_every_family_of_torchvision_is_in_the_table() -> None:
@@ -256,21 +174,155 @@ def test_images_that_a_network_cannot_take_are_refused(name: str, size_px: int) 
         features(build(name), ["penultimate"], images(size_px))
 
 
-def test_a_network_without_a_linear_layer_has_no_penultimate_one() -> None:
-    network = nn.Sequential(nn.Flatten())
-    with pytest.raises(UsageError, match="Sequential has no linear layer, so no penultimate one"):
-        features(network, ["penultimate"], images(8))
-    assert torch.equal(features(network, ["0"], images(8))[0], images(8).flatten(1))
+@pytest.mark.parametrize(
+    "network",
+    [
+        nn.Sequential(nn.Flatten()),
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten()),
+        models.resnet18(norm_layer=nn.Identity),
+    ],
+)
+def test_the_penultimate_layer_of_a_network_without_a_head_is_its_output(network: nn.Module) -> None:
+    if isinstance(network, models.ResNet):
+        network.fc = nn.Identity()  # its last linear layer is a convolution in a residual block
+    assert trace(network).head is None
+    with torch.inference_mode():
+        expected = network.eval()(images(32))
+    assert torch.equal(features(network, ["penultimate"], images(32))[0], expected)
 
 
-def test_described_layers_can_all_be_asked_for(squeezenet: nn.Module) -> None:
-    described = describe_layers(trace(squeezenet), (3, 64, 64))
-    assert described["features.0"] == (64, 31, 31)
-    assert described["features.5"] == (128, 7, 7)
-    assert described["penultimate"] == (512, 3, 3)
-    assert described["classifier"] == (5, 1, 1)
-    names = list(described)
-    assert names.index("features.0") < names.index("features.5") < names.index("classifier.1")
-    got = features(squeezenet, names, images(64), "flatten")
-    for (name, shape), rows in zip(described.items(), got, strict=True):
-        assert rows.shape == (2, torch.Size(shape).numel()), name
+class Views(nn.Module):
+    """Reshapes by sizes that are computed, before and behind its head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4 * 6 * 6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch = x.shape[0]
+        x = self.conv(x).relu()
+        out: Tensor = self.fc(x.view(x.size(0), -1)).view(batch, -1).log_softmax(1)
+        return out
+
+
+def test_sizes_are_no_second_input_of_the_head() -> None:
+    traced = trace(Views())
+    assert traced.head_name == "fc"
+    assert torch.equal(
+        features(traced.network, ["penultimate"], images(8))[0], traced.network.conv(images(8)).relu().flatten(1)
+    )
+
+
+class Writes(nn.Module):
+    """Changes its activations in place and leaves alone what that returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.relu, self.fc = nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        self.relu(x)
+        x.mul_(2)
+        nn.functional.relu6(x, inplace=True)
+        y = x.mean((2, 3))
+        out: Tensor = self.fc(y)
+        return out
+
+
+def test_in_place_operations_whose_result_is_not_used_are_run() -> None:
+    network, batch = Writes().eval(), images(8)
+    expected = hooked(network, "fc", batch, before=True)
+    conv, penultimate = features(network, ["conv", "penultimate"], batch, "flatten")
+    torch.testing.assert_close(penultimate, expected)
+    torch.testing.assert_close(conv, network.conv(batch).flatten(1))
+    assert conv.min() < 0
+
+
+IN_PLACE = ["alexnet", "densenet121", "efficientnet_b0", "mobilenet_v3_small", "resnet18", "squeezenet1_0"]
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_every_layer_is_the_same_without_in_place_activations(name: str) -> None:
+    network, batch = build(name), images(64 if name == "alexnet" else 32)
+    separate = copy.deepcopy(network)
+    for module in separate.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False
+    assert any(getattr(module, "inplace", False) for module in network.modules())
+    names = [layer.name for layer in describe_layers(trace(network), tuple(batch.shape[1:]), "flatten")]
+    got = features(network, names, batch, "flatten")
+    for layer, one, other in zip(names, got, features(separate, names, batch, "flatten"), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6, msg=lambda text, layer=layer: f"{layer}: {text}")
+
+
+def test_the_class_token_behind_the_last_norm_feeds_the_head() -> None:
+    network, batch = build("vit_b_16"), images(32)
+    cls, tokens, mean = (features(network, ["encoder.ln"], batch, pooling)[0] for pooling in ("cls", "tokens", "avg"))
+    output = hooked(network, "encoder.ln", batch)
+    assert torch.equal(cls, hooked(network, "heads.head", batch, before=True))
+    torch.testing.assert_close(tokens, output[:, 1:].mean(1))
+    torch.testing.assert_close(mean, output.mean(1))
+    with pytest.raises(UsageError, match=r"'avg:2' makes no sense for layer 'encoder.ln', whose output is a token seq"):
+        features(network, ["encoder.ln"], batch, "avg:2")
+
+
+@pytest.mark.parametrize("name", ["swin_t", "maxvit_t"])
+@pytest.mark.parametrize("pooling", ["avg", "max", "avg:2"])
+def test_the_blocks_of_swin_and_maxvit_by_hand(name: str, pooling: str) -> None:
+    network, batch = build(name), images(64)
+    names = [name for name in expand_layers(trace(network), ["blocks"], (3, 64, 64)) if name != "features.7"]
+    for layer, got in zip(names, features(network, names, batch, pooling), strict=True):
+        output = hooked(network, layer, batch)
+        maps = output.permute(0, 3, 1, 2) if name == "swin_t" else output
+        assert maps.shape[2] == maps.shape[3] != maps.shape[1], layer
+        half = maps.shape[2] // 2
+        quarters = [maps[:, :, i : i + half, j : j + half].mean((2, 3)) for i in (0, half) for j in (0, half)]
+        expected = {"avg": maps.mean((2, 3)), "max": maps.amax((2, 3)), "avg:2": torch.stack(quarters, 2).flatten(1)}
+        torch.testing.assert_close(got, expected[pooling], rtol=1e-4, atol=1e-5)
+
+
+def cube(last: bool, grows: bool = True) -> nn.Module:
+    """A network whose layer `body` has 8 rows, 8 columns and 8 channels at 16x16 pixels."""
+
+    class Cube(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Conv2d(3, 8, 2, stride=2)
+            self.fc = nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if not grows:
+                torch._assert(x.shape[2] == 16, "only 16")
+            x = self.body(x)
+            x = x.permute(0, 2, 3, 1).mul(1) if last else x
+            out: Tensor = self.fc(x.mean((1, 2)) if last else x.mean((2, 3)))
+            return out
+
+    return Cube()
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_as_many_channels_as_rows_and_columns(last: bool) -> None:
+    network, batch = cube(last), images(16)
+    layer = "mul" if last else "body"
+    output = network.body(batch)
+    assert output.shape == (2, 8, 8, 8)
+    torch.testing.assert_close(features(network, [layer], batch)[0], output.mean((2, 3)))
+    torch.testing.assert_close(features(network, [layer], batch, "max")[0], output.amax((2, 3)))
+
+
+def test_channels_that_cannot_be_told_are_refused() -> None:
+    network = cube(last=True, grows=False)
+    with pytest.raises(UsageError, match=r"layer 'mul' has as many channels as rows and columns \(8\).* use pooling"):
+        features(network, ["mul"], images(16))
+    assert features(network, ["mul"], images(16), "flatten")[0].shape == (2, 512)
+
+
+def test_a_network_that_decides_by_values_is_refused() -> None:
+    class Decides(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.mean() > 0 else -x
+
+    with pytest.raises(UsageError, match=r"torch\.fx cannot trace Decides \(.*control flow.*\), and layers are"):
+        trace(Decides())

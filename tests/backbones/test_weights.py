@@ -10,8 +10,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from featbench.backbones.layers import Traced, feature_network, trace
+from featbench.backbones.layers import feature_network
 from featbench.backbones.own import ResNet20
+from featbench.backbones.tracing import Traced, trace
 from featbench.backbones.weights import hash_weights, load_file, read_state_dict
 from featbench.errors import WeightsError
 

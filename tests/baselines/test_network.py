@@ -5,13 +5,13 @@ import torch
 from torch import nn
 
 from featbench.backbones.architectures import get_architecture
-from featbench.backbones.layers import Traced, trace
+from featbench.backbones.tracing import Traced, trace
 from featbench.baselines.network import with_new_head
 from featbench.errors import UsageError
 
 
 def traced(name: str) -> Traced:
-    return trace(get_architecture(name).make())
+    return trace(get_architecture(name).make(224))
 
 
 @pytest.mark.parametrize(
@@ -92,5 +92,5 @@ def test_a_network_without_a_linear_layer_is_refused() -> None:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images.sum((2, 3))
 
-    with pytest.raises(UsageError, match="no linear layer"):
+    with pytest.raises(UsageError, match="does not end with a linear layer"):
         with_new_head(trace(Sums()), 3, dropout=0.0, seed=0, freeze_until=None)

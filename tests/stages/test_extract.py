@@ -79,3 +79,13 @@ def test_a_missing_split_is_a_missing_cache(make_job: Make) -> None:
     made[1].keys["test"].path.unlink()
     with pytest.raises(CacheError, match=r"features of pixels \(test\)"):
         find_cached(make_job())
+
+
+def test_patterns_and_blocks_are_written_under_the_names_they_stand_for(make_job: Make) -> None:
+    expanded, named = make_job(("blocks", "avg*")), make_job(("layer1", "layer2", "layer3", "avgpool"))
+    cached, _ = extract(expanded)
+    assert cached.extraction.layers == ("layer1", "layer2", "layer3", "avgpool")
+    assert set(cached.infos["train"].widths) == set(cached.extraction.layers)
+    found, _ = find_cached(named)  # the same cache serves both
+    assert found.infos["test"].path == cached.infos["test"].path
+    assert find_cached(expanded)[0].extraction == cached.extraction

@@ -1,0 +1,101 @@
+"""What `featbench list layers` prints of each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import fx
+
+from featbench.backbones.architectures import Architecture, get_architecture
+from featbench.backbones.blocks import find_blocks
+from featbench.backbones.pooling import check_pooling, is_channels_last, make_pool
+from featbench.backbones.shapes import Shapes, count_multiply_adds, find_channels_last, output_shapes
+from featbench.backbones.tracing import PENULTIMATE, Traced
+from featbench.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer.
+
+    Attributes:
+        name: Its name.
+        shape: Of one image's output.
+        width: Numbers an image after pooling; None where that pooling makes no sense.
+        compute: Share of the network's multiply-adds that have run when its output is there, 0 to 1.
+        is_block: Whether it is one of `blocks`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    width: int | None
+    compute: float
+    is_block: bool
+
+
+def describe_layers(traced: Traced, image_shape: tuple[int, int, int], pooling: str) -> list[Layer]:
+    """Return every layer that gives one tensor an image, in the order they run, `penultimate` among them.
+
+    Raises:
+        UsageError: The network cannot take such images, or there is no such pooling.
+    """
+    check_pooling(pooling)
+    shapes = output_shapes(traced, image_shape)
+    shares = _shares(count_multiply_adds(traced, image_shape))
+    blocks = set(find_blocks(traced, shapes))
+    unclear = {node: shape for node, shape in shapes.items() if is_channels_last(shape) is None}
+    last = find_channels_last(traced, unclear, image_shape) if unclear else {}
+    return [
+        Layer(name, shapes[node], _width(pooling, shapes[node], name, last.get(node)), shares[node], name in blocks)
+        for name, node in _with_penultimate(traced, shapes)
+    ]
+
+
+def describe_backbone(name: str, pooling: str, image_size: int | None = None) -> list[Layer]:
+    """Describe the layers of a backbone by name; nothing is downloaded.
+
+    Args:
+        name: The backbone.
+        pooling: One of POOLINGS.
+        image_size: Rows and columns of the images; else those of its default weights.
+
+    Raises:
+        UsageError: There is no such backbone or pooling, or it cannot take such images.
+    """
+    architecture = get_architecture(name)
+    size_px = architecture.preprocess.at_size(image_size).crop_px
+    return describe_layers(outline(architecture, size_px), (3, size_px, size_px), pooling)
+
+
+def outline(architecture: Architecture, size_px: int) -> Traced:
+    """Build a network without numbers, which takes no time and no memory."""
+    try:
+        with torch.device("meta"):
+            return architecture.trace(architecture.make(size_px))
+    except NotImplementedError:  # RegNet computes its widths with tensors
+        return architecture.trace(architecture.make(size_px).to("meta"))
+
+
+def _with_penultimate(traced: Traced, shapes: Shapes) -> list[tuple[str, fx.Node]]:
+    """Return the layers with their nodes; the penultimate one comes last of those that are the same."""
+    layers = [(name, traced.find(name)) for name in traced.ordered_names() if traced.find(name) in shapes]
+    before = traced.penultimate
+    places = [number + 1 for number, (_, node) in enumerate(layers) if node is before]
+    return (
+        [*layers[: places[-1]], (PENULTIMATE, layers[places[-1] - 1][1]), *layers[places[-1] :]] if places else layers
+    )
+
+
+def _width(pooling: str, shape: tuple[int, ...], layer: str, channels_last: bool | None) -> int | None:
+    try:
+        return make_pool(pooling, shape, layer, channels_last=channels_last).width
+    except UsageError:
+        return None
+
+
+def _shares(multiply_adds: Mapping[fx.Node, int]) -> dict[fx.Node, float]:
+    total = sum(multiply_adds.values()) or 1
+    return {node: done / total for node, done in zip(multiply_adds, accumulate(multiply_adds.values()), strict=True)}

@@ -1,0 +1,130 @@
+"""Tracing: from a network to its graph, in which every node has a name that a layer may have."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torchvision
+from torch import fx, nn
+from torchvision.models.feature_extraction import NodePathTracer
+
+from featbench.backbones.head import find_head, only_input, output_of
+from featbench.errors import UsageError, unknown
+
+PENULTIMATE = "penultimate"
+BLOCKS = "blocks"
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A network's eval graph, with the name of each node as torchvision gives it."""
+
+    network: nn.Module
+    graph: fx.Graph
+    names: dict[str, fx.Node]
+
+    @cached_property
+    def head(self) -> fx.Node | None:
+        """The linear layer that the network ends with; None where it ends without one."""
+        return find_head(self.network, self.graph)
+
+    @property
+    def head_name(self) -> str:
+        """The module path of the head, as in "fc" or "classifier.6".
+
+        Raises:
+            UsageError: The network ends without a linear layer.
+        """
+        if self.head is None:
+            raise UsageError(f"{type(self.network).__name__} does not end with a linear layer, so it has no head")
+        return str(self.head.target)
+
+    @cached_property
+    def body(self) -> dict[str, fx.Node]:
+        """The nodes that run before the head, by name; the image is none."""
+        order = {node: number for number, node in enumerate(self.graph.nodes)}
+        end = len(order) if self.head is None else order[self.head]
+        return {name: node for name, node in self.names.items() if node.op != "placeholder" and order[node] < end}
+
+    @cached_property
+    def _layers(self) -> dict[str, fx.Node]:
+        """Every name besides "penultimate": graph nodes, and modules, which stand for their last node."""
+        nodes = {name: node for name, node in self.names.items() if node.op != "placeholder"}
+        modules: dict[str, fx.Node] = {}
+        for name, node in nodes.items():
+            for end in (place for place, character in enumerate(name) if character == "."):
+                modules[name[:end]] = node
+        return nodes | {name: modules[name] for name in sorted(modules.keys() - nodes.keys())}
+
+    def layer_names(self) -> list[str]:
+        """Return every name that a layer may have."""
+        return [PENULTIMATE, *(name for name in self._layers if name not in (PENULTIMATE, BLOCKS))]
+
+    def ordered_names(self) -> list[str]:
+        """Return the names of graph nodes and modules in the order they run."""
+        order = {node: number for number, node in enumerate(self.graph.nodes)}
+        return sorted(self.layer_names()[1:], key=lambda name: order[self._layers[name]])
+
+    def find(self, layer: str) -> fx.Node:
+        """Return the node of a layer.
+
+        Raises:
+            UsageError: There is no such layer.
+        """
+        if layer == PENULTIMATE:
+            if self.penultimate is None:
+                raise UsageError(
+                    f"{type(self.network).__name__} returns several tensors; name layers instead of {layer!r}"
+                )
+            return self.penultimate
+        if layer not in self._layers:
+            raise unknown("layer", layer, [*self.layer_names(), BLOCKS], listed_by="featbench list layers NAME")
+        return self._layers[layer]
+
+    @property
+    def penultimate(self) -> fx.Node | None:
+        """What feeds the head; where there is none, what the network returns, unless that is not one tensor."""
+        return only_input(output_of(self.graph) if self.head is None else self.head)
+
+    def unused(self, tensor: str) -> bool:
+        """Say whether a tensor of the state dict takes no part in the eval forward, as those of auxiliary heads."""
+        owner = tensor.rpartition(".")[0]
+        used = {str(node.target) for node in self.graph.nodes if node.op in ("call_module", "get_attr")}
+        return not any(tensor == target or owner == target or owner.startswith(target + ".") for target in used)
+
+
+def trace(
+    network: nn.Module,
+    *,
+    leaves: Sequence[type[nn.Module]] = (),
+    whole: Sequence[Callable[..., Any]] = (),
+) -> Traced:
+    """Trace a network in eval mode.
+
+    Args:
+        network: The network; it is put in eval mode.
+        leaves: Modules that are one node each, besides those of torch and torchvision.
+        whole: Functions that are one node each, because they cannot be traced.
+
+    Raises:
+        UsageError: torch.fx cannot trace it.
+    """
+    operators = [item for item in vars(torchvision.ops).values() if isinstance(item, type)]
+    modules = [item for item in operators if issubclass(item, nn.Module) and not issubclass(item, nn.Sequential)]
+    tracer = NodePathTracer(
+        autowrap_modules=(math, torchvision.ops), autowrap_functions=tuple(whole), leaf_modules=[*modules, *leaves]
+    )
+    try:
+        graph = tracer.trace(network.eval())
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UsageError(
+            f"torch.fx cannot trace {type(network).__name__} ({reason}), and layers are found by tracing; its forward "
+            "must not decide by the values of tensors, as in `if x.mean() > 0`"
+        ) from error
+    names = {name: node for node, name in tracer.node_to_qualname.items() if node.op != "output"}
+    return Traced(network, graph, names)
