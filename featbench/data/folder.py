@@ -30,12 +30,16 @@ def scan_folder(
         split.
 
     Raises:
-        UsageError: There is no such folder.
+        UsageError: There is no such folder, or its path is not UTF-8.
         DataError: There is no image, only one class, or classes differ between the splits; or a folder cannot be
             listed, and it is one of these or `on_bad_image` is "error".
     """
     if not root.is_dir():
         raise UsageError(f"there is no folder {str(root)!r}; dataset.root must be a folder of images")
+    if not _is_utf8(root):
+        raise UsageError(
+            f"the path {plain_name(root)} is not UTF-8, so experiment.toml cannot name it; rename the folder"
+        )
     scan = _Scan(root, on_bad_image)
     parts = _parts(root)
     if "all" not in parts:
@@ -101,6 +105,13 @@ class _Scan:
 
     def _id(self, path: Path) -> str:
         return plain_name(path.relative_to(self.root))
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        return bool(str(path).encode("utf-8"))
+    except UnicodeEncodeError:
+        return False
 
 
 def _parts(root: Path) -> dict[str, Path]:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -35,3 +38,29 @@ def make_tree(tmp_path: Path, write_image: Callable[..., Path]) -> Callable[...,
         return root
 
     return make
+
+
+@pytest.fixture
+def open_dir() -> Iterator[Path]:
+    """A folder that anybody can reach; pytest's own are closed to others."""
+    with TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def anybody() -> Callable[[], AbstractContextManager[None]]:
+    """Gives up, for a while, the right of root to open everything."""
+
+    @contextmanager
+    def as_anybody() -> Iterator[None]:
+        if os.geteuid() != 0:
+            yield
+            return
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    return as_anybody

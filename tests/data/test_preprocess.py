@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,35 @@ def test_images_smaller_than_the_crop_are_as_in_torchvision(size: tuple[int, int
     preprocess = from_transforms(transforms)
     got = preprocess.normalise(preprocess.fit_image(image)[None])[0]
     torch.testing.assert_close(got, transforms(image), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 200), (250, 1), (3, 700), (2000, 10), (15_000, 500)])
+def test_narrow_images_are_as_in_torchvision(size: tuple[int, int]) -> None:
+    transforms = models.ResNet18_Weights.DEFAULT.transforms()
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    preprocess = from_transforms(transforms)
+    got = preprocess.normalise(preprocess.fit_image(image)[None])[0]
+    torch.testing.assert_close(got, transforms(image), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("interpolation", RESAMPLING)
+@pytest.mark.parametrize("size", [(1, 700), (700, 1), (3, 1999), (2003, 7)])
+def test_the_middle_of_very_narrow_images_is_that_of_the_whole(size: tuple[int, int], interpolation: str) -> None:
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    preprocess = Preprocess(256, 224, interpolation=interpolation)
+    whole_px = 256 * max(size) // min(size)
+    whole = image.resize((256, whole_px) if size[0] < size[1] else (whole_px, 256), RESAMPLING[interpolation])
+    left, top = (round((side - 224) / 2) for side in whole.size)
+    expected = np.asarray(whole.crop((left, top, left + 224, top + 224))).transpose(2, 0, 1)
+    difference = np.abs(preprocess.fit_image(image).numpy().astype(int) - expected)
+    assert difference.max() <= 1
+
+
+@pytest.mark.parametrize("size", [(1, 5000), (65_000, 2)])
+def test_lines_of_pixels_take_little_memory(size: tuple[int, int]) -> None:
+    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert Preprocess(256, 224).fit_image(Image.new("RGB", size)).shape == (3, 224, 224)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb < 200_000
 
 
 @pytest.mark.parametrize("interpolation", RESAMPLING)
