@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import hdf5plugin
 import numpy as np
 import numpy.typing as npt
 
@@ -95,15 +96,46 @@ def read_info(path: Path) -> CacheInfo | None:
     if not path.exists():
         return None
     with _open(path) as file:
-        layers = file["features"]
-        return CacheInfo(
-            path=path,
-            fingerprint=str(file.attrs["fingerprint"]),
-            n_rows=len(file["labels"]),
-            widths={layer: int(layers[layer].shape[1]) for layer in layers},
-            extract_s={layer: float(layers[layer].attrs["extract_s"]) for layer in layers},
-            skipped=tuple((i, reason) for i, reason in json.loads(file.attrs["skipped"])),
-        )
+        return _info(path, file)
+
+
+def describe_cache(path: Path) -> tuple[CacheInfo, dict[str, Any]]:
+    """Read what a cache file says of itself, and everything that its fingerprint covers.
+
+    Raises:
+        CacheError: The file is missing, damaged or not a cache file.
+    """
+    with _open(path) as file:
+        return _info(path, file), json.loads(file.attrs["content"])
+
+
+def check_cache(path: Path) -> None:
+    """Read a whole cache file against its checksums, and its name against its content.
+
+    Raises:
+        CacheError: Something is wrong with it.
+    """
+    info, content = describe_cache(path)
+    if not info.fingerprint == fingerprint(content) == path.stem.rpartition("-")[2]:
+        raise CacheError(f"{path} has the name of other features; delete it and run `featbench extract` again")
+    with _open(path) as file:
+        for dataset in [file["labels"], file["ids"], *file["features"].values()]:
+            if len(dataset) != info.n_rows:
+                raise CacheError(f"{path} has lost rows; delete it and run `featbench extract` again")
+            for chunk in dataset.iter_chunks():
+                dataset[chunk]
+
+
+def _info(path: Path, file: h5py.File) -> CacheInfo:
+    layers = file["features"]
+    return CacheInfo(
+        path=path,
+        fingerprint=str(file.attrs["fingerprint"]),
+        n_rows=len(file["labels"]),
+        widths={layer: int(layers[layer].shape[1]) for layer in layers},
+        extract_s={layer: float(layers[layer].attrs["extract_s"]) for layer in layers},
+        skipped=tuple((i, reason) for i, reason in json.loads(file.attrs["skipped"])),
+    )
 
 
 class CacheWriter:
@@ -118,7 +150,13 @@ class CacheWriter:
         for layer, width in widths.items():
             rows = max(1, _CHUNK_BYTES // (width * np.dtype(store).itemsize))
             self._layers[layer] = file.create_dataset(
-                f"features/{layer}", (0, width), store, maxshape=(None, width), chunks=(rows, width), fletcher32=True
+                f"features/{layer}",
+                (0, width),
+                store,
+                maxshape=(None, width),
+                chunks=(rows, width),
+                fletcher32=True,
+                **hdf5plugin.Bitshuffle(cname="lz4"),
             )
 
     def append(self, features: Mapping[str, Features], labels: npt.NDArray[np.int64], ids: Sequence[str]) -> None:

@@ -7,11 +7,12 @@ next and another writes what is done. `featbench extract digits` runs this stage
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -122,6 +123,8 @@ def extract_split(
         missing = [layer for layer in extraction.layers if info is None or layer not in info.widths]
         if info is not None and not missing:
             progress.say(f"{backbone.name} {split.name}: reused {key.path}")
+            with suppress(OSError):  # a cache that others may only read is as good
+                os.utime(key.path)  # `cache prune` goes by the last use
         else:
             _extract(split, backbone, extraction, missing, key, progress)
             info = read_info(key.path)

@@ -154,7 +154,7 @@ def _small_disk(folder: Path) -> Iterator[Path]:
 def test_a_full_disk_is_one_clear_error_and_leaves_what_was_there(tmp_path: Path, earlier: bool) -> None:
     with _small_disk(tmp_path / "small") as disk:
         key = make_key(disk)
-        wide = np.zeros((5, 300_000), np.float32)  # 6 MB
+        wide = np.random.default_rng(0).normal(size=(5, 300_000)).astype(np.float32)  # 6 MB
         before = [write(key, {"layer3": np.zeros((5, 20), np.float16)}, "float16").read_bytes()] if earlier else []
         with pytest.raises(CacheError, match=r"cannot be written.*free some space"):
             write(key, {"layer4": wide})
@@ -238,9 +238,10 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path, damage: str, re
 @pytest.mark.parametrize("what", ["features", "labels", "ids"])
 def test_a_flipped_byte_is_detected(tmp_path: Path, what: str) -> None:
     path = write(make_key(tmp_path), {"layer3": features(7)})
-    needle = {"features": features(7).tobytes(), "labels": LABELS.tobytes(), "ids": IDS[1].encode()}[what]
+    with h5py.File(path) as file:
+        chunk = file["features/layer3" if what == "features" else what].id.get_chunk_info(0)
     content = bytearray(path.read_bytes())
-    content[content.index(needle) + 2] ^= 1
+    content[chunk.byte_offset + chunk.size // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(CacheError, match="damaged"):
         featbench.load_features(path, "layer3")
