@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,40 +9,14 @@ from typing import Any
 from torch import nn
 from torchvision import models
 
+from featbench.backbones import factory
 from featbench.backbones.own import Pixels, ResNet20
-from featbench.backbones.tracing import Traced, trace
+from featbench.backbones.spec import Architecture, Pretrained
+from featbench.backbones.weights import load_torchvision
 from featbench.data.preprocess import Preprocess, from_transforms
 from featbench.errors import unknown
 
 CIFAR10 = Preprocess(32, 32, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A network by name.
-
-    Attributes:
-        name: Its name in experiment files.
-        make: Builds it with random weights, for square images of so many px.
-        preprocess: What its images go through, where the weights do not say otherwise.
-        trace: Finds its graph.
-        default_weights: What is used when an experiment names no weights.
-        enum: torchvision's weights for it: name -> member.
-        bundled: Weights inside this package: name -> file.
-    """
-
-    name: str
-    make: Callable[[int], nn.Module]
-    preprocess: Preprocess
-    trace: Callable[[nn.Module], Traced] = trace
-    default_weights: str = "random"
-    enum: Mapping[str, Any] = field(default_factory=dict)
-    bundled: Mapping[str, Path] = field(default_factory=dict)
-
-    @property
-    def weights(self) -> list[str]:
-        """The names that `weights` may have, besides a file's."""
-        return [*self.enum, *self.bundled, "random"] if self.default_weights != "none" else []
 
 
 _BUNDLED = Path(str(resources.files("featbench.backbones") / "weights"))
@@ -77,6 +49,8 @@ def get_architecture(name: str) -> Architecture:
     """
     if name in OWN:
         return OWN[name]
+    if name.startswith(factory.PREFIX):
+        return factory.factory_architecture(name)
     names = backbone_names()
     if name not in names:
         raise unknown("backbone", name, names, listed_by="featbench list backbones")
@@ -86,7 +60,13 @@ def get_architecture(name: str) -> Architecture:
         lambda size_px: _make_torchvision(name, size_px),
         from_transforms(enum.DEFAULT.transforms()),
         default_weights=enum.DEFAULT.name,
-        enum={member.name: member for member in enum},
+        pretrained={member.name: _pretrained(name, member) for member in enum},
+    )
+
+
+def _pretrained(name: str, member: Any) -> Pretrained:
+    return Pretrained(
+        from_transforms(member.transforms()), lambda _, offline: load_torchvision(name, member, offline=offline)
     )
 
 

@@ -9,10 +9,11 @@ from itertools import accumulate
 import torch
 from torch import fx
 
-from featbench.backbones.architectures import Architecture, get_architecture
+from featbench.backbones.architectures import get_architecture
 from featbench.backbones.blocks import find_blocks
 from featbench.backbones.pooling import check_pooling, is_channels_last, make_pool
 from featbench.backbones.shapes import Shapes, count_multiply_adds, find_channels_last, output_shapes
+from featbench.backbones.spec import Architecture
 from featbench.backbones.tracing import PENULTIMATE, Traced
 from featbench.errors import UsageError
 
@@ -66,12 +67,14 @@ def describe_backbone(name: str, pooling: str, image_size: int | None = None) ->
         UsageError: There is no such backbone or pooling, or it cannot take such images.
     """
     architecture = get_architecture(name)
-    size_px = architecture.preprocess.at_size(image_size).crop_px
+    size_px = architecture.preprocess_at(image_size).crop_px
     return describe_layers(outline(architecture, size_px), (3, size_px, size_px), pooling)
 
 
 def outline(architecture: Architecture, size_px: int) -> Traced:
-    """Build a network without numbers, which takes no time and no memory."""
+    """Build a network without numbers, which takes no time and no memory, where its code is known to allow that."""
+    if architecture.foreign:
+        return architecture.trace(architecture.make(size_px))
     try:
         with torch.device("meta"):
             return architecture.trace(architecture.make(size_px))

@@ -10,14 +10,16 @@ import torch
 from torch import nn
 
 from featbench.backbones import weights as weights_
-from featbench.backbones.architectures import Architecture, get_architecture
+from featbench.backbones.architectures import get_architecture
 from featbench.backbones.expand import expand_layers
 from featbench.backbones.layers import FeatureNetwork, feature_network
 from featbench.backbones.pooling import check_pooling
+from featbench.backbones.spec import Architecture
 from featbench.backbones.tracing import Traced
 from featbench.config import BackboneConfig, is_weights_file
-from featbench.data.preprocess import Preprocess, from_transforms
+from featbench.data.preprocess import Preprocess
 from featbench.errors import unknown
+from featbench.fingerprint import fingerprint
 
 RANDOM = "random"
 
@@ -31,7 +33,8 @@ class Backbone:
         weights: Which weights it has: a member's name, "random", or the name of the file.
         traced: The network in eval mode, and its graph.
         preprocess: What images go through before it.
-        has_head: Whether its last linear layer has weights.
+        has_head: Whether its head has weights.
+        foreign: Whether its code may change under the same name.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Backbone:
     traced: Traced
     preprocess: Preprocess
     has_head: bool
+    foreign: bool = False
 
     @property
     def network(self) -> nn.Module:
@@ -46,8 +50,9 @@ class Backbone:
         return self.traced.network
 
     def weights_hash(self) -> str:
-        """Hash every tensor of the network."""
-        return weights_.hash_weights(self.network)
+        """Hash every tensor of the network, and what it does with them where its code may change."""
+        weights = weights_.hash_weights(self.network)
+        return fingerprint({"weights": weights, "steps": self.traced.steps()}) if self.foreign else weights
 
     def features(
         self, layers: Sequence[str], pooling: str, image_shape: tuple[int, int, int] | None = None
@@ -65,12 +70,13 @@ class Backbone:
 
 
 def check_backbone(config: BackboneConfig) -> None:
-    """Refuse an unknown backbone, weights or pooling before anything is loaded.
+    """Refuse an unknown backbone, weights, size or pooling before anything is loaded.
 
     Raises:
         UsageError: A name is not valid; the message has the nearest that is.
     """
-    weights_name(get_architecture(config.name), config)
+    architecture = get_architecture(config.name)
+    architecture.preprocess_at(config.image_size, weights_name(architecture, config))
     check_pooling(config.pooling)
 
 
@@ -103,20 +109,18 @@ def load_backbone(config: BackboneConfig, *, seed: int, offline: bool = False) -
     """
     architecture = get_architecture(config.name)
     chosen = weights_name(architecture, config)
+    preprocess = architecture.preprocess_at(config.image_size, chosen)
     has_head = True
-    preprocess = architecture.preprocess
-    if chosen in architecture.enum:
-        member = architecture.enum[chosen]
-        preprocess = from_transforms(member.transforms())
-        traced = architecture.trace(weights_.load_torchvision(config.name, member, offline=offline))
+    if chosen in architecture.pretrained:
+        traced = architecture.trace(architecture.pretrained[chosen].load(preprocess.crop_px, offline))
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            traced = architecture.trace(architecture.make(preprocess.at_size(config.image_size).crop_px))
+            traced = architecture.trace(architecture.make(preprocess.crop_px))
         if chosen in architecture.bundled:
             has_head = weights_.load_file(traced, architecture.bundled[chosen])
         elif is_weights_file(chosen):
             has_head = weights_.load_file(traced, Path(chosen))
     traced.network.requires_grad_(requires_grad=False)
     shown = Path(chosen).name if is_weights_file(chosen) else chosen
-    return Backbone(config.name, shown, traced, preprocess.at_size(config.image_size), has_head)
+    return Backbone(config.name, shown, traced, preprocess, has_head, architecture.foreign)

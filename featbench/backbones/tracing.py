@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torchvision
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
 from featbench.backbones.head import find_head, only_input, output_of
 from featbench.errors import UsageError, unknown
+from featbench.fingerprint import hash_array
 
 PENULTIMATE = "penultimate"
 BLOCKS = "blocks"
@@ -90,11 +92,33 @@ class Traced:
         """What feeds the head; where there is none, what the network returns, unless that is not one tensor."""
         return only_input(output_of(self.graph) if self.head is None else self.head)
 
+    def steps(self) -> list[str]:
+        """Write down all that the network does, besides the tensors of its state dict."""
+        lines = []
+        for node in self.graph.nodes:
+            arguments = f"{node.args} {node.kwargs}"
+            target = getattr(node.target, "__name__", node.target)
+            lines.append(f"{node.op} {target} {arguments}")
+            if node.op == "get_attr":
+                value = operator.attrgetter(str(node.target))(self.network)
+                lines.append(hash_array(value.detach().cpu().numpy()) if isinstance(value, Tensor) else repr(value))
+            if node.op == "call_module":
+                modules = self.network.get_submodule(str(node.target)).modules()
+                lines += [f"{type(module).__qualname__} {_settings(module)}" for module in modules]
+        return lines
+
     def unused(self, tensor: str) -> bool:
         """Say whether a tensor of the state dict takes no part in the eval forward, as those of auxiliary heads."""
         owner = tensor.rpartition(".")[0]
         used = {str(node.target) for node in self.graph.nodes if node.op in ("call_module", "get_attr")}
         return not any(tensor == target or owner == target or owner.startswith(target + ".") for target in used)
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    """Return what a module was made with, as its stride; whether it trains is none of that."""
+    plain = (bool, int, float, str, tuple, type(None))
+    public = {name: value for name, value in vars(module).items() if not name.startswith("_") and name != "training"}
+    return {name: value for name, value in sorted(public.items()) if isinstance(value, plain)}
 
 
 def trace(
