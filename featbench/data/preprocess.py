@@ -59,7 +59,7 @@ class Preprocess:
         return fitted
 
     def _resize_middle(self, image: Image.Image, resized_px: int) -> Image.Image:
-        """Resize to `resized_px` on the longer side, but only what the crop can see of it."""
+        """Resize to `resized_px` on the longer side, but only what the crop can see: the same but for rounding."""
         start_px = round((resized_px - self.crop_px) / 2)
         source_px = max(image.size) / resized_px
         left, right = start_px * source_px, (start_px + self.crop_px) * source_px

@@ -84,7 +84,9 @@ def test_the_middle_of_very_narrow_images_is_that_of_the_whole(size: tuple[int, 
     left, top = (round((side - 224) / 2) for side in whole.size)
     expected = np.asarray(whole.crop((left, top, left + 224, top + 224))).transpose(2, 0, 1)
     difference = np.abs(preprocess.fit_image(image).numpy().astype(int) - expected)
-    assert difference.max() <= 1
+    # Pillow rounds, and bicubic clips, between the two directions, whose order follows the size
+    assert difference.max() <= (1 if interpolation == "bilinear" else 8)
+    assert difference.mean() < 0.5
 
 
 @pytest.mark.parametrize("size", [(1, 5000), (65_000, 2)])
