@@ -18,12 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from featbench.data.images import ArrayImages, Indices, LazyImages, UnreadableImageError
+from featbench.data.decode import UnreadableImageError
+from featbench.data.images import ArrayImages, Indices, LazyImages
 from featbench.data.preprocess import Preprocess
 from featbench.data.splits import Skipped, Split
 from featbench.errors import DataError
 
 _BATCHES_AHEAD = 3
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -42,26 +44,33 @@ def read_batches(
     *,
     on_bad_image: Literal["skip", "error"] = "skip",
     threads: int | None = None,
+    device: torch.device = _CPU,
 ) -> Iterator[Batch]:
     """Yield the split's images in batches, in order; a batch is short by the images that cannot be decoded.
+
+    Arrays are resized on the device, and their batches stay there; decoded images come on the CPU.
 
     Raises:
         DataError: An image cannot be decoded and `on_bad_image` is "error".
     """
     if isinstance(split.images, ArrayImages):
-        yield from _array_batches(split.images, preprocess, batch_size)
+        yield from _array_batches(split.images, preprocess, batch_size, device)
         return
     for batch in _decoded_batches(split, split.images, preprocess, batch_size, threads):
         if batch.skipped and on_bad_image == "error":
-            bad = batch.skipped[0]
-            raise DataError(f'image {bad.id} cannot be read: {bad.reason} (on_bad_image = "skip" leaves such out)')
+            raise bad_image(batch.skipped[0].id, batch.skipped[0].reason)
         yield batch
+
+
+def bad_image(image: str, reason: str) -> DataError:
+    """Make the error of an image that cannot be read."""
+    return DataError(f'image {image} cannot be read: {reason} (on_bad_image = "skip" leaves such out)')
 
 
 def image_shape(split: Split, preprocess: Preprocess) -> tuple[int, int, int]:
     """Return (C, h, w) of the split's images after they are fitted."""
     if isinstance(split.images, ArrayImages):
-        first = next(_array_batches(split.images.subset(np.arange(1)), preprocess, 1)).images
+        first = next(_array_batches(split.images.subset(np.arange(1)), preprocess, 1, _CPU)).images
         return first.shape[1], first.shape[2], first.shape[3]
     return 3, preprocess.crop_px, preprocess.crop_px
 
@@ -76,10 +85,12 @@ def read_all(split: Split, preprocess: Preprocess, *, on_bad_image: Literal["ski
     )
 
 
-def _array_batches(images: ArrayImages, preprocess: Preprocess, batch_size: int) -> Iterator[Batch]:
+def _array_batches(
+    images: ArrayImages, preprocess: Preprocess, batch_size: int, device: torch.device
+) -> Iterator[Batch]:
     for start in range(0, len(images), batch_size):
         pixels = torch.from_numpy(images.pixels[start : start + batch_size]).permute(0, 3, 1, 2)
-        yield Batch(np.arange(start, start + len(pixels)), preprocess.fit_batch(pixels))
+        yield Batch(np.arange(start, start + len(pixels)), preprocess.fit_batch(pixels.to(device)))
 
 
 def _decoded_batches(
