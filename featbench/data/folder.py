@@ -117,7 +117,7 @@ def _is_utf8(path: Path) -> bool:
 def _parts(root: Path) -> dict[str, Path]:
     """Find the folders of the splits; "all" is the one that holds the classes where there are none."""
     folders = {entry.name for entry in _list(root) if is_folder(entry)}
-    parts = {name: root / name for name in ("train", "val", "test") if name in folders}
+    parts: dict[str, Path] = {name: root / name for name in ("train", "val", "test") if name in folders}
     if "train" not in parts:
         if parts and len(parts) == len(_classes(root)):
             raise DataError(f"{root} has {' and '.join(parts)}, but no train folder; add it")
