@@ -7,7 +7,7 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup bench extract evaluate baseline test lint type check lock clean
+.PHONY: help setup bench extract evaluate baseline test lint type check speed lock clean
 .DEFAULT_GOAL := help
 
 help: ## print this
@@ -41,6 +41,9 @@ type: $(READY) ## check types
 	$(BIN)/mypy
 
 check: lint type test ## lint, type and test
+
+speed: $(READY) ## measure the speed of each stage, as ratios; IMAGES=FOLDER takes photos of yours
+	$(BIN)/python -m tests.speed.extraction $(if $(IMAGES),--images $(IMAGES))
 
 lock: ## compile requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

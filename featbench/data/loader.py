@@ -129,7 +129,9 @@ def _assemble(
             kept.append(row)
             images.append(image)
     blank = torch.empty((0, 3, preprocess.crop_px, preprocess.crop_px), dtype=torch.uint8)
-    return Batch(np.asarray(kept, np.int64), torch.stack(images) if images else blank, tuple(skipped))
+    # decoded images have their channels last; in a batch that has them last, too, no byte changes its place
+    batch = torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2) if images else blank
+    return Batch(np.asarray(kept, np.int64), batch, tuple(skipped))
 
 
 def _chunks(count: int, size: int) -> Iterator[tuple[int, ...]]:

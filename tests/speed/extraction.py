@@ -1,0 +1,221 @@
+"""How fast stage 1 is, against the forward pass alone and against a plain DataLoader loop.
+
+    python -m tests.speed.extraction [--images FOLDER] [--backbones squeezenet1_1 resnet18] [--repeats 3]
+
+Each figure is the median of the repeats, which take turns so that a change of the machine's pace meets all alike.
+Without a folder, JPEG images of 500x375 pixels are made up. Rates count the loop and the writing of the cache, not the
+imports, nor compiling, whose seconds have a line of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from featbench.backbones.load import Backbone, load_backbone
+from featbench.config import BackboneConfig
+from featbench.data.images import ArrayImages, file_images
+from featbench.data.splits import Dataset as Images
+from featbench.data.splits import Split
+from featbench.features import forward as forward_
+from featbench.features.extract import cache_keys, extract_split, plan_extraction
+from featbench.features.forward import Forward, Precision
+
+CPU = torch.device("cpu")
+SHAPE = (3, 224, 224)
+BATCH = 64
+FOUR_LAYERS = {
+    "squeezenet1_1": ("features.3", "features.6", "features.9", "features.12"),
+    "resnet18": ("layer1", "layer2", "layer3", "layer4"),
+}
+
+
+class Clock:
+    """Progress that takes the time from the first step (networks are ready) to the end."""
+
+    def say(self, message: str) -> None:
+        pass
+
+    def warn(self, message: str) -> None:
+        print(f"warning: {message}", file=sys.stderr)
+
+    @contextmanager
+    def bar(self, label: str, total: int) -> Iterator[Callable[[int, str], None]]:
+        steps: list[float] = []
+        yield lambda count, note: steps.append(time.perf_counter())
+        self.started_s = steps[0]
+
+
+def network(name: str, precision: Precision, layers: tuple[str, ...] = ("penultimate",)) -> tuple[Backbone, Any]:
+    config = BackboneConfig(name=name, weights="random", layers=layers, precision=precision, batch_size=BATCH)
+    return load_backbone(config, seed=0), plan_extraction(config, CPU, "error")
+
+
+def extract(name: str, precision: Precision, split: Split, layers: tuple[str, ...] = ("penultimate",)) -> float:
+    """Extract one split into an empty cache and return images a second."""
+    backbone, extraction = network(name, precision, layers)
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        key = cache_keys(Images("speed", ("a", "b"), {"train": split}), backbone, extraction, Path(folder))["train"]
+        extract_split(split, backbone, extraction, key, clock)
+        return len(split) / (time.perf_counter() - clock.started_s)
+
+
+def forward_only(name: str, precision: Precision, count: int) -> float:
+    """Run the same network on a batch that is ready, in the same memory format and precision."""
+    backbone, _ = network(name, precision)
+    features = backbone.features(["penultimate"], "avg", SHAPE)
+    images = torch.randint(0, 256, (BATCH, *SHAPE), dtype=torch.uint8)
+    runner = Forward(
+        features,
+        backbone.preprocess,
+        device=CPU,
+        precision=precision,
+        batch_size=BATCH,
+        image_shape=SHAPE,
+        n_images=count,
+        progress=Clock(),
+    )
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        ready = backbone.preprocess.normalise(images)
+        started_s = time.perf_counter()
+        for _ in range(count // BATCH):
+            runner._network(ready)
+    return count // BATCH * BATCH / (time.perf_counter() - started_s)
+
+
+class PlainImages(Dataset[tuple[Tensor, int]]):
+    def __init__(self, paths: list[Path], transform: Any) -> None:
+        self.paths, self.transform = paths, transform
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(Image.open(self.paths[index]).convert("RGB")), 0
+
+
+def plain_loop(name: str, paths: list[Path]) -> float:
+    """Do what a tutorial does: PIL transforms, a DataLoader with a worker a core, float32, np.concatenate."""
+    import torchvision
+
+    net = torchvision.models.get_model(name).eval()
+    body = nn.Sequential(*list(net.children())[:-1])  # everything but the head
+    transform = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    loader = DataLoader(PlainImages(paths, transform), BATCH, num_workers=os.cpu_count() or 1)
+    features = np.empty((0,))
+    started_s = time.perf_counter()
+    with torch.no_grad():
+        for images, _ in loader:
+            rows = body(images).mean((2, 3)).numpy()
+            features = np.concatenate([features, rows]) if len(features) else rows
+    return len(paths) / (time.perf_counter() - started_s)
+
+
+def compile_seconds(name: str) -> float:
+    started_s = time.perf_counter()
+    forward_only(name, "bfloat16", BATCH)
+    return time.perf_counter() - started_s
+
+
+def made_up_photos(folder: Path, count: int = 200) -> list[Path]:
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3)).astype(np.uint8)).resize((500, 375), 3)
+        noise = rng.normal(0, 8, (375, 500, 3))
+        Image.fromarray((np.asarray(coarse) + noise).clip(0, 255).astype(np.uint8)).save(folder / f"{number}.jpg")
+    return sorted(folder.iterdir())
+
+
+def split_of(images: Any) -> Split:
+    count = len(images)
+    return Split("train", images, np.arange(count) % 2, tuple(str(row) for row in range(count)))
+
+
+def medians(jobs: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
+    found: dict[str, list[float]] = {job: [] for job in jobs}
+    for _ in range(repeats):
+        for job, measure in jobs.items():
+            found[job].append(measure())
+            print(f"  {job}: {found[job][-1]:.1f}", file=sys.stderr, flush=True)
+    return {job: statistics.median(rates) for job, rates in found.items()}
+
+
+def speed_table(name: str, paths: list[Path], count: int, repeats: int) -> None:
+    arrays = split_of(ArrayImages(np.random.default_rng(0).integers(0, 256, (count, 64, 64, 3)).astype(np.uint8)))
+    repeated = [paths[row % len(paths)] for row in range(count)]
+    files = split_of(file_images(repeated))
+    layers = FOUR_LAYERS.get(name)
+    jobs: dict[str, Callable[[], float]] = {"plain DataLoader loop, float32": lambda: plain_loop(name, repeated)}
+    for precision in ("float32", "bfloat16"):
+        jobs |= {
+            f"forward alone, {precision}": lambda p=precision: forward_only(name, p, count),
+            f"arrays, {precision}": lambda p=precision: extract(name, p, arrays),
+            f"JPEG files, {precision}": lambda p=precision: extract(name, p, files),
+        }
+    if layers:
+        jobs["deepest of four layers, float32"] = lambda: extract(name, "float32", arrays, layers[-1:])
+        jobs["four layers, float32"] = lambda: extract(name, "float32", arrays, layers)
+    rates = medians(jobs, repeats)
+    plain = rates["plain DataLoader loop, float32"]
+    print(f"\n{name}, {count} images, {torch.get_num_threads()} threads\n")
+    print("| job | images a second | of the forward alone | of the plain loop |\n| --- | ---: | ---: | ---: |")
+    for job, rate in rates.items():
+        alone = rates[f"forward alone, {'bfloat16' if 'bfloat16' in job else 'float32'}"]
+        print(f"| {job} | {rate:.1f} | {rate / alone:.2f} | {rate / plain:.2f} |")
+    if layers:
+        ratio = rates["deepest of four layers, float32"] / rates["four layers, float32"]
+        print(f"\nFour layers take {ratio:.2f} times the time of the deepest alone.")
+    print(f"Compiling takes {compile_seconds(name):.0f} s.")
+
+
+PEAK = """
+import sys, resource, numpy as np
+from pathlib import Path
+from featbench.data.images import ArrayImages
+from tests.speed.extraction import extract, split_of
+count = int(sys.argv[1])
+pixels = np.zeros((count, 8, 8, 1), np.uint8)
+extract("resnet20", "float32", split_of(ArrayImages(pixels)), ("layer1", "layer2", "layer3"))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def peak_memory_mib(count: int) -> float:
+    done = subprocess.run([sys.executable, "-c", PEAK, str(count)], capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1]) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, help="a folder of JPEG files, searched through")
+    parser.add_argument("--backbones", nargs="*", default=["squeezenet1_1", "resnet18"])
+    parser.add_argument("--count", type=int, default=768)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(forward_, "_COMPILED_FROM_FLOPS", 0.0):
+        paths = sorted(arguments.images.rglob("*.jpg")) if arguments.images else made_up_photos(Path(folder))
+        for name in arguments.backbones:
+            speed_table(name, paths, arguments.count, arguments.repeats)
+    small, large = peak_memory_mib(5_000), peak_memory_mib(50_000)
+    print(f"\nPeak memory: {small:.0f} MiB for 5,000 images, {large:.0f} MiB for 50,000 ({large / small:.2f} times).")
+
+
+if __name__ == "__main__":
+    main()
