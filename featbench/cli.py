@@ -143,6 +143,12 @@ def list_backbones() -> None:
             architecture = get_architecture(name)
             weights = dict.fromkeys([architecture.default_weights, *architecture.weights])
             _print_columns([(name, ", ".join(weights))])
+        _print_columns(
+            [
+                ("timm:NAME", "a network of timm (pip install featbench[timm]); a tag, random"),
+                ("python:MODULE:FACTORY", "what FACTORY() in MODULE.py of the current folder returns; random"),
+            ]
+        )
 
 
 @lists.command("layers")

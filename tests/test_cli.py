@@ -148,6 +148,7 @@ def test_what_is_wrong_in_an_experiment_exits_with_2_and_one_line(
         (["run", "digits", "--device", "gpu"], ["unknown device 'gpu'", "cuda"]),
         (["run", "digits", "--device", "cuda:99"], ["no device 'cuda:99'"]),
         (["list", "layers", "resnet19"], ["unknown backbone 'resnet19'", "did you mean 'resnet1"]),
+        (["list", "layers", "python:gone:make"], ["there is no module 'gone' in"]),
     ],
 )
 def test_a_wrong_name_exits_with_2_and_leaves_nothing_behind(
@@ -274,7 +275,7 @@ def test_verbose_shows_the_traceback_and_keeps_the_exit_code(home: Path, setting
     ("what", "names"),
     [
         ("datasets", DATASETS),
-        ("backbones", backbone_names()),
+        ("backbones", [*backbone_names(), "timm:NAME", "python:MODULE:FACTORY"]),
         ("classifiers", CLASSIFIERS),
         ("experiments", builtin_experiments()),
     ],

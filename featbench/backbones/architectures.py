@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torchvision import models
 
-from featbench.backbones import factory
+from featbench.backbones import factory, timm_models
 from featbench.backbones.own import Pixels, ResNet20
 from featbench.backbones.spec import Architecture, Pretrained
 from featbench.backbones.weights import load_torchvision
@@ -49,6 +49,8 @@ def get_architecture(name: str) -> Architecture:
     """
     if name in OWN:
         return OWN[name]
+    if name.startswith(timm_models.PREFIX):
+        return timm_models.timm_architecture(name)
     if name.startswith(factory.PREFIX):
         return factory.factory_architecture(name)
     names = backbone_names()
@@ -66,7 +68,7 @@ def get_architecture(name: str) -> Architecture:
 
 def _pretrained(name: str, member: Any) -> Pretrained:
     return Pretrained(
-        from_transforms(member.transforms()), lambda _, offline: load_torchvision(name, member, offline=offline)
+        lambda: from_transforms(member.transforms()), lambda _, offline: load_torchvision(name, member, offline=offline)
     )
 
 

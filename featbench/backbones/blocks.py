@@ -1,10 +1,10 @@
 """`blocks`: the stages of a network, found from its modules alone, without a table of families.
 
 A stage is a module with two or more layers of weights (norms and biases are none) before the head. The search begins
-with the network's own children, and opens the one with the most such layers until there are at least three stages, as
-in ResNet's layer1 to layer4 or the children of SqueezeNet's `features`. A network with nothing so grouped, as VGG, has
-a block for each layer of weights, together with the norm, activation and pooling behind it. Of more than 15 every
-second, third, ... is taken, so that the last is among them.
+with the network's own children, and opens the one with the most such layers until there are at least three stages, none
+with more than three quarters of all layers, as ResNet's layer1 to layer4 or the children of SqueezeNet's `features`. A
+network with nothing so grouped, as VGG, has a block for each layer of weights, together with the norm, activation and
+pooling behind it. Of more than 15 every second, third, ... is taken, so that the last is among them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from featbench.backbones.tracing import Traced
 
 _ENOUGH = 3
 _MOST = 15
+_MOST_WEIGHTS = 0.75  # the third stage of Swin-B, ConvNeXt-B and ResNet-152 have 0.70 to 0.73, and are stages
 
 
 def find_blocks(traced: Traced, shapes: Shapes) -> list[str]:
@@ -88,13 +89,17 @@ def _search(tree: _Tree) -> list[str]:
         stages = [path for path in paths if len(tree.weights[path]) > 1]
         to_open = [path for path in stages if not tree.is_leaf(path)]
         with_head = [path for path in paths if tree.holds_head(path)]
-        if not with_head and len(stages) >= _ENOUGH:
+        if not with_head and len(stages) >= _ENOUGH and not any(_is_most(tree, path) for path in to_open):
             return stages
         if not with_head and not to_open:
             return [path for path in paths if tree.weights[path]]
         opened = with_head[0] if with_head else max(to_open, key=lambda path: len(tree.weights[path]))
         place = paths.index(opened)
         paths[place : place + 1] = tree.children[opened]
+
+
+def _is_most(tree: _Tree, path: str) -> bool:
+    return len(tree.weights[path]) > _MOST_WEIGHTS * len(tree.weights[""])
 
 
 def _behind(traced: Traced, tree: _Tree, shapes: Shapes, path: str) -> str:

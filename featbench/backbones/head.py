@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import fx, nn
 
-_LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _SIZES = {getattr, "size", "dim"}
 
 
@@ -17,7 +17,7 @@ def find_head(network: nn.Module, graph: fx.Graph) -> fx.Node | None:
     node = only_input(output_of(graph))
     while node is not None:
         module = network.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if isinstance(module, _LINEAR):
+        if isinstance(module, LINEAR):
             return node
         if module is not None and any(True for _ in module.parameters()):
             return None

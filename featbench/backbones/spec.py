@@ -20,7 +20,7 @@ class Pretrained:
     `load(size_px, offline)` downloads what is missing, unless `offline`.
     """
 
-    preprocess: Preprocess
+    preprocess: Callable[[], Preprocess]
     load: Callable[[int, bool], nn.Module]
 
 
@@ -66,5 +66,5 @@ class Architecture:
                 f"how large the images of {self.name} are is not known; set image_size, as in image_size = 224 "
                 "(--image-size 224 of `featbench list layers`)"
             )
-        own = self.pretrained[weights].preprocess if weights and weights in self.pretrained else self.preprocess
+        own = self.pretrained[weights].preprocess() if weights and weights in self.pretrained else self.preprocess
         return own.at_size(size_px)

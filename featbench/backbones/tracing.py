@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ import torchvision
 from torch import Tensor, fx, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
-from featbench.backbones.head import find_head, only_input, output_of
+from featbench.backbones.head import LINEAR, find_head, only_input, output_of
 from featbench.errors import UsageError, unknown
 from featbench.fingerprint import hash_array
 
@@ -23,11 +24,19 @@ BLOCKS = "blocks"
 
 @dataclass(frozen=True)
 class Traced:
-    """A network's eval graph, with the name of each node as torchvision gives it."""
+    """A network's eval graph.
+
+    Attributes:
+        network: The network.
+        graph: Its graph.
+        names: The nodes by name, as torchvision gives it.
+        gives_classes: Whether its output is known to be classes, although it may not end with a linear layer.
+    """
 
     network: nn.Module
     graph: fx.Graph
     names: dict[str, fx.Node]
+    gives_classes: bool = False
 
     @cached_property
     def head(self) -> fx.Node | None:
@@ -79,9 +88,7 @@ class Traced:
         """
         if layer == PENULTIMATE:
             if self.penultimate is None:
-                raise UsageError(
-                    f"{type(self.network).__name__} returns several tensors; name layers instead of {layer!r}"
-                )
+                raise UsageError(f"{type(self.network).__name__} has no one {layer} layer; name layers instead")
             return self.penultimate
         if layer not in self._layers:
             raise unknown("layer", layer, [*self.layer_names(), BLOCKS], listed_by="featbench list layers NAME")
@@ -89,7 +96,9 @@ class Traced:
 
     @property
     def penultimate(self) -> fx.Node | None:
-        """What feeds the head; where there is none, what the network returns, unless that is not one tensor."""
+        """What feeds the head; where there is none, what the network returns, if that is one tensor of features."""
+        if self.head is None and self.gives_classes:
+            return None
         return only_input(output_of(self.graph) if self.head is None else self.head)
 
     def steps(self) -> list[str]:
@@ -104,7 +113,7 @@ class Traced:
                 lines.append(hash_array(value.detach().cpu().numpy()) if isinstance(value, Tensor) else repr(value))
             if node.op == "call_module":
                 modules = self.network.get_submodule(str(node.target)).modules()
-                lines += [f"{type(module).__qualname__} {_settings(module)}" for module in modules]
+                lines += [f"{_source(type(module))} {_settings(module)}" for module in modules]
         return lines
 
     def unused(self, tensor: str) -> bool:
@@ -112,6 +121,16 @@ class Traced:
         owner = tensor.rpartition(".")[0]
         used = {str(node.target) for node in self.graph.nodes if node.op in ("call_module", "get_attr")}
         return not any(tensor == target or owner == target or owner.startswith(target + ".") for target in used)
+
+
+def _source(kind: type[nn.Module]) -> str:
+    """Return what identifies the code of a module that is one node: its name, and its source where torch has it not."""
+    if kind.__module__.startswith(("torch.", "torchvision.")):
+        return kind.__qualname__
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):  # made by code, not by a file
+        return kind.__qualname__
 
 
 def _settings(module: nn.Module) -> dict[str, Any]:
@@ -126,6 +145,7 @@ def trace(
     *,
     leaves: Sequence[type[nn.Module]] = (),
     whole: Sequence[Callable[..., Any]] = (),
+    gives_classes: bool = False,
 ) -> Traced:
     """Trace a network in eval mode.
 
@@ -133,6 +153,7 @@ def trace(
         network: The network; it is put in eval mode.
         leaves: Modules that are one node each, besides those of torch and torchvision.
         whole: Functions that are one node each, because they cannot be traced.
+        gives_classes: Whether its output is known to be classes.
 
     Raises:
         UsageError: torch.fx cannot trace it.
@@ -140,7 +161,9 @@ def trace(
     operators = [item for item in vars(torchvision.ops).values() if isinstance(item, type)]
     modules = [item for item in operators if issubclass(item, nn.Module) and not issubclass(item, nn.Sequential)]
     tracer = NodePathTracer(
-        autowrap_modules=(math, torchvision.ops), autowrap_functions=tuple(whole), leaf_modules=[*modules, *leaves]
+        autowrap_modules=(math, torchvision.ops),
+        autowrap_functions=tuple(whole),
+        leaf_modules=[*LINEAR, *modules, *leaves],
     )
     try:
         graph = tracer.trace(network.eval())
@@ -151,4 +174,4 @@ def trace(
             "must not decide by the values of tensors, as in `if x.mean() > 0`"
         ) from error
     names = {name: node for node, name in tracer.node_to_qualname.items() if node.op != "output"}
-    return Traced(network, graph, names)
+    return Traced(network, graph, names, gives_classes)
