@@ -12,8 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from featbench.backbones.layers import FeatureNetwork
@@ -62,13 +61,16 @@ class Forward:
     ) -> None:
         self._widths = dict(zip(features.layers, features.widths, strict=True))
         self.device = device
-        self._preprocess = preprocess
         self._bfloat16 = precision == "bfloat16"
-        network = features.module.to(device).to(memory_format=torch.channels_last)
-        self._network: Callable[[Tensor], tuple[Tensor, ...]] = network
         self._padded_to = 0
+        network = features.module.to(device).to(memory_format=torch.channels_last)
+        self.network: Callable[[Tensor], tuple[Tensor, ...]] = lambda images: network(preprocess.normalise(images))
         if self._bfloat16 and device.type == "cpu":
-            self._compile_if_it_pays(batch_size, image_shape, n_images, progress)
+            blank = torch.zeros(batch_size, *image_shape, dtype=torch.uint8)
+            with FlopCounterMode(display=False) as counter:
+                self.start(blank[:1])()
+            if counter.get_total_flops() * n_images >= _COMPILED_FROM_FLOPS:
+                self._compile(_Standardised(network, preprocess), blank, progress)
 
     @property
     def compiled(self) -> bool:
@@ -83,10 +85,11 @@ class Forward:
         if self.device.type == "cuda" and images.device.type == "cpu":
             images = images.pin_memory()
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
-            inputs = self._preprocess.normalise(images.to(self.device, non_blocking=True))
-            if count < self._padded_to:  # a compiled network takes batches of one size
-                inputs = F.pad(inputs, (0, 0, 0, 0, 0, 0, 0, self._padded_to - count))
-            outputs = self._network(inputs.contiguous(memory_format=torch.channels_last))
+            images = images.to(self.device, non_blocking=True)
+            if self._padded_to:  # a compiled network takes batches of one size and one memory format
+                blank = images.new_zeros(self._padded_to - count, *images.shape[1:])
+                images = torch.cat([images, blank]).contiguous(memory_format=torch.channels_last)
+            outputs = self.network(images)
             copies = [output[:count].float().to("cpu", non_blocking=True) for output in outputs]
         if self.device.type != "cuda":
             return lambda: self._arrays(copies)
@@ -102,20 +105,27 @@ class Forward:
     def _arrays(self, copies: list[Tensor]) -> Outputs:
         return {layer: copy.numpy() for layer, copy in zip(self._widths, copies, strict=True)}
 
-    def _compile_if_it_pays(
-        self, batch_size: int, image_shape: tuple[int, int, int], n_images: int, progress: Progress
-    ) -> None:
-        blank = torch.zeros(batch_size, *image_shape, dtype=torch.uint8)
-        with FlopCounterMode(display=False) as counter:
-            self.start(blank[:1])()
-        if counter.get_total_flops() * n_images < _COMPILED_FROM_FLOPS:
-            return
-        plain = self._network
-        self._network = torch.compile(plain, dynamic=False, options={"freezing": True})
-        self._padded_to = batch_size
+    def _compile(self, network: nn.Module, blank: Tensor, progress: Progress) -> None:
+        plain = self.network
+        self.network = torch.compile(network, dynamic=False, options={"freezing": True})
+        self._padded_to = len(blank)
         try:
             self.start(blank)()
         except (RuntimeError, OSError) as error:  # there is no C++ compiler, as a rule
-            self._network, self._padded_to = plain, 0
+            self.network, self._padded_to = plain, 0
             reason = str(error).strip().partition("\n")[0]
             progress.warn(f"going on without torch.compile, which fails here: {type(error).__name__}: {reason}")
+
+
+class _Standardised(nn.Module):
+    """A network with `Preprocess.normalise` before it, in a form that compiles into one loop over the pixels."""
+
+    def __init__(self, network: nn.Module, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.network = network
+        self.mean = nn.Buffer(torch.tensor(preprocess.mean).view(-1, 1, 1))
+        self.std = nn.Buffer(torch.tensor(preprocess.std).view(-1, 1, 1))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        outputs: tuple[Tensor, ...] = self.network((images.float() / 255 - self.mean) / self.std)
+        return outputs
