@@ -54,7 +54,8 @@ class CacheKey:
     @property
     def path(self) -> Path:
         """The file's final name."""
-        return self.cache_dir / self.dataset / self.backbone / f"{self.split}-{self.fingerprint}.h5"
+        backbone = self.backbone.replace(":", "-")  # as in timm:NAME; some file systems have no colons
+        return self.cache_dir / self.dataset / backbone / f"{self.split}-{self.fingerprint}.h5"
 
 
 @dataclass(frozen=True)

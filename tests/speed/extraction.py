@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 from featbench.backbones.load import Backbone, load_backbone
 from featbench.config import BackboneConfig
 from featbench.data.images import ArrayImages, file_images
+from featbench.data.loader import read_batches
 from featbench.data.splits import Dataset as Images
 from featbench.data.splits import Split
 from featbench.features import forward as forward_
@@ -100,6 +101,14 @@ def forward_only(name: str, precision: Precision, count: int) -> float:
     return count // BATCH * BATCH / (time.perf_counter() - started_s)
 
 
+def decode_only(name: str, split: Split) -> float:
+    """Do what comes before the network, on all cores."""
+    preprocess = network(name, "float32")[0].preprocess
+    started_s = time.perf_counter()
+    count = sum(len(batch.rows) for batch in read_batches(split, preprocess, BATCH))
+    return count / (time.perf_counter() - started_s)
+
+
 class PlainImages(Dataset[tuple[Tensor, int]]):
     def __init__(self, paths: list[Path], transform: Any) -> None:
         self.paths, self.transform = paths, transform
@@ -162,7 +171,10 @@ def speed_table(name: str, paths: list[Path], count: int, repeats: int) -> None:
     repeated = [paths[row % len(paths)] for row in range(count)]
     files = split_of(file_images(repeated))
     layers = FOUR_LAYERS.get(name)
-    jobs: dict[str, Callable[[], float]] = {"plain DataLoader loop, float32": lambda: plain_loop(name, repeated)}
+    jobs: dict[str, Callable[[], float]] = {
+        "plain DataLoader loop, float32": lambda: plain_loop(name, repeated),
+        "decoding and resizing JPEG files alone": lambda: decode_only(name, files),
+    }
     for precision in ("float32", "bfloat16"):
         jobs |= {
             f"forward alone, {precision}": lambda p=precision: forward_only(name, p, count),
@@ -179,6 +191,10 @@ def speed_table(name: str, paths: list[Path], count: int, repeats: int) -> None:
     for job, rate in rates.items():
         alone = rates[f"forward alone, {'bfloat16' if 'bfloat16' in job else 'float32'}"]
         print(f"| {job} | {rate:.1f} | {rate / alone:.2f} | {rate / plain:.2f} |")
+    for precision in ("float32", "bfloat16"):
+        decoding, alone = rates["decoding and resizing JPEG files alone"], rates[f"forward alone, {precision}"]
+        share = rates[f"JPEG files, {precision}"] * (1 / decoding + 1 / alone)
+        print(f"\nJPEG files, {precision}: {share:.2f} of what both cost one after the other on all cores.")
     if layers:
         ratio = rates["deepest of four layers, float32"] / rates["four layers, float32"]
         print(f"\nFour layers take {ratio:.2f} times the time of the deepest alone.")
