@@ -86,10 +86,9 @@ class Forward:
             images = images.pin_memory()
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
             images = images.to(self.device, non_blocking=True)
-            if self._padded_to:  # a compiled network takes batches of one size and one memory format
-                blank = images.new_zeros(self._padded_to - count, *images.shape[1:])
-                images = torch.cat([images, blank]).contiguous(memory_format=torch.channels_last)
-            outputs = self.network(images)
+            if count < self._padded_to:  # a compiled network takes batches of one size, and of one memory format
+                images = torch.cat([images, images.new_zeros(self._padded_to - count, *images.shape[1:])])
+            outputs = self.network(images.contiguous(memory_format=torch.channels_last))
             copies = [output[:count].float().to("cpu", non_blocking=True) for output in outputs]
         if self.device.type != "cuda":
             return lambda: self._arrays(copies)
@@ -107,6 +106,7 @@ class Forward:
 
     def _compile(self, network: nn.Module, blank: Tensor, progress: Progress) -> None:
         plain = self.network
+        torch.compiler.reset()  # it keeps eight networks, and would run a ninth uncompiled
         self.network = torch.compile(network, dynamic=False, options={"freezing": True})
         self._padded_to = len(blank)
         try:
