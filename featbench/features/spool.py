@@ -115,11 +115,15 @@ class Spool:
         arrays: dict[str, Any] = {f"layer{number}": part.features[name] for number, name in enumerate(self.layers)}
         arrays["rows"] = part.rows
         arrays["rest"] = json.dumps([part.start, part.stop, part.skipped, part.seconds])
-        with writing_to(path):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                np.savez(file, **arrays)
-            temporary.replace(path)
+        try:
+            with writing_to(path):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with temporary.open("wb") as file:
+                    np.savez(file, **arrays)
+                temporary.replace(path)
+        finally:
+            with suppress(OSError):  # it has its final name, or leaves a full disk as it was
+                temporary.unlink()
         self._files.append(path)
         self._pending, self._pending_bytes, self._written_s = [], 0, time.monotonic()
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +123,18 @@ def test_a_part_that_cannot_be_written_is_a_cache_error(tmp_path: Path, monkeypa
     spool.folder.touch()
     with pytest.raises(CacheError, match="cannot be written"):
         spool.add(part(0, 4))
+
+
+def test_a_part_that_is_too_large_for_the_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    stop_after(Spool(key(tmp_path), LAYERS), part(0, 4))
+    spool = Spool(key(tmp_path), LAYERS)
+    monkeypatch.setattr(spool_, "_PART_BYTES", 0)
+    monkeypatch.setattr(spool_, "_PART_SECONDS", 0.0)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(CacheError, match="free some space"):
+            spool.add(part(4, 400))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in spool.folder.iterdir()] == ["000000000-000000004.npz"]
