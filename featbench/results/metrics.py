@@ -1,9 +1,8 @@
-"""Metrics of a test set, and the interval of an accuracy."""
+"""Metrics of a test set, and the intervals of accuracies and other proportions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -39,18 +38,44 @@ def classification_metrics(labels: npt.NDArray[np.int64], predicted: npt.NDArray
     """
     if labels.size == 0:
         raise DataError("there are no test rows to measure on; the test split is empty")
-    confusion = np.bincount(labels * n_classes + predicted, minlength=n_classes**2).reshape(n_classes, n_classes)
+    confusion = confusion_matrix(labels, predicted, n_classes)
     hits = np.diag(confusion)
-    n_true, n_predicted = confusion.sum(axis=1), confusion.sum(axis=0)
-    occurs = n_true + n_predicted > 0
-    recall = _ratio(hits, n_true)
+    macro = macro_metrics(hits, confusion.sum(axis=1), confusion.sum(axis=0))
     return Metrics(
-        accuracy=float(hits.sum() / labels.size),
-        balanced_accuracy=float(recall[n_true > 0].mean()),
-        macro_precision=float(_ratio(hits, n_predicted)[occurs].mean()),
-        macro_recall=float(recall[occurs].mean()),
-        macro_f1=float(_ratio(2 * hits, n_true + n_predicted)[occurs].mean()),
+        accuracy=float(hits.sum() / labels.size), **{name: float(value[()]) for name, value in macro.items()}
     )
+
+
+def confusion_matrix(
+    labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], n_classes: int
+) -> npt.NDArray[np.int64]:
+    """Count rows by true class (rows of the matrix) and predicted class: (n_classes, n_classes) int64."""
+    counts = np.bincount(labels * n_classes + predicted, minlength=n_classes**2)
+    return counts.reshape(n_classes, n_classes).astype(np.int64)
+
+
+def macro_metrics(
+    hits: npt.NDArray[np.int64], n_true: npt.NDArray[np.int64], n_predicted: npt.NDArray[np.int64]
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Compute balanced accuracy and the macro averages from counts; many sets of predictions at once.
+
+    Args:
+        hits: Rows of each class that were predicted right, (..., K) int64.
+        n_true: Rows of each class, (..., K) int64 or what broadcasts to it.
+        n_predicted: Rows predicted as each class, (..., K) int64.
+
+    Returns:
+        A field of `Metrics` -> (...) float64 in [0, 1].
+    """
+    n_true = np.broadcast_to(n_true, hits.shape)
+    occurs = n_true + n_predicted > 0
+    recall = ratio(hits, n_true)
+    return {
+        "balanced_accuracy": _mean_where(recall, n_true > 0),
+        "macro_precision": _mean_where(ratio(hits, n_predicted), occurs),
+        "macro_recall": _mean_where(recall, occurs),
+        "macro_f1": _mean_where(ratio(2 * hits, n_true + n_predicted), occurs),
+    }
 
 
 def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -71,15 +96,29 @@ def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple
     """
     if total == 0:
         raise DataError("there are no test rows to measure on; the test split is empty")
+    low, high = wilson_intervals(np.array([correct]), np.array([total]), confidence)
+    return float(low[0]), float(high[0])
+
+
+def wilson_intervals(
+    correct: npt.NDArray[np.int64], total: npt.NDArray[np.int64], confidence: float = 0.95
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return `wilson_interval` of many proportions: lower and upper ends, (P,) float64, NaN without trials."""
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    share = correct / total
-    middle = share + z**2 / (2 * total)
-    half = z * sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
-    scale = 1 + z**2 / total
-    low = (middle - half) / scale if correct > 0 else 0.0  # exact at the ends, where rounding would miss them
-    high = (middle + half) / scale if correct < total else 1.0
+    trials = np.where(total > 0, total, np.nan)
+    share = correct / trials
+    middle = share + z**2 / (2 * trials)
+    half = z * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    scale = 1 + z**2 / trials
+    low = np.where((correct > 0) | (total == 0), (middle - half) / scale, 0.0)  # exact where rounding would miss them
+    high = np.where((correct < total) | (total == 0), (middle + half) / scale, 1.0)
     return low, high
 
 
-def _ratio(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+def ratio(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Divide counts of the same shape, float64; 0 where there is nothing to divide by."""
+    return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
+
+
+def _mean_where(values: npt.NDArray[np.float64], counted: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    return np.asarray((values * counted).sum(axis=-1) / counted.sum(axis=-1))

@@ -167,14 +167,22 @@ def write_predictions(
 def load_predictions(folder: str | Path, fingerprint: str) -> pd.DataFrame:
     """Read the per-sample predictions of a row: id, label and predicted as strings, scores as float64.
 
+    The scores of a network that diverged are NaN.
+
     Raises:
         ResultsError: There is no such file, or it is no CSV file.
     """
     path = find_artifact(Path(folder), PREDICTIONS, fingerprint, ".csv")
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-        scores = [column for column in table.columns if column.startswith("score:")]
-        return table.astype(dict.fromkeys(scores, "float64"))
+        header = pd.read_csv(path, nrows=0, encoding="utf-8").columns
+        scores = [column for column in header if column.startswith("score:")]
+        return pd.read_csv(
+            path,
+            dtype=dict.fromkeys(header, "str") | dict.fromkeys(scores, "float64"),
+            keep_default_na=False,
+            na_values={score: [""] for score in scores},  # and nowhere else: an image may be called NA
+            encoding="utf-8",
+        )
     except (ValueError, OSError) as error:
         raise ResultsError(f"{path} is not a readable CSV file: {error}; run the experiment again") from error
 

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from featbench.results.row import Row
+from featbench.results.store import load_results, write_predictions, write_rows
+
+CLASSES = ("ant", "bee", "cat")
 
 DEFAULTS: dict[str, Any] = {
     "experiment": "pets",
@@ -51,3 +58,22 @@ def make_row() -> Callable[..., Row]:
         return Row(**(DEFAULTS | changes))
 
     return make
+
+
+@pytest.fixture
+def save_models(tmp_path: Path, make_row: Callable[..., Row]) -> Callable[..., pd.DataFrame]:
+    """Write rows and predictions of models that are right with the `accuracy` given; return results.csv as loaded."""
+
+    def save(*models: dict[str, Any], folder: Path = tmp_path, n_test: int = 60) -> pd.DataFrame:
+        for i, changes in enumerate(models):
+            labels = np.arange(n_test) % len(CLASSES)
+            n_wrong = round((1 - changes.get("accuracy", 0.9)) * n_test)
+            predicted = np.where(np.arange(n_test) < n_wrong, (labels + 1) % len(CLASSES), labels)
+            row = make_row(**({"fingerprint": f"f{i}", "n_test": n_test} | changes))
+            row = replace(row, accuracy=1 - n_wrong / n_test)
+            ids = [f"{number:03d}.jpg" for number in range(n_test)]
+            write_predictions(folder, row, ids, labels, predicted, np.eye(len(CLASSES))[predicted], CLASSES)
+            write_rows(folder, [row])
+        return load_results(folder)
+
+    return save

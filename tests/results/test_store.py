@@ -232,6 +232,13 @@ def test_predictions_come_back(tmp_path: Path, make_row: MakeRow) -> None:
     assert table["score:a|b"].tolist() == [-np.inf, 1.0, 3.0]
 
 
+def test_predictions_of_a_diverged_network_come_back(tmp_path: Path, make_row: MakeRow) -> None:
+    predictions(tmp_path, make_row(fingerprint="f0"), scores=np.full((3, 3), np.nan))
+    table = load_predictions(tmp_path, "f0")
+    assert table["id"].tolist() == ["007", "NA", "a,b"]
+    assert table.filter(like="score:").isna().all(axis=None)
+
+
 def test_missing_predictions_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(ResultsError, match=r"row f0 .*found: none"):
         load_predictions(tmp_path, "f0")
