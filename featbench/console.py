@@ -16,6 +16,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from featbench.progress import Advance
+from featbench.results.statistics import ADVICE
 from featbench.results.tables import KEYS, REFERENCES, accuracy_table, best_by_validation
 
 _PIPE_WIDTH = 200
@@ -67,7 +68,7 @@ class TerminalProgress:
 
 
 def print_table(rows: pd.DataFrame, results_dir: Path) -> None:
-    """Print the accuracy table of an experiment's rows, the best by validation in bold."""
+    """Print the accuracy table of an experiment's rows, the best by validation in bold, then the folder's advice."""
     table = accuracy_table(rows)
     best = best_by_validation(rows)
     shown = [
@@ -96,6 +97,8 @@ def print_table(rows: pd.DataFrame, results_dir: Path) -> None:
             highlight=False,
             soft_wrap=True,
         )
+    if (results_dir / ADVICE).is_file():
+        console.print((results_dir / ADVICE).read_text("utf-8"), markup=False, highlight=False, soft_wrap=True, end="")
     console.print(f"Tables and models: {results_dir}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from featbench.config import Experiment, load_experiment
 from featbench.progress import Progress, Silent
+from featbench.results.statistics import write_statistics
 from featbench.results.store import load_results
 from featbench.results.tables import write_accuracy_tables
 from featbench.stages.evaluate import evaluate
@@ -80,4 +81,5 @@ def run(
     # rows of earlier settings stay in results.csv but not in the tables; kinds that were not run stay in both
     rows = rows[[kind not in done or row in done[kind] for kind, row in zip(rows.kind, rows.fingerprint, strict=True)]]
     write_accuracy_tables(job.results_dir, rows)
+    write_statistics(job.results_dir, rows, job.progress.warn)
     return rows.reset_index(drop=True)

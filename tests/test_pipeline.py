@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import featbench
 from featbench.backbones.own import ResNet20
 from featbench.config import Experiment, load_experiment
 from featbench.errors import CacheError, DataError, UsageError
+from featbench.results.statistics import write_statistics
 from featbench.results.store import load_predictions
 from tests.tiny import GRIDS, Recorder, digits_content, digits_experiment, image_folder
 
@@ -62,6 +64,7 @@ COLUMNS = [
     "featbench_version",
     "created_at",
 ]
+STATISTICS = ("comparisons.csv", "metrics.csv", "confusion.csv", "spread.csv", "curves.csv", "advice.md")
 BASELINES = [{"strategy": "linear_head", "epochs": 3}, {"strategy": "scratch", "epochs": 1}]
 
 
@@ -121,7 +124,8 @@ def finished(request: pytest.FixtureRequest) -> Finished:
 def test_the_results_folder_holds_what_the_contract_says(finished: Finished) -> None:
     names = {path.name for path in finished.folder.iterdir() if not path.name.startswith(".")}
     files = {"results.csv", "accuracy.csv", "accuracy.md", "accuracy.tex", "skipped.csv"}
-    assert names >= files | {"predictions", "models", "history", "experiment.toml", "environment.json"}
+    assert names >= files | set(STATISTICS)
+    assert names >= {"predictions", "models", "history", "experiment.toml", "environment.json"}
 
 
 def test_results_csv_has_the_columns_of_the_contract_in_order(finished: Finished) -> None:
@@ -210,6 +214,32 @@ def test_accuracy_csv_is_a_row_a_layer_with_the_references_last(digits: Finished
         assert float(cell) == pytest.approx(row.accuracy, abs=5e-5)
     for row in digits.rows[digits.rows.kind == "baseline"].itertuples():
         assert table[row.method].astype(float).tolist() == pytest.approx([row.accuracy] * 2, abs=5e-5)
+
+
+def test_the_statistics_can_be_computed_again_from_the_files(finished: Finished, tmp_path: Path) -> None:
+    shutil.copytree(finished.folder / "predictions", tmp_path / "predictions")
+    shutil.copy(finished.folder / "results.csv", tmp_path)
+    progress = Recorder()
+    write_statistics(tmp_path, featbench.load_results(tmp_path), progress.warn)
+    assert progress.warned == []
+    for name in STATISTICS:
+        assert (tmp_path / name).read_bytes() == (finished.folder / name).read_bytes()
+
+
+def test_every_pair_of_models_is_compared_and_every_model_measured(finished: Finished) -> None:
+    pairs = pd.read_csv(finished.folder / "comparisons.csv", dtype={"a_fingerprint": str, "b_fingerprint": str})
+    n_models = len(finished.rows)
+    assert len(pairs) == n_models * (n_models - 1) / 2
+    accuracy = finished.rows.set_index("fingerprint")["accuracy"]
+    for pair in pairs.itertuples():
+        assert pair.difference == pytest.approx(accuracy[pair.a_fingerprint] - accuracy[pair.b_fingerprint], abs=1e-5)
+        assert pair.difference_low <= pair.difference <= pair.difference_high
+    measured = pd.read_csv(finished.folder / "metrics.csv", dtype={"fingerprint": str})
+    for name in ("accuracy", "balanced_accuracy", "macro_f1"):
+        values = measured[measured.metric == name].set_index("fingerprint")["value"]
+        assert values.to_dict() == pytest.approx(finished.rows.set_index("fingerprint")[name].to_dict(), abs=1e-5)
+    best = finished.rows[finished.rows.kind == "classifier"].sort_values("val_accuracy", kind="stable").iloc[-1]
+    assert f"validation accuracy {best.val_accuracy:.4f}" in (finished.folder / "advice.md").read_text()
 
 
 def cached(run: Finished, split: str, layer: str) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from featbench.results.files import write_csv, write_text
+from featbench.results.models import main_rows
 
 KEYS = ("dataset", "backbone", "weights", "layer", "pooling", "feature_dim")
 REFERENCES = ("linear_head", "partial", "finetune", "scratch")
@@ -53,8 +54,12 @@ def accuracy_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def best_by_validation(rows: pd.DataFrame) -> pd.Series | None:
-    """Return the classifier row with the highest validation accuracy, the first of equals; None where none has one."""
-    candidates = rows[(rows["kind"] == "classifier") & rows["val_accuracy"].notna()]
+    """Return the classifier row with the highest validation accuracy, the first of equals; None where none has one.
+
+    Repeats and the smaller sizes of a learning curve are no candidates; see `main_rows`.
+    """
+    models = main_rows(rows)
+    candidates = models[(models["kind"] == "classifier") & models["val_accuracy"].notna()]
     return None if candidates.empty else candidates.iloc[int(candidates["val_accuracy"].to_numpy().argmax())]
 
 

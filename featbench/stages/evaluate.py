@@ -13,6 +13,7 @@ from featbench.classifiers.table import candidates, get_classifier
 from featbench.features.cache import load_features
 from featbench.fingerprint import fingerprint
 from featbench.results.row import Row, params_json, utc_now
+from featbench.results.spread import IMAGES_PER_CLASS
 from featbench.results.store import write_predictions, write_rows
 from featbench.stages.extract import Cached, find_cached
 from featbench.stages.job import Job
@@ -105,7 +106,7 @@ def _row(job: Job, cached: Cached, layer: str, fitted: Fitted, plan: _Plan, widt
         feature_dim=width,
         method=plan.method,
         kind="classifier",
-        params=params_json(fitted.params | {"candidates_not_converged": fitted.n_not_converged}),
+        params=params_json(fitted.params | _of_the_fit(fitted, plan)),
         selection=fitted.selection,
         seed=plan.subset.seed,
         n_train=fitted.n_train,
@@ -126,3 +127,8 @@ def _row(job: Job, cached: Cached, layer: str, fitted: Fitted, plan: _Plan, widt
         featbench_version=featbench.__version__,
         created_at=utc_now(),
     )
+
+
+def _of_the_fit(fitted: Fitted, plan: _Plan) -> dict[str, int]:
+    size = {} if plan.subset.size is None else {IMAGES_PER_CLASS: plan.subset.size}
+    return {"candidates_not_converged": fitted.n_not_converged, **size}

@@ -1,0 +1,221 @@
+"""The advice: what to use for this data set and why, with the figures behind it.
+
+The rules, each of which gives one sentence or none:
+
+1. **Use** the model that was best by validation accuracy (`best_by_validation`: classifiers; the reference networks
+   where there is no classifier with one). Test accuracies are reported and choose nothing.
+2. **Tied and cheaper**: a model is tied with it where McNemar's exact test on the same test rows, corrected by Holm
+   over all pairs, has p >= 0.05 and the 95% interval of the difference holds 0: a difference must survive the
+   correction, a tie must need none. It says "cannot be told apart on so many images", not "equal". Cost is
+   `extract_s + fit_s + predict_s` as measured; for a reference network, which extracts nothing, `fit_s + predict_s`.
+   The cheapest of the tied is named where it is cheaper than the best.
+3. **More images**: only where the best model has a learning curve of two sizes or more. The last step of the curve is
+   told, draw by draw; it counts as a rise where the accuracy rose in every one of at least three draws.
+4. **Fine-tuning**: only where there is a `finetune` row (of several the best by validation) that was compared with the
+   best classifier. It was worth its cost where it is better beyond chance (p_holm < 0.05), which is a finding about
+   these test images, stated and not chosen by.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from featbench.results.models import CELL, main_rows, model_names
+from featbench.results.spread import IMAGES_PER_CLASS, images_per_class, newest_of_each_seed
+from featbench.results.tables import best_by_validation
+
+LEVEL = 0.05
+MIN_DRAWS = 3
+
+
+def advise(rows: pd.DataFrame, comparisons: pd.DataFrame) -> list[str]:
+    """Say what to use, in a few sentences for each data set; the rules are those of the module.
+
+    Args:
+        rows: What `load_results` returns.
+        comparisons: What `compare_models` makes of the same rows, or comparisons.csv as pandas reads it.
+
+    Returns:
+        Sentences; none without rows.
+    """
+    sentences = []
+    for dataset in rows["dataset"].unique():
+        mine = rows[rows["dataset"] == dataset]
+        sentences += [sentence for sentence in _advise_on(mine, comparisons) if sentence is not None]
+    return sentences
+
+
+def _advise_on(rows: pd.DataFrame, comparisons: pd.DataFrame) -> list[str | None]:
+    models = main_rows(rows)
+    best = _best(models)
+    if best is None:
+        return [
+            f"No model can be recommended for {rows['dataset'].iloc[0]}: none has a validation accuracy, and choosing "
+            "by test accuracy would spoil it as an estimate; set evaluate.selection to another value than none."
+        ]
+    names = model_names(models)
+    rivals = _rivals(models, comparisons, best)
+    return [
+        _use(models, best, names),
+        _tied(models, best, names, rivals),
+        _more_images(rows, best),
+        _fine_tuning(models, best, names, rivals),
+    ]
+
+
+def _best(models: pd.DataFrame) -> pd.Series | None:
+    best = best_by_validation(models)
+    networks = models[models["val_accuracy"].notna()]
+    if best is None and not networks.empty:
+        return networks.iloc[int(networks["val_accuracy"].to_numpy().argmax())]
+    return best
+
+
+def _use(models: pd.DataFrame, best: pd.Series, names: dict[str, str]) -> str:
+    candidates = models[(models["kind"] == best["kind"]) & models["val_accuracy"].notna()]
+    n_equal = int((candidates["val_accuracy"] == best["val_accuracy"]).sum())
+    if len(candidates) == 1:
+        rank = "the only candidate"
+    elif n_equal > 1:
+        rank = f"the first of {n_equal} that share the highest of {len(candidates)}"
+    else:
+        rank = f"the highest of {len(candidates)}"
+    doubt = "; its solver did not converge" if _is_false(best["converged"]) else ""
+    return (
+        f"For {best['dataset']} use {names[best['fingerprint']]}: "
+        f"validation accuracy {best['val_accuracy']:.4f}, {rank}; on the {best['n_test']} test images it has "
+        f"{best['accuracy']:.4f} (95% interval {best['accuracy_low']:.4f} to {best['accuracy_high']:.4f}){doubt}."
+    )
+
+
+def _rivals(models: pd.DataFrame, comparisons: pd.DataFrame, best: pd.Series) -> pd.DataFrame:
+    """Return the other models with `gain`, `gain_low`, `gain_high` (accuracy minus that of the best) and `p_holm`."""
+    own = best["fingerprint"]
+    as_a, as_b = (comparisons[comparisons[f"{side}_fingerprint"] == own] for side in "ab")
+    gains = [
+        (row.b_fingerprint, -row.difference, -row.difference_high, -row.difference_low, row.p_holm)
+        for row in as_a.itertuples()
+    ] + [
+        (row.a_fingerprint, row.difference, row.difference_low, row.difference_high, row.p_holm)
+        for row in as_b.itertuples()
+    ]
+    table = pd.DataFrame(gains, columns=["fingerprint", "gain", "gain_low", "gain_high", "p_holm"])
+    return models.merge(table.astype({"fingerprint": models["fingerprint"].dtype}), on="fingerprint")
+
+
+def _tied(models: pd.DataFrame, best: pd.Series, names: dict[str, str], rivals: pd.DataFrame) -> str | None:
+    if len(models) == 1:
+        return None
+    if rivals.empty:
+        return "It is compared with no other model: predictions are missing, or are of other test images."
+    holds_0 = (rivals["gain_low"] <= 0) & (rivals["gain_high"] >= 0)
+    tied = rivals[(rivals["p_holm"] >= LEVEL) & holds_0]
+    parts = [_count_of(tied, rivals), *_others(rivals, int(((rivals["p_holm"] >= LEVEL) & ~holds_0).sum()))]
+    if not tied.empty:
+        parts.append(_cheapest(tied, best, names))
+    return "; ".join(parts) + "."
+
+
+def _count_of(tied: pd.DataFrame, rivals: pd.DataFrame) -> str:
+    count = "none" if tied.empty else str(len(tied))
+    return (
+        f"As far as {rivals['n_test'].iloc[0]} test images tell, {count} of {len(rivals)} others "
+        f"{'is' if len(tied) < 2 else 'are'} tied with it (McNemar's exact test, Holm-corrected p >= {LEVEL}, "
+        "and an interval of the difference that holds 0)"
+    )
+
+
+def _others(rivals: pd.DataFrame, n_open: int) -> list[str]:
+    different = rivals[rivals["p_holm"] < LEVEL]
+    better, worse = int((different["gain"] > 0).sum()), int((different["gain"] < 0).sum())
+    parts = [f"{worse} {'is' if worse == 1 else 'are'} worse"] if worse else []
+    if better:
+        parts.append(f"{better} {'is' if better == 1 else 'are'} better, which only new images could confirm")
+    if n_open:
+        parts.append(f"{n_open} may differ, but not after the correction")
+    return parts
+
+
+def _cheapest(tied: pd.DataFrame, best: pd.Series, names: dict[str, str]) -> str:
+    own = _cost(best)
+    cheaper = [(_cost(rival), place) for place, (_, rival) in enumerate(tied.iterrows()) if _cost(rival) < own]
+    if not cheaper:
+        return "none of the tied is known to be cheaper"
+    cost, place = min(cheaper)
+    rival = tied.iloc[place]
+    return (
+        f"the cheapest of the tied is {names[rival['fingerprint']]}, with {cost:.3g} s for features, fit and test "
+        f"against {own:.3g} s (the test alone {_seconds(rival['predict_s'])} against {_seconds(best['predict_s'])}) "
+        f"and a test accuracy of {rival['accuracy']:.4f} ({_gain(rival)})"
+    )
+
+
+def _more_images(rows: pd.DataFrame, best: pd.Series) -> str | None:
+    sizes = images_per_class(rows)
+    curve = rows[sizes.notna() & _same_cell(rows, best)]
+    if curve.empty or sizes[curve.index].nunique() < 2:
+        return None
+    by_size = curve.assign(**{IMAGES_PER_CLASS: sizes[curve.index].astype("int64")}).groupby(IMAGES_PER_CLASS)
+    (before, few), (after, many) = [(size, newest_of_each_seed(group)) for size, group in by_size][-2:]
+    steps = (many - few).dropna()  # by seed: the larger draw holds the smaller one
+    if steps.empty:
+        return None
+    n_up, draws = int((steps > 0).sum()), "draw" if len(steps) == 1 else "draws"
+    if len(steps) < MIN_DRAWS:
+        verdict = f"fewer than {MIN_DRAWS} draws cannot say whether that is more than chance"
+    elif n_up == len(steps):
+        verdict = "the curve still rises, so more images should help"
+    else:
+        verdict = "this does not show that more images would help"
+    return (
+        f"From {before} to {after} training images a class its test accuracy went from "
+        f"{few[steps.index].mean():.4f} to {many[steps.index].mean():.4f} "
+        f"(higher in {n_up} of {len(steps)} {draws}): {verdict}."
+    )
+
+
+def _fine_tuning(models: pd.DataFrame, best: pd.Series, names: dict[str, str], rivals: pd.DataFrame) -> str | None:
+    tuned = rivals[(rivals["method"] == "finetune") & rivals["val_accuracy"].notna()]
+    if tuned.empty or best["kind"] != "classifier":
+        return None
+    network = tuned.iloc[int(tuned["val_accuracy"].to_numpy().argmax())]
+    if network["p_holm"] >= LEVEL:
+        verdict = "was not shown to be worth its cost"
+    elif network["gain"] > 0:
+        verdict = "bought accuracy"
+    else:
+        verdict = "was not worth its cost"
+    theirs, own = _cost(network), _cost(best)
+    cost = f", for {theirs / own:.2g} times the seconds ({theirs:.3g} against {own:.3g})" if own > 0 <= theirs else ""
+    return (
+        f"Fine-tuning {verdict}: {names[network['fingerprint']]} has a test accuracy of {network['accuracy']:.4f} "
+        f"({_gain(network)}){cost}."
+    )
+
+
+def _cost(model: pd.Series) -> float:
+    """Return the seconds from images to test predictions; NaN where a part is not known."""
+    extract_s = 0.0 if model["kind"] == "baseline" else model["extract_s"]
+    return float(extract_s + model["fit_s"] + model["predict_s"])
+
+
+def _gain(rival: pd.Series) -> str:
+    low, high = rival["gain_low"], rival["gain_high"]
+    return f"difference {rival['gain']:+.4f}, 95% interval {low:+.4f} to {high:+.4f}, p {rival['p_holm']:.2g}"
+
+
+def _same_cell(rows: pd.DataFrame, model: pd.Series) -> Any:
+    same = pd.Series(data=True, index=rows.index)
+    for column in CELL:
+        same &= rows[column].isna() if pd.isna(model[column]) else rows[column].eq(model[column]).fillna(value=False)
+    return same
+
+
+def _is_false(value: Any) -> bool:
+    return not pd.isna(value) and not value
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2g} s"
