@@ -45,6 +45,16 @@ def test_the_table_marks_the_best_by_validation(capsys: pytest.CaptureFixture[st
     assert out.rstrip().endswith("results/pets")
 
 
+def test_the_advice_of_the_folder_is_printed_before_its_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "advice.md").write_text("- For pets use [b]svm[/b].\n- Fine-tuning was not worth its cost.\n")
+    print_table(table(), tmp_path)
+    *_, first, second, last = capsys.readouterr().out.splitlines()
+    assert [first, second] == ["- For pets use [b]svm[/b].", "- Fine-tuning was not worth its cost."]
+    assert last.endswith(str(tmp_path))
+
+
 def test_a_table_of_references_alone_has_no_best(capsys: pytest.CaptureFixture[str]) -> None:
     rows = table()
     print_table(rows[rows.kind == "baseline"], Path("r"))

@@ -97,6 +97,24 @@ def test_nothing_is_chosen_on_test(digits: Digits, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_feature_that_gives_the_test_labels_away_changes_nothing_that_is_chosen(digits: Digits, name: str) -> None:
+    train, test = digits(0, 200), digits(1000, 1100)
+
+    def with_column(rows: LabelledFeatures, values: Any) -> LabelledFeatures:
+        return replace(rows, X=np.column_stack([rows.X, np.broadcast_to(values, len(rows.y))]).astype(np.float32))
+
+    plain, given_away = (
+        fit_and_test(name, with_column(train, 0), None, with_column(test, values), config_of(name), 0, 10)
+        for values in (0, test.y)
+    )
+    assert plain.params == given_away.params
+    assert (plain.selection, plain.val_accuracy) == (given_away.selection, given_away.val_accuracy)
+    unseen = with_column(digits(1100, 1200), 0)  # what was trained is the same too
+    assert np.array_equal(plain.model.predict(unseen.X), given_away.model.predict(unseen.X))
+    assert given_away.metrics.accuracy <= plain.metrics.accuracy
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_shuffled_labels_give_chance(digits: Digits, name: str) -> None:
     rng = np.random.default_rng(0)
     rows = digits(0, 1700)
