@@ -35,7 +35,7 @@ def advise(rows: pd.DataFrame, comparisons: pd.DataFrame) -> list[str]:
 
     Args:
         rows: What `load_results` returns.
-        comparisons: What `compare_models` makes of the same rows, or comparisons.csv as pandas reads it.
+        comparisons: What `compare_models` makes of the same rows.
 
     Returns:
         Sentences; none without rows.
@@ -166,7 +166,7 @@ def _more_images(rows: pd.DataFrame, best: pd.Series) -> str | None:
     if len(steps) < MIN_DRAWS:
         verdict = f"fewer than {MIN_DRAWS} draws cannot say whether that is more than chance"
     elif n_up == len(steps):
-        verdict = "the curve still rises, so more images should help"
+        verdict = "it still rose at the last step, which speaks for more images"
     else:
         verdict = "this does not show that more images would help"
     return (
@@ -190,8 +190,8 @@ def _fine_tuning(models: pd.DataFrame, best: pd.Series, names: dict[str, str], r
     theirs, own = _cost(network), _cost(best)
     cost = f", for {theirs / own:.2g} times the seconds ({theirs:.3g} against {own:.3g})" if own > 0 <= theirs else ""
     return (
-        f"Fine-tuning {verdict}: {names[network['fingerprint']]} has a test accuracy of {network['accuracy']:.4f} "
-        f"({_gain(network)}){cost}."
+        f"Fine-tuning as set up here {verdict}: {names[network['fingerprint']]} has a test accuracy of "
+        f"{network['accuracy']:.4f} ({_gain(network)}){cost}."
     )
 
 

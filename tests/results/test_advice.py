@@ -121,7 +121,10 @@ def test_without_comparisons_nothing_is_said_of_ties(table_of: Load) -> None:
 @pytest.mark.parametrize(
     ("draws", "expected"),
     [
-        ([(0.7, 0.8), (0.6, 0.8), (0.65, 0.7)], "0.6500 to 0.7667 (higher in 3 of 3 draws): the curve still rises"),
+        (
+            [(0.7, 0.8), (0.6, 0.8), (0.65, 0.7)],
+            "0.6500 to 0.7667 (higher in 3 of 3 draws): it still rose",
+        ),
         ([(0.7, 0.8), (0.8, 0.8), (0.6, 0.7)], "(higher in 2 of 3 draws): this does not show that more images would"),
         ([(0.7, 0.8), (0.7, 0.8)], "(higher in 2 of 2 draws): fewer than 3 draws cannot say"),
         ([(0.7, 0.8)], "(higher in 1 of 1 draw): fewer than 3 draws cannot say"),
@@ -153,7 +156,7 @@ def test_fine_tuning_is_judged_by_what_it_bought(table_of: Load, numbers: dict[s
     sentence = advise(table_of(BEST, TUNED), pairs((0, 1, numbers)))[-1]
     low, high = -numbers["difference_high"], -numbers["difference_low"]
     assert sentence == (
-        f"Fine-tuning {verdict}: finetune/resnet18 has a test accuracy of 0.9400 (difference "
+        f"Fine-tuning as set up here {verdict}: finetune/resnet18 has a test accuracy of 0.9400 (difference "
         f"{-numbers['difference']:+.4f}, 95% interval {low:+.4f} to {high:+.4f}, p {numbers['p_holm']:.2g}), "
         "for 10 times the seconds (160 against 16)."
     )

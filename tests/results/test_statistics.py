@@ -46,7 +46,7 @@ def test_everything_is_written_and_can_be_read(tmp_path: Path, save_models: Save
     assert len(pd.read_csv(tmp_path / "curves.csv")) == 0
     advice = (tmp_path / "advice.md").read_text()
     assert advice.startswith("- For folder use linear_svc/resnet18/layer3: ")
-    assert "\n- Fine-tuning was not shown to be worth its cost: finetune/resnet18 " in advice
+    assert "\n- Fine-tuning as set up here was not shown to be worth its cost: finetune/resnet18 " in advice
 
 
 def test_the_same_files_give_the_same_statistics(tmp_path: Path, save_models: Save) -> None:
