@@ -28,8 +28,6 @@ from featbench.config import EvaluateConfig
 from featbench.errors import DataError
 from featbench.results.metrics import Metrics, classification_metrics, wilson_interval
 
-ENGINE = "scikit-learn"
-
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
@@ -48,7 +46,7 @@ class Fitted:
         interval: 95% interval of the test accuracy for the test sample (Wilson).
         predicted: (N,) int64 in [0, n_classes), of the test rows.
         scores: (N, n_classes) float64; see `class_scores`.
-        engine: The library that fitted it.
+        engine: What searched and fitted, `featbench` or `scikit-learn`; see `engine`.
         fit_s: Seconds of selection and final fit, wall-clock.
         predict_s: Seconds of scoring the test rows, wall-clock.
     """
@@ -103,7 +101,7 @@ def fit_and_test(
     started = perf_counter()
     chosen = select(spec_name, X, y, len(train.y), config, seed)
     with convergence_recorded():
-        model = fit(spec_name, chosen.params, X[:n_final], y[:n_final], seed)
+        model = fit(spec_name, chosen.params, X[:n_final], y[:n_final], seed, chosen.engine)
     fitted = perf_counter()
 
     scores = class_scores(model, X_test, n_classes)
@@ -123,7 +121,7 @@ def fit_and_test(
         interval=wilson_interval(int((predicted == test.y).sum()), len(test.y)),
         predicted=predicted,
         scores=scores,
-        engine=ENGINE,
+        engine=chosen.engine,
         fit_s=fitted - started,
         predict_s=predicted_at - fitted,
     )

@@ -26,6 +26,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.pipeline import Pipeline
 
+from featbench.classifiers.engine import Engine, fit_engine, fit_linear, search_engine, try_grid
 from featbench.classifiers.rows import train_subsets
 from featbench.classifiers.table import CLASSIFIERS, ClassifierSpec, candidates, get_classifier
 from featbench.config import EvaluateConfig
@@ -48,6 +49,7 @@ class Selection:
         val_accuracy: Its accuracy on rows it was not fitted on (for `cv` the mean over folds), None for `none`.
         n_val: Rows that `val_accuracy` was measured on.
         n_not_converged: Candidates that did not converge, in any fold.
+        engine: What did the search or, without one, what will fit the model.
     """
 
     how: How
@@ -55,6 +57,7 @@ class Selection:
     val_accuracy: float | None
     n_val: int
     n_not_converged: int
+    engine: Engine
 
 
 def select(
@@ -78,28 +81,37 @@ def select(
     n_final = final_rows(n_train, len(y) - n_train, config)
     how = _how(spec, config, n_train, has_val=len(y) > n_train)
     if how == "none":
-        return Selection(how, {}, None, 0, 0)
-    grid = candidates(name, config)
+        return Selection(how, {}, None, 0, 0, fit_engine(name, [], config))
+    grid, engine = candidates(name, config), fit_engine(name, [], config)
     if how == "oob":
         tried = [_out_of_bag(name, params, X[:n_final], y[:n_final], seed) for params in grid]
         n_val = n_final
     else:
         splits = _splits(how, y, n_train, n_final, config.folds, seed)
-        tried = _try_all(name, grid, X, y, splits, seed)
+        engine = search_engine(name, grid, splits, config)
+        tried = (_try_fast if engine == "featbench" else _try_all)(name, grid, X, y, splits, seed)
         n_val = sum(len(held_out) for _, held_out in splits)
     accuracies = [accuracy for accuracy, _ in tried]
     best = int(np.argmax(accuracies))
-    return Selection(how, grid[best], float(accuracies[best]), n_val, sum(converged is False for _, converged in tried))
+    not_converged = sum(converged is False for _, converged in tried)
+    return Selection(how, grid[best], float(accuracies[best]), n_val, not_converged, engine)
 
 
-def fit(name: str, params: Mapping[str, Any], X: npt.NDArray[Any], y: npt.NDArray[np.int64], seed: int) -> Pipeline:
+def fit(
+    name: str,
+    params: Mapping[str, Any],
+    X: npt.NDArray[Any],
+    y: npt.NDArray[np.int64],
+    seed: int,
+    engine: Engine = "scikit-learn",
+) -> Pipeline:
     """Fit a classifier on all of the rows given; `spec.converged` tells whether its solver converged.
 
     Raises:
         UsageError: scikit-learn refuses the parameters.
     """
     model = get_classifier(name).make(params, seed, X.shape[1])
-    return _fitted(model, name, params, X, y)
+    return _fitted(model, name, params, X, y, engine)
 
 
 @contextmanager
@@ -224,6 +236,22 @@ def _splits(
     return [(np.sort(kept), np.sort(held_out))]
 
 
+def _try_fast(
+    name: str,
+    grid: Sequence[Mapping[str, Any]],
+    X: npt.NDArray[Any],
+    y: npt.NDArray[np.int64],
+    splits: Sequence[tuple[Rows, Rows]],
+    seed: int,
+) -> list[tuple[float, bool | None]]:
+    """Do as `_try_all`, with featbench's own solvers, which draw no random numbers."""
+    try:
+        with convergence_recorded():
+            return try_grid(name, grid, X, y, splits)
+    except ValueError as error:
+        raise UsageError(f"{name} cannot be fitted with its grid: {error}") from error
+
+
 def _try_all(
     name: str,
     grid: Sequence[Mapping[str, Any]],
@@ -269,9 +297,14 @@ def _out_of_bag(
 
 
 def _fitted(
-    model: Pipeline, name: str, params: Mapping[str, Any], X: npt.NDArray[Any], y: npt.NDArray[np.int64]
+    model: Pipeline,
+    name: str,
+    params: Mapping[str, Any],
+    X: npt.NDArray[Any],
+    y: npt.NDArray[np.int64],
+    engine: Engine = "scikit-learn",
 ) -> Pipeline:
     try:
-        return model.fit(X, y)
+        return fit_linear(model, X, y) if name == "linear_svc" and engine == "featbench" else model.fit(X, y)
     except ValueError as error:
         raise UsageError(f"scikit-learn refuses to fit {name} with {dict(params)}: {error}") from error

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import featbench
+from featbench.classifiers.engine import fit_engine
 from featbench.classifiers.evaluate import Fitted, fit_and_test
 from featbench.classifiers.models import save_model
 from featbench.classifiers.rows import LabelledFeatures, Subset, train_subsets
@@ -73,6 +74,7 @@ def _plans(job: Job, cached: Cached, layer: str, train: LabelledFeatures) -> Ite
                 "selection": config.selection,
                 "folds": config.folds,
                 "candidates": candidates(method, config),
+                "engine": fit_engine(method, candidates(method, config), config),
                 "subset": [subset.size, subset.repeat],
                 "seed": subset.seed,
                 "version": featbench.__version__,

@@ -1,0 +1,96 @@
+"""Which solvers fit a classifier: featbench's own where they serve, else the plain loop over scikit-learn.
+
+Both give the same answer to within the tolerance of the solvers; `evaluate.engine = "sklearn"` always takes the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.pipeline import Pipeline, make_pipeline
+
+from featbench.classifiers.rbf_grid import fits_memory, rbf_grid
+from featbench.classifiers.table import get_classifier
+from featbench.config import EvaluateConfig
+
+Engine = Literal["featbench", "scikit-learn"]
+Rows = npt.NDArray[np.intp]
+Tried = tuple[float, bool | None]
+
+_LINEAR = ("C", "tol", "fit_intercept", "intercept_scaling", "class_weight", "max_iter")
+_SAME = {"loss": "squared_hinge", "penalty": "l2", "multi_class": "ovr"}  # the others are other problems
+
+
+def fit_engine(name: str, grid: Sequence[Mapping[str, Any]], config: EvaluateConfig) -> Engine:
+    """Return what fits a model with parameters from this grid."""
+    serves = name == "linear_svc" and all(
+        key in _LINEAR or _SAME.get(key) == value for params in grid for key, value in params.items()
+    )
+    return "featbench" if config.engine == "auto" and serves else "scikit-learn"
+
+
+def search_engine(
+    name: str, grid: Sequence[Mapping[str, Any]], splits: Sequence[tuple[Rows, Rows]], config: EvaluateConfig
+) -> Engine:
+    """Return what tries the candidates of a grid."""
+    if name == "svm_rbf" and config.engine == "auto" and fits_memory(splits):
+        return "featbench"
+    return fit_engine(name, grid, config)
+
+
+def try_grid(
+    name: str,
+    grid: Sequence[Mapping[str, Any]],
+    X: npt.NDArray[Any],
+    y: npt.NDArray[np.int64],
+    splits: Sequence[tuple[Rows, Rows]],
+) -> list[Tried]:
+    """Return (mean accuracy over splits, whether all splits converged) of each candidate.
+
+    Raises:
+        ValueError: A candidate is refused.
+    """
+    if name == "svm_rbf":
+        machines = [get_classifier(name).make(params, 0, X.shape[1])[-1] for params in grid]
+        return [_over_splits(folds) for folds in rbf_grid(X, y, splits, machines)]
+    return _try_linear(grid, X, y, splits)
+
+
+def _try_linear(
+    grid: Sequence[Mapping[str, Any]],
+    X: npt.NDArray[Any],
+    y: npt.NDArray[np.int64],
+    splits: Sequence[tuple[Rows, Rows]],
+) -> list[Tried]:
+    from featbench.classifiers.linear_grid import LinearSettings, linear_grid
+
+    machines = [get_classifier("linear_svc").make(params, 0, X.shape[1])[-1] for params in grid]
+    others = [{key: getattr(machine, key) for key in _LINEAR if key != "C"} for machine in machines]
+    tried: dict[int, Tried] = {}
+    for number, settings in enumerate(others):
+        if number not in tried:
+            alike = [other for other in range(number, len(grid)) if others[other] == settings]
+            Cs = [machines[other].C for other in alike]
+            found = linear_grid(X, y, splits, Cs, LinearSettings(**settings))
+            tried |= {other: _over_splits(folds) for other, folds in zip(alike, found, strict=True)}
+    return [tried[number] for number in range(len(grid))]
+
+
+def _over_splits(folds: Sequence[tuple[float, bool]]) -> Tried:
+    return float(np.mean([accuracy for accuracy, _ in folds])), all(converged for _, converged in folds)
+
+
+def fit_linear(model: Pipeline, X: npt.NDArray[Any], y: npt.NDArray[np.int64]) -> Pipeline:
+    """Fit a pipeline of StandardScaler and LinearSVC; what returns is scikit-learn's own, fitted.
+
+    Raises:
+        ValueError: The parameters or the rows are refused.
+    """
+    from featbench.classifiers.linear import PrimalLinearSVC
+
+    scaler, machine = model
+    primal = PrimalLinearSVC(**{key: getattr(machine, key) for key in _LINEAR})
+    return make_pipeline(scaler, primal.fit(scaler.fit_transform(X), y).to_sklearn())

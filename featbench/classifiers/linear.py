@@ -1,0 +1,139 @@
+"""scikit-learn's LinearSVC(loss="squared_hinge", dual=False), fitted by the batched primal solver (`newton`)."""
+
+from __future__ import annotations
+
+import warnings
+from numbers import Integral, Real
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model._base import LinearClassifierMixin
+from sklearn.svm import LinearSVC
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from torch import Tensor
+
+from featbench.classifiers.newton import Problem, minimise, stopping_norms
+from featbench.classifiers.products import SharedRows, precondition
+
+
+class PrimalLinearSVC(LinearClassifierMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Linear support vector machine with the squared hinge loss, one against the rest.
+
+    The parameters and their meaning are those of `sklearn.svm.LinearSVC`; so are `coef_`, `intercept_` and `classes_`.
+    float32 features stay float32 in the steps of the conjugate gradients; all else is float64.
+
+    Args:
+        C: Weight of the losses against the norm of the weights.
+        tol: Of liblinear's stopping rule.
+        fit_intercept: Whether there is a bias.
+        intercept_scaling: Value of the feature that carries the bias, which is regularised with the weights.
+        class_weight: Factors of C: a mapping from class to factor, or "balanced".
+        max_iter: Newton steps allowed; a ConvergenceWarning tells that they did not do.
+        device: Where torch computes, as in "cpu" or "cuda".
+
+    Attributes:
+        coef_: (n_classes, n_features) float64; one row for two classes.
+        intercept_: (n_classes,) float64; 0.0 without a bias.
+        classes_: (n_classes,), the labels.
+        n_iter_: Newton steps of the slowest class.
+    """
+
+    _parameter_constraints: dict[str, Any] = {  # noqa: RUF012 (the name and the type are scikit-learn's)
+        "C": [Interval(Real, 0.0, None, closed="neither")],
+        "tol": [Interval(Real, 0.0, None, closed="neither")],
+        "fit_intercept": ["boolean"],
+        "intercept_scaling": [Interval(Real, 0.0, None, closed="neither")],
+        "class_weight": [None, dict, StrOptions({"balanced"})],
+        "max_iter": [Interval(Integral, 0, None, closed="left")],
+        "device": [str],
+    }
+
+    def __init__(
+        self,
+        *,
+        C: float = 1.0,
+        tol: float = 1e-4,
+        fit_intercept: bool = True,
+        intercept_scaling: float = 1.0,
+        class_weight: dict[Any, float] | str | None = None,
+        max_iter: int = 1000,
+        device: str = "cpu",
+    ) -> None:
+        self.C = C
+        self.tol = tol
+        self.fit_intercept = fit_intercept
+        self.intercept_scaling = intercept_scaling
+        self.class_weight = class_weight
+        self.max_iter = max_iter
+        self.device = device
+
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def fit(self, X: Any, y: Any, sample_weight: npt.ArrayLike | None = None) -> Self:
+        """Fit.
+
+        Args:
+            X: (N, D) float, finite.
+            y: (N,) labels of at least two classes.
+            sample_weight: (N,) float, factors of C; all 1 where None.
+
+        Raises:
+            ValueError: There is only one class, or a parameter or an array is not what it must be.
+        """
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], order="C")
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        if len(np.unique(labels[weights > 0])) < 2:
+            raise ValueError(
+                "This solver needs samples of at least 2 classes in the data, but the data contains only one class: "
+                f"{self.classes_[0]!r}"
+            )
+        used = weights > 0
+        factors = compute_class_weight(self.class_weight, classes=self.classes_, y=y, sample_weight=weights)
+        problem = self._problem(X[used], labels[used], weights[used], factors)
+        scaling = problem.rows.scaling
+        start = torch.zeros(X.shape[1] + 1, problem.signs.shape[1], dtype=torch.float64, device=self.device)
+        stop = stopping_norms(problem, self.tol)
+        solution = minimise(problem, start, self.C, stop, self.max_iter, precondition(problem.rows.X, scaling))
+        fitted = solution.W.T.cpu().numpy()
+        self.coef_ = np.ascontiguousarray(fitted[:, :-1])
+        self.intercept_ = fitted[:, -1] * scaling if self.fit_intercept else 0.0
+        self.n_iter_ = int(solution.n_iter.max()) if solution.converged.all() else self.max_iter
+        if not solution.converged.all():
+            warnings.warn("the solver did not converge; raise max_iter", ConvergenceWarning, stacklevel=2)
+        return self
+
+    def to_sklearn(self) -> LinearSVC:
+        """Return the fitted scikit-learn estimator that predicts the same, to be saved without a class of ours."""
+        check_is_fitted(self)
+        names = ("C", "tol", "fit_intercept", "intercept_scaling", "class_weight", "max_iter")
+        model = LinearSVC(dual=False, **{name: getattr(self, name) for name in names})
+        for name in ("coef_", "intercept_", "classes_", "n_iter_", "n_features_in_"):
+            setattr(model, name, getattr(self, name))
+        return model
+
+    def _problem(
+        self, X: npt.NDArray[Any], labels: npt.NDArray[np.intp], weights: npt.NDArray[np.float64], factors: Any
+    ) -> Problem:
+        device = torch.device(self.device)
+        rows = torch.from_numpy(X).to(device)
+        signs = one_against_rest(torch.from_numpy(labels).to(device), len(self.classes_))
+        # As liblinear: with more than two classes, a class weight is that of the class's own rows in its own column.
+        factor = torch.as_tensor(np.asarray(factors, dtype=np.float64), device=device)
+        negative, positive = (factor[:1], factor[1:]) if len(factor) == 2 else (torch.ones_like(factor), factor)
+        costs = torch.where(signs > 0, positive, negative) * torch.from_numpy(weights).to(device)[:, None]
+        scaling = float(self.intercept_scaling) if self.fit_intercept else 0.0
+        return Problem(SharedRows(rows, None, None, scaling), signs, costs)
+
+
+def one_against_rest(labels: Tensor, n_classes: int) -> Tensor:
+    """Return the signs (N, K) float64 of labels (N,) in [0, n_classes): a column a class, one for two classes."""
+    positive = torch.arange(1 if n_classes == 2 else 0, n_classes, device=labels.device)
+    return torch.where(labels[:, None] == positive, 1.0, -1.0).double()

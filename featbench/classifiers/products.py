@@ -1,0 +1,153 @@
+"""Products with a matrix of rows that many linear models share, each with a scaling of its own.
+
+Column k of a set of models sees the rows of X as (x - mean_k) / deviation_k, followed by a feature that is always
+`scaling`, whose weight is the bias. X itself is never copied or changed for it: the change is applied to the column's
+weights, so that one product with X serves all columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_BLOCK_VALUES = 2**20  # of X in one block: small enough to stay in a core's cache between its two products
+EXACT_BELOW = 1024  # features or rows: the eigenvectors of matrices this small cost less than a few products with X
+_RANK = 384
+_POWER_STEPS = 2
+
+
+@dataclass(frozen=True, eq=False)
+class SharedRows:
+    """Rows, and how each column sees them.
+
+    Attributes:
+        X: (N, D) float32 or float64.
+        mean: (D, K) float64, what column k subtracts; None where no column changes X.
+        inverse: (D, K) float64, what column k then multiplies by; None where `mean` is.
+        scaling: The value of the feature that carries the bias; 0 for no bias.
+    """
+
+    X: Tensor
+    mean: Tensor | None
+    inverse: Tensor | None
+    scaling: float
+
+    def take(self, columns: Tensor) -> SharedRows:
+        """Return the columns with these indices."""
+        if self.mean is None or self.inverse is None:
+            return self
+        return SharedRows(self.X, self.mean[:, columns], self.inverse[:, columns], self.scaling)
+
+    def of_column(self, rows: Tensor, column: int) -> Tensor:
+        """Return some rows as a column sees them, with the feature of the bias: (n, D + 1) float64."""
+        X = self.X[rows].double()
+        if self.mean is not None and self.inverse is not None:
+            X = (X - self.mean[:, column]) * self.inverse[:, column]
+        return torch.cat([X, X.new_full((len(X), 1), self.scaling)], dim=1)
+
+    def forward(self, V: Tensor) -> Tensor:
+        """Return the decision values (N, K) of the weights V (D + 1, K), in the precision of V."""
+        U, offset = self._shared(V)
+        values = torch.empty(len(self.X), V.shape[1], dtype=V.dtype, device=V.device)
+        for rows in self._blocks():
+            torch.addmm(offset, self.X[rows].to(V.dtype), U, out=values[rows])
+        return values
+
+    def backward(self, R: Tensor) -> Tensor:
+        """Return the transposed product (D + 1, K) with R (N, K), in the precision of R."""
+        G = torch.zeros(self.X.shape[1], R.shape[1], dtype=R.dtype, device=R.device)
+        for rows in self._blocks():
+            G.addmm_(self.X[rows].to(R.dtype).T, R[rows])
+        return self._own(G, R.sum(0))
+
+    def curvature(self, V: Tensor, weights: Tensor) -> Tensor:
+        """Return the transposed product with weights (N, K) times the decision values of V, in one pass over X."""
+        U, offset = self._shared(V)
+        G = torch.zeros_like(U)
+        total = torch.zeros_like(offset)
+        for rows in self._blocks():
+            block = self.X[rows].to(V.dtype)
+            R = torch.addmm(offset, block, U).mul_(weights[rows])
+            G.addmm_(block.T, R)
+            total += R.sum(0)
+        return self._own(G, total)
+
+    def _blocks(self) -> Iterator[slice]:
+        n, d = self.X.shape
+        size = max(256, _BLOCK_VALUES // max(d, 1))
+        return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+    def _shared(self, V: Tensor) -> tuple[Tensor, Tensor]:
+        """Express weights of the columns' own features as weights of X and an offset."""
+        U, offset = V[:-1], V[-1] * self.scaling
+        if self.mean is None or self.inverse is None:
+            return U.contiguous(), offset
+        U = U * self.inverse.to(V.dtype)
+        return U, offset - (self.mean.to(V.dtype) * U).sum(0)
+
+    def _own(self, G: Tensor, total: Tensor) -> Tensor:
+        """Express a product with X transposed as one with the columns' own features; the adjoint of `_shared`."""
+        if self.mean is not None and self.inverse is not None:
+            G = (G - self.mean.to(G.dtype) * total) * self.inverse.to(G.dtype)
+        return torch.cat([G, (total * self.scaling)[None]])
+
+
+@dataclass(frozen=True, eq=False)
+class Preconditioner:
+    """An approximate inverse of I + q X'X for any q, from the leading eigenvectors of X'X.
+
+    Randomised eigenvectors as in Frangella, Tropp and Udell, Randomized Nyström Preconditioning (2023).
+
+    Attributes:
+        vectors: (D + 1, r) float.
+        values: (r,) float, the eigenvalues.
+        tail: What the eigenvalues of everything else are taken to be.
+    """
+
+    vectors: Tensor
+    values: Tensor
+    tail: float
+
+    def apply(self, V: Tensor, q: Tensor) -> Tensor:
+        """Multiply V (D + 1, K) by the approximate inverse of I + q X'X, where q (K,) is a column's own."""
+        vectors = self.vectors.to(V.dtype)
+        rest = 1 / (1 + self.tail * q)
+        inner = 1 / (1 + self.values.to(V.dtype)[:, None] * q) - rest
+        return V * rest + vectors @ (inner * (vectors.T @ V))
+
+
+def precondition(X: Tensor, scaling: float, seed: int = 0) -> Preconditioner:
+    """Decompose X (N, D) with its bias feature; every eigenvector where D or N is small, else the leading ones."""
+    n, d = X.shape
+    if d < EXACT_BELOW:
+        rows = _with_bias(X, scaling)
+        values, vectors = torch.linalg.eigh(rows.T @ rows)
+        return Preconditioner(vectors, values.clamp(min=0), 0.0)
+    if n < EXACT_BELOW:
+        rows = _with_bias(X, scaling)
+        values, left = torch.linalg.eigh(rows @ rows.T)
+        kept = values > values[-1] * n * torch.finfo(X.dtype).eps
+        values, left = values[kept], left[:, kept]
+        return Preconditioner(rows.T @ (left / values.sqrt()), values, 0.0)
+    return _leading(X, scaling, seed)
+
+
+def _with_bias(X: Tensor, scaling: float) -> Tensor:
+    return torch.cat([X, X.new_full((len(X), 1), scaling)], dim=1)
+
+
+def _leading(X: Tensor, scaling: float, seed: int) -> Preconditioner:
+    shared = SharedRows(X, None, None, scaling)
+    ones = X.new_ones(len(X), 1)
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.randn(X.shape[1] + 1, _RANK, generator=generator, dtype=X.dtype)
+    basis, _ = torch.linalg.qr(start.to(X.device))
+    for _ in range(_POWER_STEPS):
+        basis, _ = torch.linalg.qr(shared.curvature(basis, ones))
+    inner = basis.T @ shared.curvature(basis, ones)
+    values, rotation = torch.linalg.eigh((inner + inner.T) / 2)
+    values = values.clamp(min=0)
+    return Preconditioner(basis @ rotation, values, float(values[0]))
