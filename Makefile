@@ -44,6 +44,7 @@ check: lint type test ## lint, type and test
 
 speed: $(READY) ## measure the speed of each stage, as ratios; IMAGES=FOLDER takes photos of yours
 	$(BIN)/python -m tests.speed.extraction $(if $(IMAGES),--images $(IMAGES))
+	$(BIN)/python -m tests.speed.solvers
 
 lock: ## compile requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -1,0 +1,147 @@
+"""How fast stage 2's own solvers are, against scikit-learn on the same rows in the same run.
+
+    python -m tests.speed.solvers [--rows 50000] [--wide-rows 10000] [--kernel-rows 10000] [--repeats 3]
+
+1. linear: seven values of C, five folds and the refit, against ONE fit of LinearSVC at the chosen C, the better of dual
+   and primal.
+2. wide: the same grid at 4,608 features against GridSearchCV(LinearSVC), of which one fold of a few C is run, and the
+   rest counted at their mean.
+3. kernel: four C, three gamma and five folds against GridSearchCV(SVC), likewise.
+
+Features are made up: rectified, correlated, their spectrum falling as that of a network's features does. Figures are
+medians of the repeats, which take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC
+
+from featbench.classifiers.select import fit, select
+from featbench.config import EvaluateConfig
+
+CS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+KERNEL_CS = (1.0, 3.0, 10.0, 100.0)
+GAMMAS = (0.1, 0.3, 1.0)
+CLASSES = 10
+
+
+def features(n: int, d: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, CLASSES, n)
+    mixing = rng.normal(size=(d, d)) * np.arange(1, d + 1) ** -0.7
+    latent = rng.normal(size=(n, d)) + 0.35 * rng.normal(size=(CLASSES, d))[y]
+    return np.maximum(0, latent @ mixing.T).astype(np.float32), y
+
+
+def seconds(job: Callable[[], Any]) -> float:
+    started_s = time.perf_counter()
+    job()
+    return time.perf_counter() - started_s
+
+
+def medians(jobs: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
+    found: dict[str, list[float]] = {job: [] for job in jobs}
+    for _ in range(repeats):
+        for job, measure in jobs.items():
+            found[job].append(measure())
+            print(f"  {job}: {found[job][-1]:.2f} s", file=sys.stderr, flush=True)
+    return {job: statistics.median(times) for job, times in found.items()}
+
+
+def ours(name: str, grid: dict[str, tuple[float, ...]], X: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+    config = EvaluateConfig(classifiers=(name,), selection="cv", folds=5, grids={name: grid})
+    chosen = select(name, X, y, len(y), config, seed=0)
+    assert chosen.engine == "featbench", "the grid is beyond the memory of the kernels; take fewer rows"
+    fit(name, chosen.params, X, y, 0, chosen.engine)
+    return chosen.params
+
+
+def theirs(models: list[Any], X: np.ndarray, y: np.ndarray) -> float:
+    """Fit and score the models on one fold, and return the mean seconds of one."""
+    kept, out = next(StratifiedKFold(5, shuffle=True, random_state=0).split(X, y))
+    pipelines = [make_pipeline(StandardScaler(), model) for model in models]
+    return sum(seconds(lambda p=p: p.fit(X[kept], y[kept]).score(X[out], y[out])) for p in pipelines) / len(models)
+
+
+def report(title: str, times: dict[str, float], fits: int = 1) -> None:
+    mine, *others = times.values()
+    print(f"\n{title}\n\n| job | seconds | of featbench's |\n| --- | ---: | ---: |")
+    for job, taken in times.items():
+        total = taken if job.startswith("featbench") else taken * fits
+        print(f"| {job} | {total:.2f} | {total / mine:.2f} |")
+    print(f"\nThe best of the others takes {min(others) * fits / mine:.2f} times as long.", flush=True)
+
+
+def linear(n: int, d: int, repeats: int) -> None:
+    X, y = features(n, d)
+    chosen = ours("linear_svc", {"C": CS}, X, y)["C"]
+    scaled = StandardScaler().fit_transform(X)
+    jobs = {
+        f"featbench: {len(CS)} C x 5 folds + refit": lambda: seconds(lambda: ours("linear_svc", {"C": CS}, X, y)),
+        f"one LinearSVC(dual=False), C={chosen}": lambda: seconds(
+            lambda: LinearSVC(C=chosen, dual=False).fit(scaled, y)
+        ),
+        f"one LinearSVC(dual=True), C={chosen}": lambda: seconds(lambda: LinearSVC(C=chosen, dual=True).fit(scaled, y)),
+    }
+    report(f"linear, n = {n}, d = {d}, {torch.get_num_threads()} threads", medians(jobs, repeats))
+
+
+def wide(n: int, d: int, repeats: int, part: tuple[float, ...]) -> None:
+    X, y = features(n, d)
+    jobs = {
+        f"featbench: {len(CS)} C x 5 folds + refit": lambda: seconds(lambda: ours("linear_svc", {"C": CS}, X, y)),
+        f"GridSearchCV(LinearSVC), from one fold of C in {part}": lambda: theirs(
+            [LinearSVC(C=C, dual=False) for C in part], X, y
+        ),
+    }
+    report(f"wide, n = {n}, d = {d}", medians(jobs, repeats), fits=5 * len(CS) + 1)
+
+
+def kernel(n: int, d: int, repeats: int) -> None:
+    X, y = features(n, d)
+    grid = {"C": KERNEL_CS, "gamma_scale": GAMMAS}
+    jobs = {
+        "featbench: 4 C x 3 gamma x 5 folds + refit": lambda: seconds(lambda: ours("svm_rbf", grid, X, y)),
+        "GridSearchCV(SVC), from one fold": lambda: theirs(
+            [SVC(C=C, gamma=gamma / d, break_ties=True) for C in KERNEL_CS for gamma in GAMMAS], X, y
+        ),
+    }
+    report(f"kernel, n = {n}, d = {d}", medians(jobs, repeats), fits=5 * len(KERNEL_CS) * len(GAMMAS) + 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=["linear", "wide", "kernel"], default=["linear", "wide", "kernel"])
+    parser.add_argument("--rows", type=int, default=50_000)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--wide-rows", type=int, default=10_000)
+    parser.add_argument("--wide-width", type=int, default=4_608)
+    parser.add_argument("--wide-part", type=float, nargs="*", default=[1e-3], help="values of C that GridSearchCV runs")
+    parser.add_argument("--kernel-rows", type=int, default=10_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    if "linear" in arguments.only:
+        linear(arguments.rows, arguments.width, arguments.repeats)
+    if "wide" in arguments.only:
+        wide(arguments.wide_rows, arguments.wide_width, arguments.repeats, tuple(arguments.wide_part))
+    if "kernel" in arguments.only:
+        kernel(arguments.kernel_rows, arguments.width, arguments.repeats)
+
+
+if __name__ == "__main__":
+    main()
