@@ -21,6 +21,7 @@ Rows = npt.NDArray[np.intp]
 Tried = tuple[float, bool | None]
 
 _LINEAR = ("C", "tol", "fit_intercept", "intercept_scaling", "class_weight", "max_iter")
+_LARGEST_C = 10.0  # far beyond, on separable classes, the batched solver can stop short of the optimum
 _SAME = {"loss": "squared_hinge", "penalty": "l2", "multi_class": "ovr"}  # the others are other problems
 
 
@@ -29,6 +30,7 @@ def fit_engine(name: str, grid: Sequence[Mapping[str, Any]], config: EvaluateCon
     serves = name == "linear_svc" and all(
         key in _LINEAR or _SAME.get(key) == value for params in grid for key, value in params.items()
     )
+    serves = serves and all(params.get("C", 1.0) <= _LARGEST_C for params in grid)
     return "featbench" if config.engine == "auto" and serves else "scikit-learn"
 
 

@@ -148,3 +148,8 @@ def test_grids_of_several_parameters_keep_their_order(digits: Digits, monkeypatc
     tried = engine_.try_grid("linear_svc", grid, rows.X, rows.y, [])
     assert calls == [[1e-2, 1e-6], [1e-6, 1e-2]]
     assert [accuracy for accuracy, _ in tried] == pytest.approx([params["C"] + params["tol"] for params in grid])
+
+
+@pytest.mark.parametrize(("largest", "engine"), [(10.0, "featbench"), (100.0, "scikit-learn")])
+def test_a_large_C_goes_to_scikit_learn(largest: float, engine: str) -> None:
+    assert fit_engine("linear_svc", [{"C": 1e-3}, {"C": largest}], EvaluateConfig()) == engine

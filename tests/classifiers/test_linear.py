@@ -15,8 +15,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featbench.classifiers.linear import PrimalLinearSVC
 
-# The check wants 7 digits at the default tolerance, and scikit-learn excepts its own LinearSVC from it too. What it is
-# about is checked below, at a tight tolerance.
+# The check wants 7 digits at the default tolerance, and scikit-learn excepts its own LinearSVC from it too. Below,
+# weighted fits are compared with those of LinearSVC.
 TOO_STRICT = {"check_sample_weight_equivalence_on_dense_data": "7 digits at tol=1e-4"}
 
 
@@ -84,7 +84,7 @@ def test_the_objective_on_random_problems(
     n: int, d: int, n_classes: int, exponent: float, scale: float, seed: int
 ) -> None:
     X, y = random_rows(n, d, n_classes, seed)
-    C = 10 ** min(exponent, 3 - 2 * np.log10(scale))  # beyond, neither converges
+    C = 10 ** min(exponent, 3 - 2 * np.log10(scale))  # beyond, it can stop short of the optimum
     check_against_scikit_learn(X * scale, y, C=C)
 
 
