@@ -151,5 +151,5 @@ def test_grids_of_several_parameters_keep_their_order(digits: Digits, monkeypatc
 
 
 @pytest.mark.parametrize(("largest", "engine"), [(10.0, "featbench"), (100.0, "scikit-learn")])
-def test_a_large_C_goes_to_scikit_learn(largest: float, engine: str) -> None:
+def test_a_large_c_goes_to_scikit_learn(largest: float, engine: str) -> None:
     assert fit_engine("linear_svc", [{"C": 1e-3}, {"C": largest}], EvaluateConfig()) == engine
