@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -37,6 +36,7 @@ from featbench.data.splits import Split
 from featbench.features import forward as forward_
 from featbench.features.extract import cache_keys, extract_split, plan_extraction
 from featbench.features.forward import Forward, Precision
+from tests.speed.medians import medians
 
 CPU = torch.device("cpu")
 SHAPE = (3, 224, 224)
@@ -168,15 +168,6 @@ def complete_cache_seconds(count: int = 50_000) -> float:
             key = cache_keys(Images("speed", ("a", "b"), {"train": split}), backbone, extraction, Path(folder))["train"]
             extract_split(split, backbone, extraction, key, Clock())
         return time.perf_counter() - started_s
-
-
-def medians(jobs: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
-    found: dict[str, list[float]] = {job: [] for job in jobs}
-    for _ in range(repeats):
-        for job, measure in jobs.items():
-            found[job].append(measure())
-            print(f"  {job}: {found[job][-1]:.1f}", file=sys.stderr, flush=True)
-    return {job: statistics.median(rates) for job, rates in found.items()}
 
 
 def speed_table(name: str, paths: list[Path], count: int, repeats: int) -> None:

@@ -15,8 +15,6 @@ medians of the repeats, which take turns.
 from __future__ import annotations
 
 import argparse
-import statistics
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -32,6 +30,7 @@ from sklearn.svm import SVC, LinearSVC
 
 from featbench.classifiers.select import fit, select
 from featbench.config import EvaluateConfig
+from tests.speed.medians import medians
 
 CS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 KERNEL_CS = (1.0, 3.0, 10.0, 100.0)
@@ -51,15 +50,6 @@ def seconds(job: Callable[[], Any]) -> float:
     started_s = time.perf_counter()
     job()
     return time.perf_counter() - started_s
-
-
-def medians(jobs: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
-    found: dict[str, list[float]] = {job: [] for job in jobs}
-    for _ in range(repeats):
-        for job, measure in jobs.items():
-            found[job].append(measure())
-            print(f"  {job}: {found[job][-1]:.2f} s", file=sys.stderr, flush=True)
-    return {job: statistics.median(times) for job, times in found.items()}
 
 
 def ours(name: str, grid: dict[str, tuple[float, ...]], X: np.ndarray, y: np.ndarray) -> dict[str, Any]:
