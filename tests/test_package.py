@@ -15,9 +15,10 @@ import featbench
 
 PACKAGE = Path(featbench.__file__).parent
 FLOORS = {
-    "cli": 7,
-    "console": 7,
-    "__main__": 7,
+    "cli": 8,
+    "commands": 7,
+    "console": 6.5,
+    "__main__": 9,
     "pipeline": 6,
     "stages": 5.5,
     "report": 5,
@@ -82,7 +83,7 @@ def test_no_imports_go_in_a_circle() -> None:
 
 def test_a_circle_would_be_seen() -> None:
     assert "featbench.errors" in set(imported("featbench.config"))
-    assert "featbench.pipeline" in set(imported("featbench.cli"))  # an import inside a function
+    assert "featbench.pipeline" in set(imported("featbench.commands.stages"))  # an import inside a function
 
 
 def test_what_must_stay_free_of_torch_or_torchvision() -> None:

@@ -1,0 +1,1 @@
+"""The commands, a file a group; `featbench.cli` puts them together."""

@@ -1,0 +1,86 @@
+"""`featbench list`: what there is."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from featbench.commands.options import exit_codes, print_columns
+
+lists = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Print what there is.")
+
+
+@lists.command("datasets")
+def list_datasets() -> None:
+    """Print the data sets that `dataset.name` may be."""
+    with exit_codes():
+        from featbench.data.datasets import DATASETS
+
+        print_columns(DATASETS.items())
+
+
+@lists.command("backbones")
+def list_backbones() -> None:
+    """Print the backbones that `backbones.name` may be, with their weights; the default comes first."""
+    with exit_codes():
+        from featbench.backbones.architectures import backbone_names, get_architecture
+
+        for name in backbone_names():
+            architecture = get_architecture(name)
+            weights = dict.fromkeys([architecture.default_weights, *architecture.weights])
+            print_columns([(name, ", ".join(weights))])
+        print_columns(
+            [
+                ("timm:NAME", "a network of timm (pip install featbench[timm]); a tag, random"),
+                ("python:MODULE:FACTORY", "what FACTORY() in MODULE.py of the current folder returns; random"),
+            ]
+        )
+
+
+@lists.command("layers")
+def list_layers(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone.")],
+    pooling: Annotated[
+        str, typer.Option(metavar="POOLING", help="avg, max, avg:K, max:K, flatten, cls or tokens.")
+    ] = "avg",
+    image_size: Annotated[
+        int | None, typer.Option(metavar="PX", min=1, help="Size of the images.", show_default="the network's own")
+    ] = None,
+) -> None:
+    """Print the layers of a backbone in the order they run; nothing is downloaded.
+
+    OUTPUT is the shape of one image's output, WIDTH its numbers after pooling (- where that pooling makes no sense),
+    COMPUTE the share of the network's multiply-adds that have run when it is there. Layers marked blocks are what
+    layers = ["blocks"] stands for.
+    """
+    with exit_codes():
+        from featbench.backbones.describe import describe_backbone
+
+        rows = [("LAYER", "OUTPUT", "WIDTH", "COMPUTE", "")]
+        for layer in describe_backbone(name, pooling, image_size):
+            width = "-" if layer.width is None else str(layer.width)
+            note = "blocks" if layer.is_block else ""
+            rows.append((layer.name, "x".join(map(str, layer.shape)), width, f"{layer.compute:.1%}", note))
+        sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for title, output, width, compute, note in rows:
+            line = f"{title:<{sizes[0]}}  {output:<{sizes[1]}}  {width:>{sizes[2]}}  {compute:>{sizes[3]}}  {note}"
+            typer.echo(line.rstrip())
+
+
+@lists.command("classifiers")
+def list_classifiers() -> None:
+    """Print the classifiers that `evaluate.classifiers` may name."""
+    with exit_codes():
+        from featbench.classifiers.table import CLASSIFIERS
+
+        print_columns((name, spec.summary) for name, spec in CLASSIFIERS.items())
+
+
+@lists.command("experiments")
+def list_experiments() -> None:
+    """Print the built-in experiments."""
+    with exit_codes():
+        from featbench.config import builtin_experiments
+
+        print_columns((name, text.partition("\n")[0].lstrip("# ")) for name, text in builtin_experiments().items())

@@ -1,0 +1,70 @@
+"""What the commands share: options, the home folder, and errors turned into exit codes."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from featbench.errors import FeatbenchError
+
+Source = Annotated[
+    str, typer.Argument(metavar="EXPERIMENT", help="A built-in name, a TOML file or a folder of images.")
+]
+Results = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="This run's own folder.", show_default="results/NAME")
+]
+Cache = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Feature caches.", show_default="$FEATBENCH_HOME/features")
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="torchvision's root of data sets.", show_default="$FEATBENCH_HOME/data"),
+]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N", help="Where networks run.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting; dotted keys.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Forbid downloads.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print more, and the traceback of an error.")]
+
+
+def home() -> Path:
+    """Return where caches and data sets are kept: $FEATBENCH_HOME, or ~/.cache/featbench."""
+    return Path(os.environ.get("FEATBENCH_HOME") or "~/.cache/featbench").expanduser()
+
+
+@contextmanager
+def exit_codes(*, verbose: bool = False) -> Iterator[None]:
+    """Turn an error into one message and the exit code it stands for."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("interrupted; what was done so far is kept, and the same command goes on from there", err=True)
+        raise typer.Exit(130) from None
+    except FeatbenchError as error:
+        _show_traceback(verbose=verbose)
+        typer.echo(f"featbench: {error}", err=True)
+        raise typer.Exit(error.exit_code) from None
+    except BrokenPipeError:
+        raise  # the reader of a pipe left, as `head` does; typer ends without a word
+    except (OSError, MemoryError, RuntimeError) as error:
+        _show_traceback(verbose=verbose)
+        hint = "" if verbose else " (--verbose shows where)"
+        typer.echo(f"featbench: {type(error).__name__}: {error}{hint}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _show_traceback(*, verbose: bool) -> None:
+    if verbose:
+        typer.echo(traceback.format_exc(), err=True, nl=False)
+
+
+def print_columns(pairs: Iterable[tuple[str, str]]) -> None:
+    """Print names and what they are, in two columns."""
+    for name, text in pairs:
+        typer.echo(f"{name:<24} {text}")
