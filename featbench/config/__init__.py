@@ -1,0 +1,21 @@
+"""The experiment: what an experiment file may say, checked once at the edge.
+
+The models are frozen; code behind the edge trusts them. A key that is unknown, and a setting that would have no
+effect, is refused with the key's name, never dropped.
+"""
+
+from featbench.config.baseline import BaselineConfig
+from featbench.config.files import builtin_experiments, load_experiment, parse_experiment
+from featbench.config.models import BackboneConfig, DatasetConfig, EvaluateConfig, Experiment, is_weights_file
+
+__all__ = [
+    "BackboneConfig",
+    "BaselineConfig",
+    "DatasetConfig",
+    "EvaluateConfig",
+    "Experiment",
+    "builtin_experiments",
+    "is_weights_file",
+    "load_experiment",
+    "parse_experiment",
+]

@@ -1,0 +1,120 @@
+"""The tables of an experiment file, and the experiment they make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from featbench.config.baseline import BaselineConfig
+from featbench.config.table import Count, Fraction, Table
+from featbench.errors import nearest
+
+
+class DatasetConfig(Table):
+    """`[dataset]`: which images, and how they are split."""
+
+    name: str
+    root: Path | None = None
+    val_fraction: Fraction = 0.15
+    test_fraction: Fraction = 0.15
+    limit_train: Count | None = None
+    limit_test: Count | None = None
+    on_bad_image: Literal["skip", "error"] = "skip"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.name == "folder" and self.root is None:
+            raise ValueError('root is missing: the folder of images, as in root = "photos/"')
+        if self.name != "folder":
+            self._refuse("root", 'unless name = "folder" (where data sets are kept is --data)')
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError("val_fraction and test_fraction leave nothing to train on; their sum must stay below 1")
+        return self
+
+
+class BackboneConfig(Table):
+    """`[[backbones]]`: which network, which weights, which layers, pooled how."""
+
+    name: str
+    weights: str | None = None  # None: the network's default weights
+    layers: tuple[str, ...] = ("penultimate",)
+    pooling: str = "avg"
+    image_size: Annotated[int, Field(ge=1, le=4096)] | None = None
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    batch_size: Count | None = None
+    store: Literal["float32", "float16"] = "float32"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.layers:
+            raise ValueError('layers is empty; name at least one, as in layers = ["penultimate"]')
+        if len(set(self.layers)) != len(self.layers):
+            raise ValueError(f"layers names a layer twice: {', '.join(self.layers)}")
+        if self.name == "pixels":
+            for key in ("weights", "layers", "pooling", "precision"):
+                self._refuse(key, "on pixels, the control without a network")
+        return self
+
+
+class EvaluateConfig(Table):
+    """`[evaluate]`: which classifiers, and how their hyper-parameters are chosen."""
+
+    classifiers: tuple[str, ...] = ("linear_svc", "svm_rbf", "random_forest")
+    selection: Literal["auto", "cv", "holdout", "none"] = "auto"
+    folds: Annotated[int, Field(ge=2)] = 5
+    repeats: Count = 1
+    train_sizes: tuple[Count, ...] = ()
+    grids: Mapping[str, Mapping[str, tuple[Any, ...]]] = Field(default_factory=dict)
+    engine: Literal["auto", "sklearn"] = "auto"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.classifiers)) != len(self.classifiers):
+            raise ValueError(f"classifiers names one twice: {', '.join(self.classifiers)}")
+        if self.selection in ("holdout", "none"):
+            self._refuse("folds", f'with selection = "{self.selection}"')
+        for name, grid in self.grids.items():
+            if name not in self.classifiers:
+                raise ValueError(f"grids.{name} has no effect: {name} is not among the classifiers; remove it")
+            if self.selection == "none":
+                raise ValueError(f'grids.{name} has no effect with selection = "none"; remove it')
+            for key, values in grid.items():
+                if not values:
+                    raise ValueError(f"grids.{name}.{key} is empty; give at least one value")
+        return self
+
+
+class Experiment(Table):
+    """A whole experiment file."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    dataset: DatasetConfig
+    backbones: Annotated[tuple[BackboneConfig, ...], Field(min_length=1)]
+    evaluate: EvaluateConfig = EvaluateConfig()
+    baselines: tuple[BaselineConfig, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [backbone.name for backbone in self.backbones]
+        for baseline in self.baselines:
+            if baseline.backbone == "pixels":
+                raise ValueError("a baseline cannot train pixels; name a network of [[backbones]]")
+            if baseline.backbone is not None and baseline.backbone not in names:
+                close = nearest(baseline.backbone, names)
+                hint = f"; did you mean {close!r}?" if close else ""
+                raise ValueError(
+                    f"the baseline's backbone {baseline.backbone!r} is not one of this experiment's "
+                    f"({', '.join(names)}){hint}"
+                )
+        if self.baselines and set(names) == {"pixels"}:
+            raise ValueError("baselines need a network among [[backbones]]; pixels is none")
+        return self
+
+
+def is_weights_file(weights: str) -> bool:
+    """Say whether a `weights` setting names a file, not a member of an enum."""
+    return weights.endswith((".safetensors", ".pth", ".pt"))
