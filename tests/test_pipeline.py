@@ -13,6 +13,7 @@ import pytest
 import safetensors.torch
 import skops.io
 import torch
+from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from sklearn.model_selection import ParameterGrid
@@ -21,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 import featbench
+from featbench.backbones.architectures import get_architecture
 from featbench.backbones.own import ResNet20
 from featbench.config import Experiment, load_experiment
 from featbench.errors import CacheError, DataError, UsageError
@@ -509,3 +511,44 @@ def test_a_device_that_is_not_there_is_refused(tmp_path: Path, device: str) -> N
     with pytest.raises(UsageError, match=f"device '{device}'"):
         featbench.run(digits_experiment(), results=tmp_path / "r", cache=tmp_path / "c", device=device)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["mlp:widths=16-8,batch_norm=true", "convnet:dropout=0.2"])
+def test_a_network_that_was_trained_is_a_backbone(name: str, tmp_path: Path) -> None:
+    tiny = {"name": "digits", "limit_train": 80, "limit_test": 30, "val_fraction": 0.03}
+    trained = digits_experiment(
+        dataset=tiny,
+        backbones=[{"name": name, "image_size": 8}],
+        baselines=[{"strategy": "scratch", "epochs": 2, "dropout": 0.1}],
+    )
+    places = {"results": tmp_path / "trained", "cache": tmp_path / "cache", "device": "cpu"}
+    featbench.run(trained, stages=["baseline"], **places)
+    weights = next((tmp_path / "trained" / "models").glob("*.safetensors"))
+    experiment = digits_experiment(
+        dataset=tiny,
+        backbones=[
+            {"name": name, "image_size": 8, "weights": str(weights), "layers": ["blocks"], "precision": "float32"}
+        ],
+        evaluate={"classifiers": ["linear_svc"], "grids": {"linear_svc": {"C": [0.01]}}},
+        baselines=[
+            {"strategy": "linear_head", "epochs": 1},
+            {"strategy": "partial", "freeze_until": "layer1", "epochs": 1},
+        ],
+    )
+    rows = featbench.run(experiment, **places | {"results": tmp_path / "reused"})
+    layers = ["layer1", "layer2"] if name.startswith("mlp") else ["layer1", "layer2", "layer3"]
+    assert rows.layer.dropna().tolist() == layers
+    assert set(rows.weights) == {weights.name}
+    assert rows.method.tolist()[-2:] == ["linear_head", "partial"]
+    # the cached features are what the trained network computes by itself
+    state = safetensors.torch.load_file(weights)
+    network = get_architecture(name, channels=1).make(8).eval()
+    network.load_state_dict(state)
+    cached = next((tmp_path / "cache").rglob("test-*.h5"))
+    X, _, ids = featbench.load_features(cached, layers[-1])
+    with torch.inference_mode():
+        pixels = load_digits().images[[int(id_.removeprefix("digits/")) for id_ in ids]]
+        images = torch.from_numpy(np.rint(pixels * (255 / 16)) / 127.5 - 1).float()[:, None]
+        for number in range(1, len(layers) + 1):
+            images = network.get_submodule(f"layer{number}")(images)
+    np.testing.assert_allclose(X, images.numpy(), atol=1e-5)

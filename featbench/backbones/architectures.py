@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,13 @@ from typing import Any
 from torch import nn
 from torchvision import models
 
-from featbench.backbones import factory, timm_models
+from featbench.backbones import factory, small, timm_models
+from featbench.backbones.options import Parse, one_of, parse_options, share, switch, widths
 from featbench.backbones.own import Pixels, ResNet20
 from featbench.backbones.spec import Architecture, Pretrained
 from featbench.backbones.weights import load_torchvision
 from featbench.data.preprocess import Preprocess, from_transforms
-from featbench.errors import unknown
+from featbench.errors import UsageError, unknown
 
 CIFAR10 = Preprocess(32, 32, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
 
@@ -36,19 +39,55 @@ OWN: dict[str, Architecture] = {
 }
 
 
+@dataclass(frozen=True)
+class Small:
+    """A network that is made for the images it will see.
+
+    Attributes:
+        make: Builds it for images of (size_px, channels), with options.
+        size_px: Of its images, where the experiment does not say.
+        min_px: The smallest images that leave something to the head.
+        options: What its name may say behind a colon.
+    """
+
+    make: Callable[..., nn.Module]
+    size_px: int
+    min_px: int
+    options: Mapping[str, Parse] = field(default_factory=dict)
+
+
+SMALL: dict[str, Small] = {
+    "mlp": Small(
+        small.mlp,
+        28,
+        1,
+        {"widths": widths, "activation": one_of(small.ACTIVATIONS), "dropout": share, "batch_norm": switch},
+    ),
+    "convnet": Small(small.convnet, 28, 4, {"dropout": share, "batch_norm": switch}),
+    "small_cnn": Small(small.small_cnn, 128, 16),
+    "alexnet_227": Small(small.alexnet_227, 227, 67),
+}
+
+
 def backbone_names() -> list[str]:
     """Return the name of every backbone: featbench's own, then torchvision's classification models."""
-    return [*OWN, *models.list_models(module=models)]
+    return [*OWN, *SMALL, *models.list_models(module=models)]
 
 
-def get_architecture(name: str) -> Architecture:
+def get_architecture(name: str, channels: int = 3) -> Architecture:
     """Look a backbone up.
 
+    Args:
+        name: Its name, with options where it takes some.
+        channels: Of the images, 1 or 3; a network that is made for its images takes as many, others always take 3.
+
     Raises:
-        UsageError: There is none of this name.
+        UsageError: There is none of this name, or an option is wrong.
     """
     if name in OWN:
         return OWN[name]
+    if name.partition(":")[0] in SMALL:
+        return _small_architecture(name, channels)
     if name.startswith(timm_models.PREFIX):
         return timm_models.timm_architecture(name)
     if name.startswith(factory.PREFIX):
@@ -64,6 +103,19 @@ def get_architecture(name: str) -> Architecture:
         default_weights=enum.DEFAULT.name,
         pretrained={member.name: _pretrained(name, member) for member in enum},
     )
+
+
+def _small_architecture(name: str, channels: int) -> Architecture:
+    spec = SMALL[name.partition(":")[0]]
+    options = parse_options(name, spec.options)
+
+    def make(size_px: int) -> nn.Module:
+        if size_px < spec.min_px:
+            raise UsageError(f"{name} takes images of at least {spec.min_px} px, and image_size = {size_px}")
+        return spec.make(size_px, channels, **options)
+
+    half = (0.5,) * channels  # pixels become [-1, 1]
+    return Architecture(name, make, Preprocess(spec.size_px, spec.size_px, mean=half, std=half))
 
 
 def _pretrained(name: str, member: Any) -> Pretrained:

@@ -55,20 +55,24 @@ def describe_layers(traced: Traced, image_shape: tuple[int, int, int], pooling: 
     ]
 
 
-def describe_backbone(name: str, pooling: str, image_size: int | None = None) -> list[Layer]:
+def describe_backbone(name: str, pooling: str, image_size: int | None = None, channels: int = 3) -> list[Layer]:
     """Describe the layers of a backbone by name; nothing is downloaded.
 
     Args:
         name: The backbone.
         pooling: One of POOLINGS.
         image_size: Rows and columns of the images; else those of its default weights.
+        channels: Of the images, 1 or 3; see `get_architecture`.
 
     Raises:
         UsageError: There is no such backbone or pooling, or it cannot take such images.
     """
-    architecture = get_architecture(name)
-    size_px = architecture.preprocess_at(image_size).crop_px
-    return describe_layers(outline(architecture, size_px), (3, size_px, size_px), pooling)
+    architecture = get_architecture(name, channels)
+    preprocess = architecture.preprocess_at(image_size)
+    if preprocess.channels != channels:
+        raise UsageError(f"{name} always takes three channels; grey is repeated three times for it, so remove --grey")
+    size_px = preprocess.crop_px
+    return describe_layers(outline(architecture, size_px), (channels, size_px, size_px), pooling)
 
 
 def outline(architecture: Architecture, size_px: int) -> Traced:

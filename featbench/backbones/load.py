@@ -66,7 +66,7 @@ class Backbone:
         return expand_layers(self.traced, layers, image_shape or self._own_shape())
 
     def _own_shape(self) -> tuple[int, int, int]:
-        return 3, self.preprocess.crop_px, self.preprocess.crop_px
+        return self.preprocess.channels, self.preprocess.crop_px, self.preprocess.crop_px
 
 
 def check_backbone(config: BackboneConfig) -> None:
@@ -95,19 +95,20 @@ def weights_name(architecture: Architecture, config: BackboneConfig) -> str:
     raise unknown(f"weights of {architecture.name}", chosen, valid)
 
 
-def load_backbone(config: BackboneConfig, *, seed: int, offline: bool = False) -> Backbone:
+def load_backbone(config: BackboneConfig, *, seed: int, offline: bool = False, channels: int = 3) -> Backbone:
     """Build a backbone with its weights.
 
     Args:
         config: The experiment's entry.
         seed: Draws the weights where they are random.
         offline: Forbids downloads.
+        channels: Of the data set's images, 1 or 3; see `get_architecture`.
 
     Raises:
         UsageError: A name is not valid.
         WeightsError: The weights are missing or do not fit.
     """
-    architecture = get_architecture(config.name)
+    architecture = get_architecture(config.name, channels)
     chosen = weights_name(architecture, config)
     preprocess = architecture.preprocess_at(config.image_size, chosen)
     has_head = True

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from featbench.backbones.tracing import Traced
 from featbench.errors import UsageError
@@ -62,10 +64,16 @@ def with_new_head(traced: Traced, n_classes: int, *, dropout: float, seed: int, 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = _new_head(network.get_submodule(traced.head_name), n_classes)
+    if dropout:  # by a hook, so that the head's tensors keep their names
+        head.register_forward_pre_hook(partial(_drop, dropout))
     parent, _, last = traced.head_name.rpartition(".")
-    setattr(network.get_submodule(parent), last, nn.Sequential(nn.Dropout(dropout), head) if dropout else head)
+    setattr(network.get_submodule(parent), last, head)
     _drop_auxiliary_heads(network)
     return Trainable(network, traced.head_name, frozen)
+
+
+def _drop(share: float, module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+    return F.dropout(inputs[0], share, module.training)
 
 
 def _new_head(old: nn.Module, n_classes: int) -> nn.Module:

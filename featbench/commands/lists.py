@@ -24,12 +24,13 @@ def list_datasets() -> None:
 def list_backbones() -> None:
     """Print the backbones that `backbones.name` may be, with their weights; the default comes first."""
     with exit_codes():
-        from featbench.backbones.architectures import backbone_names, get_architecture
+        from featbench.backbones.architectures import SMALL, backbone_names, get_architecture
 
         for name in backbone_names():
             architecture = get_architecture(name)
             weights = dict.fromkeys([architecture.default_weights, *architecture.weights])
-            print_columns([(name, ", ".join(weights))])
+            options = ", ".join(SMALL[name].options) if name in SMALL else ""
+            print_columns([(name, ", ".join(weights) + (f" (options: {options})" if options else ""))])
         print_columns(
             [
                 ("timm:NAME", "a network of timm (pip install featbench[timm]); a tag, random"),
@@ -47,6 +48,9 @@ def list_layers(
     image_size: Annotated[
         int | None, typer.Option(metavar="PX", min=1, help="Size of the images.", show_default="the network's own")
     ] = None,
+    grey: Annotated[
+        bool, typer.Option("--grey", help="For grey images; mlp, convnet, ... take their one channel.")
+    ] = False,
 ) -> None:
     """Print the layers of a backbone in the order they run; nothing is downloaded.
 
@@ -58,7 +62,7 @@ def list_layers(
         from featbench.backbones.describe import describe_backbone
 
         rows = [("LAYER", "OUTPUT", "WIDTH", "COMPUTE", "")]
-        for layer in describe_backbone(name, pooling, image_size):
+        for layer in describe_backbone(name, pooling, image_size, 1 if grey else 3):
             width = "-" if layer.width is None else str(layer.width)
             note = "blocks" if layer.is_block else ""
             rows.append((layer.name, "x".join(map(str, layer.shape)), width, f"{layer.compute:.1%}", note))

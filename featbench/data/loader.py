@@ -72,7 +72,7 @@ def image_shape(split: Split, preprocess: Preprocess) -> tuple[int, int, int]:
     if isinstance(split.images, ArrayImages):
         first = next(_array_batches(split.images.subset(np.arange(1)), preprocess, 1, _CPU)).images
         return first.shape[1], first.shape[2], first.shape[3]
-    return 3, preprocess.crop_px, preprocess.crop_px
+    return preprocess.channels, preprocess.crop_px, preprocess.crop_px
 
 
 def read_all(split: Split, preprocess: Preprocess, *, on_bad_image: Literal["skip", "error"] = "skip") -> Batch:
@@ -131,7 +131,7 @@ def _assemble(
         else:
             kept.append(row)
             images.append(image)
-    blank = torch.empty((0, 3, preprocess.crop_px, preprocess.crop_px), dtype=torch.uint8)
+    blank = torch.empty((0, preprocess.channels, preprocess.crop_px, preprocess.crop_px), dtype=torch.uint8)
     # decoded images have their channels last; in a batch that has them last, too, no byte changes its place
     batch = torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2) if images else blank
     return Batch(np.asarray(kept, np.int64), batch, tuple(skipped))

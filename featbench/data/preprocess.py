@@ -27,9 +27,10 @@ _WHOLE_PIXELS = 2**24  # resized, a line of 1x5000 would have 20 times as many b
 class Preprocess:
     """Resize the shorter side to `resize_px`, cut out the centre `crop_px` square, scale to [0, 1], standardise.
 
-    `mean` and `std` are those of an RGB image in [0, 1]. `interpolation` is a name of torchvision's InterpolationMode.
-    Grey becomes three equal channels. For the pixels themselves there are `native_arrays` (arrays keep one channel and
-    are never enlarged) and an empty `mean` (nothing is standardised).
+    `mean` and `std` are those of an image in [0, 1], a number a channel: with three, grey becomes three equal channels,
+    with one, colour becomes grey. `interpolation` is a name of torchvision's InterpolationMode. For the pixels
+    themselves there are `native_arrays` (arrays keep one channel and are never enlarged) and an empty `mean` (nothing
+    is standardised).
     """
 
     resize_px: int
@@ -40,6 +41,11 @@ class Preprocess:
     antialias: bool = True
     native_arrays: bool = False
 
+    @property
+    def channels(self) -> int:
+        """Channels of fitted images, 1 or 3; of `native_arrays` those that are no arrays."""
+        return len(self.mean) or 3
+
     def at_size(self, size_px: int | None) -> Preprocess:
         """Return the same preprocessing for another crop, the resize in proportion; None changes nothing."""
         if size_px is None:
@@ -48,7 +54,9 @@ class Preprocess:
         return Preprocess(**content)
 
     def fit_image(self, image: Image.Image) -> Tensor:
-        """Resize and crop one RGB image. Returns (3, crop_px, crop_px) uint8."""
+        """Resize and crop one RGB image. Returns (channels, crop_px, crop_px) uint8."""
+        if self.channels == 1:
+            image = image.convert("L")
         shorter_px, longer_px = sorted(image.size)
         resized_px = int(self.resize_px * longer_px / shorter_px)
         if self.resize_px * resized_px > _WHOLE_PIXELS and resized_px > self.crop_px:
@@ -70,7 +78,7 @@ class Preprocess:
         return image.resize(size, pil_modes_mapping[InterpolationMode(self.interpolation)], box=seen)
 
     def fit_batch(self, images: Tensor) -> Tensor:
-        """Resize and crop a batch of arrays: (B, C, H, W) uint8. Returns (B, 3, crop_px, crop_px) uint8."""
+        """Resize and crop a batch of arrays: (B, C, H, W) uint8. Returns (B, channels, crop_px, crop_px) uint8."""
         mode = InterpolationMode(self.interpolation)
         shorter_px = min(images.shape[2:])
         if self.native_arrays and shorter_px < self.crop_px:
@@ -78,7 +86,10 @@ class Preprocess:
             return native
         resized = F.resize(images, [self.resize_px], mode, antialias=self.antialias)
         cropped: Tensor = F.center_crop(resized, [self.crop_px])
-        return cropped if self.native_arrays or cropped.shape[1] == 3 else cropped.expand(-1, 3, -1, -1)
+        if self.native_arrays or cropped.shape[1] == self.channels:
+            return cropped
+        fitted: Tensor = F.rgb_to_grayscale(cropped) if self.channels == 1 else cropped.expand(-1, 3, -1, -1)
+        return fitted
 
     def normalise(self, images: Tensor) -> Tensor:
         """Scale and standardise a batch.

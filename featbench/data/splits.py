@@ -70,6 +70,12 @@ class Dataset:
     splits: Mapping[str, Split]
     skipped: tuple[Skipped, ...] = ()
 
+    @property
+    def channels(self) -> int:
+        """Channels of the images: 1 where they are grey arrays, else 3, since files are decoded as RGB."""
+        images = self.splits["train"].images
+        return images.pixels.shape[3] if isinstance(images, ArrayImages) else 3
+
 
 def split_whole(whole: Split, config: DatasetConfig, classes: tuple[str, ...], seed: int) -> dict[str, Split]:
     """Share one pile of images out to train, val and test, stratified by class; each keeps the pile's order.

@@ -95,7 +95,7 @@ def _plan(
 ) -> _Plan:
     if not STRATEGIES[asked.strategy].pretrained:
         config = config.model_copy(update={"weights": RANDOM})
-    backbone = load_backbone(config, seed=seed, offline=job.offline)
+    backbone = load_backbone(config, seed=seed, offline=job.offline, channels=job.dataset.channels)
     recipe = make_recipe(asked, len(splits["train"]))
     content = {
         "backbone": backbone.name,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from torchvision import models
 
-from featbench.backbones.architectures import backbone_names, get_architecture
+from featbench.backbones.architectures import SMALL, backbone_names, get_architecture
 from featbench.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from featbench.errors import UsageError
 
@@ -11,7 +11,7 @@ TORCHVISION = models.list_models(module=models)
 
 
 def test_backbones_are_torchvisions_classification_models_and_our_own() -> None:
-    assert set(backbone_names()) == {*TORCHVISION, "pixels", "resnet20", "resnet20_cifar10"}
+    assert set(backbone_names()) == {*TORCHVISION, *SMALL, "pixels", "resnet20", "resnet20_cifar10"}
     assert len(backbone_names()) == len(set(backbone_names()))
 
 

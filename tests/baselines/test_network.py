@@ -50,11 +50,21 @@ def test_the_seed_draws_the_head_and_nothing_else() -> None:
 
 
 def test_dropout_stands_before_the_head() -> None:
-    trainable = with_new_head(traced("resnet20"), 3, dropout=0.25, seed=0, freeze_until=None)
-    dropout, linear = trainable.network.get_submodule("fc")
-    assert isinstance(dropout, nn.Dropout)
-    assert dropout.p == 0.25
-    assert linear.out_features == 3
+    network = with_new_head(traced("resnet20"), 3, dropout=0.25, seed=0, freeze_until=None).network
+    head = network.get_submodule("fc")
+    nn.init.ones_(network.get_parameter("fc.weight"))
+    nn.init.zeros_(network.get_parameter("fc.bias"))
+    sums = head.train()(torch.ones(100, 64)).detach()
+    kept = sums * 0.75  # dropout scales what it keeps
+    torch.testing.assert_close(kept, kept.round())
+    assert 44 < kept.mean() < 52  # 48 of 64 on average, with a deviation of 3.5 a row
+    assert kept.unique().numel() > 3
+    assert torch.equal(head.eval()(torch.ones(2, 64)), torch.full((2, 3), 64.0))
+
+
+def test_dropout_leaves_the_names_of_the_tensors_alone() -> None:
+    names = with_new_head(traced("resnet20"), 3, dropout=0.5, seed=0, freeze_until=None).network.state_dict().keys()
+    assert names == get_architecture("resnet20").make(32).state_dict().keys()
 
 
 def test_everything_until_a_layer_is_frozen() -> None:

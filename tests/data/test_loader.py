@@ -136,6 +136,7 @@ def test_items_that_share_a_generator_are_the_same_on_every_thread() -> None:
         ((2, 8, 8), Preprocess(32, 28), (3, 28, 28)),
         ((2, 8, 8), Preprocess(32, 32, native_arrays=True), (1, 8, 8)),
         ((2, 8, 12, 3), Preprocess(32, 32, native_arrays=True), (3, 8, 8)),
+        ((2, 8, 8), Preprocess(32, 28, mean=(0.5,), std=(0.5,)), (1, 28, 28)),
     ],
 )
 def test_image_shape_of_arrays(

@@ -168,3 +168,15 @@ def test_another_size_keeps_the_proportion() -> None:
 )
 def test_every_setting_is_in_the_fingerprint(other: Preprocess) -> None:
     assert other.content() != Preprocess(256, 224).content()
+
+
+def test_with_one_mean_colour_becomes_grey_and_grey_stays() -> None:
+    preprocess = Preprocess(8, 8, mean=(0.5,), std=(0.5,))
+    colours = RNG.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    expected = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in colours])[:, None]
+    batch = torch.from_numpy(colours).permute(0, 3, 1, 2)
+    assert preprocess.channels == 1
+    np.testing.assert_array_equal(torch.stack([preprocess.fit_image(Image.fromarray(i)) for i in colours]), expected)
+    np.testing.assert_allclose(preprocess.fit_batch(batch).int(), expected, atol=1)  # torchvision rounds down
+    grey = torch.from_numpy(expected)
+    assert torch.equal(preprocess.fit_batch(grey), grey)
