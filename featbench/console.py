@@ -17,7 +17,7 @@ from rich.table import Table
 
 from featbench.progress import Advance
 from featbench.results.statistics import ADVICE
-from featbench.results.tables import KEYS, REFERENCES, accuracy_table, best_by_validation
+from featbench.results.tables import KEYS, accuracy_table, best_by_validation, is_reference
 
 _PIPE_WIDTH = 200
 
@@ -78,9 +78,9 @@ def print_table(rows: pd.DataFrame, results_dir: Path) -> None:
     for column in shown:
         numeric = column not in KEYS
         grid.add_column(
-            f"{column}\n(reference)" if column in REFERENCES else column,
+            f"{column}\n(reference)" if is_reference(column) else column,
             justify="right" if numeric else "left",
-            style="dim" if column in REFERENCES else None,
+            style="dim" if is_reference(column) else None,
             overflow="fold",
         )
     for record in table.to_dict("records"):

@@ -67,7 +67,7 @@ def run(
     )
     job.prepare()
     done: dict[str, list[str]] = {}  # kind of row -> fingerprints of this experiment's rows
-    if "extract" in stages:
+    if "extract" in stages and (experiment.evaluate.classifiers or "evaluate" not in stages):  # else nobody reads them
         extract(job)
     if "evaluate" in stages:
         done["classifier"] = evaluate(job)

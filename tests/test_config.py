@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from featbench.config import builtin_experiments, load_experiment, parse_experiment
 from featbench.errors import UsageError
 
+L2 = {"strategy": "scratch", "label": "l2"}
 PARTIAL = {"strategy": "partial", "freeze_until": "layer2"}
 
 
@@ -104,6 +105,12 @@ def test_settings_without_effect_are_refused(tables: dict[str, Any], message: st
         ({"evaluate": {"grids": {"linear_svc": {"C": []}}}}, "grids.linear_svc.C is empty"),
         ({"baselines": [{"strategy": "scrach"}]}, "baselines.0.strategy = 'scrach'"),
         ({"baselines": [{"strategy": "partial"}]}, "freeze_until is missing"),
+        ({"baselines": [{"strategy": "scratch", "label": "a:b"}]}, "baselines.0.label = 'a:b'"),
+        (
+            {"baselines": [{"strategy": "scratch"}, {"strategy": "scratch", "l1": 1}]},
+            'two baselines are scratch.*label = "l2"',
+        ),
+        ({"baselines": [L2, L2 | {"backbone": "resnet18"}]}, "two baselines are scratch:l2"),
         ({"baselines": [{"strategy": "scratch", "backbone": "resnet81"}]}, "did you mean 'resnet18'"),
         ({"backbones": [{"name": "pixels"}], "baselines": [{"strategy": "scratch"}]}, "pixels is none"),
     ],
@@ -120,6 +127,11 @@ def test_wrong_values_are_refused_by_name(tables: dict[str, Any], message: str) 
         {"baselines": [PARTIAL | {"backbone_lr_factor": 0.5}]},
         {"baselines": [{"strategy": "finetune", "optimizer": "sgd", "momentum": 0.5}]},
         {"backbones": [{"name": "pixels", "image_size": 16}]},
+        {"baselines": [{"strategy": "scratch"}, L2, L2 | {"strategy": "finetune"}]},
+        {
+            "backbones": [{"name": "resnet18"}, {"name": "resnet34"}],
+            "baselines": [{"strategy": "scratch", "backbone": name} for name in ("resnet18", "resnet34")],
+        },
     ],
 )
 def test_settings_with_effect_are_taken(tables: dict[str, Any]) -> None:

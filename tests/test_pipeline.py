@@ -513,6 +513,17 @@ def test_a_device_that_is_not_there_is_refused(tmp_path: Path, device: str) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_classifiers_nothing_is_extracted(tmp_path: Path) -> None:
+    experiment = digits_experiment(
+        backbones=[{"name": "mlp", "image_size": 8}],
+        evaluate={"classifiers": []},
+        baselines=[{"strategy": "scratch", "epochs": 1}],
+    )
+    rows = featbench.run(experiment, results=tmp_path / "r", cache=tmp_path / "cache", device="cpu")
+    assert rows.method.tolist() == ["scratch"]
+    assert not (tmp_path / "cache").exists()
+
+
 @pytest.mark.parametrize("name", ["mlp:widths=16-8,batch_norm=true", "convnet:dropout=0.2"])
 def test_a_network_that_was_trained_is_a_backbone(name: str, tmp_path: Path) -> None:
     tiny = {"name": "digits", "limit_train": 80, "limit_test": 30, "val_fraction": 0.03}

@@ -13,6 +13,7 @@ class BaselineConfig(Table):
     """`[[baselines]]`: one reference network. What is None is chosen by the strategy, and recorded in the row."""
 
     strategy: Literal["scratch", "finetune", "partial", "linear_head"]
+    label: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
     backbone: str | None = None
     epochs: Count | None = None
     batch_size: Annotated[int, Field(ge=2)] | None = None
@@ -28,6 +29,11 @@ class BaselineConfig(Table):
     freeze_until: str | None = None
     early_stopping: Count | None = None
     repeats: Count = 1
+
+    @property
+    def method(self) -> str:
+        """What the row and the column are called: the strategy, and the label behind a colon."""
+        return self.strategy if self.label is None else f"{self.strategy}:{self.label}"
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -109,6 +110,14 @@ class Experiment(Table):
                 raise ValueError(
                     f"the baseline's backbone {baseline.backbone!r} is not one of this experiment's "
                     f"({', '.join(names)}){hint}"
+                )
+        for one, other in combinations(self.baselines, 2):
+            if one.method == other.method and (
+                one.backbone == other.backbone or None in (one.backbone, other.backbone)
+            ):
+                raise ValueError(
+                    f"two baselines are {one.method} of the same backbone, and would share a column; tell them apart "
+                    'with label, as in label = "l2"'
                 )
         if self.baselines and set(names) == {"pixels"}:
             raise ValueError("baselines need a network among [[backbones]]; pixels is none")

@@ -23,6 +23,7 @@ from typing import Any
 import pandas as pd
 
 from featbench.results.models import CELL, main_rows, model_names
+from featbench.results.row import strategy_of
 from featbench.results.spread import IMAGES_PER_CLASS, images_per_class, newest_of_each_seed
 from featbench.results.tables import best_by_validation
 
@@ -177,7 +178,7 @@ def _more_images(rows: pd.DataFrame, best: pd.Series) -> str | None:
 
 
 def _fine_tuning(models: pd.DataFrame, best: pd.Series, names: dict[str, str], rivals: pd.DataFrame) -> str | None:
-    tuned = rivals[(rivals["method"] == "finetune") & rivals["val_accuracy"].notna()]
+    tuned = rivals[(rivals["method"].map(strategy_of) == "finetune") & rivals["val_accuracy"].notna()]
     if tuned.empty or best["kind"] != "classifier":
         return None
     network = tuned.iloc[int(tuned["val_accuracy"].to_numpy().argmax())]

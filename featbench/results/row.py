@@ -16,6 +16,7 @@ class Row:
     None is an empty cell: the column does not apply to this model.
 
     Attributes:
+        method: A classifier's name; of a reference network its strategy, and its label behind a colon.
         params: Every parameter that was used, as JSON; see `params_json`.
         seed: Of the folds, of the training subset, and of the method where it has one.
         n_train: Rows the final model was fitted on.
@@ -64,6 +65,11 @@ class Row:
 
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Row))
+
+
+def strategy_of(method: str) -> str:
+    """Return the strategy in a reference network's method: "scratch" of "scratch:l2"."""
+    return method.partition(":")[0]
 
 
 def params_json(params: Mapping[str, Any]) -> str:

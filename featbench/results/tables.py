@@ -11,6 +11,7 @@ import pandas as pd
 
 from featbench.results.files import write_csv, write_text
 from featbench.results.models import main_rows
+from featbench.results.row import strategy_of
 
 KEYS = ("dataset", "backbone", "weights", "layer", "pooling", "feature_dim")
 REFERENCES = ("linear_head", "partial", "finetune", "scratch")
@@ -36,12 +37,12 @@ def accuracy_table(rows: pd.DataFrame) -> pd.DataFrame:
     records = rows.to_dict("records")
     classifiers = [record for record in records if record["kind"] == "classifier"]
     baselines = [record for record in records if record["kind"] == "baseline"]
-    used = {record["method"] for record in baselines}
-    columns = [*dict.fromkeys(record["method"] for record in classifiers), *(r for r in REFERENCES if r in used)]
+    references = sorted((r["method"] for r in baselines), key=lambda method: REFERENCES.index(strategy_of(method)))
+    columns = [*dict.fromkeys([*(r["method"] for r in classifiers), *references])]
 
     lines = {_key(record): None for record in classifiers}
     # scratch last: it joins any line of its backbone, so those of the other references must stand first
-    for record in sorted(baselines, key=lambda record: record["method"] == "scratch"):
+    for record in sorted(baselines, key=_is_scratch):
         if not any(_refers(record, key) for key in lines):
             lines[_key(record)] = None
 
@@ -51,6 +52,11 @@ def accuracy_table(rows: pd.DataFrame) -> pd.DataFrame:
         cells.append([*key, *(_mean_over_seeds([r for r in mine if r["method"] == name]) for name in columns)])
     table = pd.DataFrame(cells, columns=[*KEYS, *columns])
     return table.astype(dict.fromkeys(columns, "float64"))
+
+
+def is_reference(column: str) -> bool:
+    """Say whether a column of the accuracy table is that of a reference network."""
+    return strategy_of(column) in REFERENCES
 
 
 def best_by_validation(rows: pd.DataFrame) -> pd.Series | None:
@@ -88,7 +94,7 @@ def to_markdown(table: pd.DataFrame, best: pd.Series | None) -> str:
             line[j] = f"**{cell}**" if (i, j) == bold else _escape(cell, _MARKDOWN)
     header = [_escape(name, _MARKDOWN) for name in table.columns]
     header = [
-        f"{name} (reference)" if column in REFERENCES else name for name, column in zip(header, table, strict=True)
+        f"{name} (reference)" if is_reference(str(column)) else name for name, column in zip(header, table, strict=True)
     ]
     rule = ["---"] * len(KEYS) + ["---:"] * (len(header) - len(KEYS))
     text = "".join(f"| {' | '.join(line)} |\n" for line in [header, rule, *lines])
@@ -119,8 +125,12 @@ def _key(record: Record) -> Key:
 
 def _refers(baseline: Record, key: Key) -> bool:
     dataset, backbone, weights, *_ = _key(baseline)
-    same_weights = baseline["method"] == "scratch" or weights == key[2]
+    same_weights = _is_scratch(baseline) or weights == key[2]
     return (dataset, backbone) == key[:2] and same_weights
+
+
+def _is_scratch(baseline: Record) -> bool:
+    return strategy_of(baseline["method"]) == "scratch"
 
 
 def _mean_over_seeds(records: list[Record]) -> float:

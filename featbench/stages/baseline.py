@@ -35,8 +35,14 @@ class _Plan:
     backbone: Backbone
     config: BackboneConfig
     recipe: Recipe
+    method: str
     seed: int
     fingerprint: str
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return f"{self.method} of {self.backbone.name}"
 
 
 def baseline(job: Job) -> list[str]:
@@ -56,7 +62,7 @@ def baseline(job: Job) -> list[str]:
             continue  # the same network asked for by two [[backbones]] entries, as scratch is
         done[plan.fingerprint] = None
         if job.has_row(plan.fingerprint):
-            job.progress.say(f"{plan.recipe.strategy} of {plan.backbone.name}: already in results.csv")
+            job.progress.say(f"{plan.title}: already in results.csv")
             continue
         preprocess = plan.backbone.preprocess
         if preprocess not in images:
@@ -107,7 +113,9 @@ def _plan(
         "seed": seed,
         "version": featbench.__version__,
     }
-    return _Plan(backbone, config, recipe, seed, fingerprint(content))
+    if asked.label is not None:
+        content["label"] = asked.label
+    return _Plan(backbone, config, recipe, asked.method, seed, fingerprint(content))
 
 
 def _precision(config: BackboneConfig) -> Any:
@@ -127,7 +135,7 @@ def _train(job: Job, plan: _Plan, data: dict[str, tuple[Images, list[str]]]) -> 
     images = {name: part for name, (part, _) in data.items()}
     checkpoint = job.results_dir / "checkpoints" / f"{plan.fingerprint}.ckpt"
     if checkpoint.exists():
-        job.progress.say(f"{plan.recipe.strategy} of {plan.backbone.name}: goes on from its last checkpoint")
+        job.progress.say(f"{plan.title}: goes on from its last checkpoint")
     trained = train_network(
         plan.backbone,
         plan.recipe,
@@ -151,7 +159,7 @@ def _train(job: Job, plan: _Plan, data: dict[str, tuple[Images, list[str]]]) -> 
     write_rows(job.results_dir, [row])  # last, so that a row's files are there when the row is
     checkpoint.unlink()
     if not trained.finite:
-        job.progress.warn(f"{plan.recipe.strategy} of {plan.backbone.name} diverged; try a smaller lr")
+        job.progress.warn(f"{plan.title} diverged; try a smaller lr")
 
 
 def _row(job: Job, plan: _Plan, trained: TrainedNetwork, images: dict[str, Images], labels: Any, predicted: Any) -> Row:
@@ -163,7 +171,7 @@ def _row(job: Job, plan: _Plan, trained: TrainedNetwork, images: dict[str, Image
         n_classes=len(job.dataset.classes),
         backbone=plan.backbone.name,
         weights=plan.backbone.weights,
-        method=plan.recipe.strategy,
+        method=plan.method,
         kind="baseline",
         params=params_json({name: value for name, value in trained.params.items() if value is not None}),
         selection="holdout",

@@ -57,6 +57,22 @@ def test_the_whole_table(table_of: Load) -> None:
     )
 
 
+def test_baselines_with_a_label_have_a_column_each(table_of: Load) -> None:
+    plain, l2, tuned = ({**BASELINE, "method": method} for method in ("scratch", "scratch:l2", "finetune:short"))
+    rows = table_of(
+        {"method": "linear_svc", "accuracy": 0.9},
+        plain | {"weights": "random", "accuracy": 0.7},
+        tuned | {"accuracy": 0.6},
+        l2 | {"weights": "random", "accuracy": 0.8},
+    )
+    table = accuracy_table(rows)
+    assert table.iloc[:, 6:].to_dict("records") == [
+        {"linear_svc": 0.9, "finetune:short": 0.6, "scratch": 0.7, "scratch:l2": 0.8}
+    ]
+    assert list(table.columns[6:]) == ["linear_svc", "finetune:short", "scratch", "scratch:l2"]
+    assert "scratch:l2 (reference)" in to_markdown(table, None)
+
+
 def test_a_cell_is_the_mean_over_seeds_of_the_largest_training_set(table_of: Load) -> None:
     rows = table_of(
         {"seed": 0, "accuracy": 0.5},

@@ -53,6 +53,15 @@ def test_the_row_holds_the_whole_recipe(tmp_path: Path) -> None:
     assert (row.n_train, row.n_test) == (40, 20)
 
 
+def test_two_of_one_strategy_are_told_apart_by_their_labels(tmp_path: Path) -> None:
+    job = make_job(tmp_path, [SCRATCH, SCRATCH | {"label": "again"}])
+    assert len(set(baseline(job))) == 2
+    rows = load_results(job.results_dir)
+    assert rows.method.tolist() == ["scratch", "scratch:again"]
+    assert rows.accuracy.nunique() == 1  # a label changes nothing but the name
+    assert job.progress.bars == ["scratch", "scratch"]
+
+
 def test_one_network_asked_for_by_two_entries_is_trained_once(tmp_path: Path) -> None:
     entries = [{"name": "resnet20"}, {"name": "resnet20", "layers": ["layer1"]}, {"name": "pixels"}]
     job = make_job(tmp_path, [SCRATCH], backbones=entries)
