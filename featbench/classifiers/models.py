@@ -10,11 +10,11 @@ import skops.io
 from sklearn.pipeline import Pipeline
 
 from featbench.errors import ResultsError
+from featbench.results.cards import MODELS
 from featbench.results.files import replacing
 from featbench.results.row import Row
 from featbench.results.store import artifact_path, find_artifact
 
-MODELS = "models"
 # What the classifiers of the table hold beyond the types that skops itself trusts. A tree is numbers; scikit-learn
 # checks them when it takes them back.
 _TRUSTED = ("sklearn.tree._tree.Tree",)

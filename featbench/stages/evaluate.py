@@ -13,6 +13,7 @@ from featbench.classifiers.rows import LabelledFeatures, Subset, train_subsets
 from featbench.classifiers.table import candidates, get_classifier
 from featbench.features.cache import load_features
 from featbench.fingerprint import fingerprint
+from featbench.results.cards import write_card
 from featbench.results.row import Row, params_json, utc_now
 from featbench.results.spread import IMAGES_PER_CLASS
 from featbench.results.store import write_predictions, write_rows
@@ -90,6 +91,17 @@ def _fit(job: Job, cached: Cached, layer: str, splits: dict[str, LabelledFeature
     )
     row = _row(job, cached, layer, fitted, plan, train.X.shape[1])
     save_model(job.results_dir, row, fitted.model)
+    write_card(
+        job.results_dir,
+        row,
+        classes=classes,
+        weights=cached.backbone.source,
+        weights_hash=cached.keys["train"].content["weights"],
+        seed=job.experiment.seed,
+        preprocess=cached.backbone.preprocess.content(),
+        array_shape=job.dataset.array_shape,
+        store=cached.extraction.store,
+    )
     write_predictions(job.results_dir, row, test.ids, test.y, fitted.predicted, fitted.scores, classes)
     write_rows(job.results_dir, [row])  # last, so that a row's files are there when the row is
     if fitted.converged is False:
