@@ -65,6 +65,7 @@ COLUMNS = [
     "fingerprint",
     "featbench_version",
     "created_at",
+    "steps",
 ]
 STATISTICS = ("comparisons.csv", "metrics.csv", "confusion.csv", "spread.csv", "curves.csv", "advice.md")
 BASELINES = [{"strategy": "linear_head", "epochs": 3}, {"strategy": "scratch", "epochs": 1}]
@@ -158,7 +159,7 @@ def test_every_row_has_its_files_and_no_file_is_left_over(finished: Finished) ->
         )
         expected.add(f"predictions/{name}.csv")
         if row.kind == "classifier":
-            expected |= {f"models/{name}.skops", f"models/{name}.json"}
+            expected.add(f"models/{name}.skops")
         else:
             expected |= {f"models/{name}.safetensors", f"models/{name}.json", f"history/{name}.csv"}
     found = {
@@ -208,7 +209,7 @@ def test_counts_of_a_folder_leave_out_what_cannot_be_read(photos: Finished) -> N
 
 def test_accuracy_csv_is_a_row_a_layer_with_the_references_last(digits: Finished) -> None:
     table = pd.read_csv(digits.folder / "accuracy.csv", keep_default_na=False)
-    keys = ["dataset", "backbone", "weights", "layer", "pooling", "feature_dim"]
+    keys = ["dataset", "backbone", "weights", "layer", "pooling", "feature_dim", "steps"]
     assert list(table.columns) == [*keys, *GRIDS, "linear_head", "scratch"]
     assert table.layer.tolist() == ["layer1", "layer3"]
     for row in digits.rows[digits.rows.kind == "classifier"].itertuples():

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 from torchvision import models
 
+from featbench import factories
 from featbench.backbones import factory, small, timm_models
 from featbench.backbones.options import Parse, one_of, parse_options, share, switch, widths
 from featbench.backbones.own import Pixels, ResNet20
@@ -90,7 +91,7 @@ def get_architecture(name: str, channels: int = 3) -> Architecture:
         return _small_architecture(name, channels)
     if name.startswith(timm_models.PREFIX):
         return timm_models.timm_architecture(name)
-    if name.startswith(factory.PREFIX):
+    if name.startswith(factories.PREFIX):
         return factory.factory_architecture(name)
     names = backbone_names()
     if name not in names:

@@ -13,19 +13,21 @@ The protocol:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.classifiers.select import How, check_rows, convergence_recorded, final_rows, fit, select
+from featbench.classifiers.steps import fit_steps
 from featbench.classifiers.table import get_classifier, used_params
 from featbench.config import EvaluateConfig
-from featbench.errors import DataError
+from featbench.errors import DataError, UsageError
 from featbench.results.metrics import Metrics, classification_metrics, wilson_interval
 
 
@@ -38,6 +40,7 @@ class Fitted:
         params: Every parameter that was used, the chosen ones among them.
         selection: `cv`, `oob`, `holdout` or `none`.
         val_accuracy: Of the chosen hyper-parameters on rows they were not fitted on; None without a selection.
+        n_tried: Candidates of the selection.
         n_not_converged: Candidates of the selection that did not converge.
         converged: Whether the final fit converged; None where the method has no such notion.
         n_train: Rows that `model` was fitted on.
@@ -55,6 +58,7 @@ class Fitted:
     params: dict[str, Any]
     selection: How
     val_accuracy: float | None
+    n_tried: int
     n_not_converged: int
     converged: bool | None
     n_train: int
@@ -76,17 +80,19 @@ def fit_and_test(
     config: EvaluateConfig,
     seed: int,
     n_classes: int,
+    steps: Sequence[str] = (),
 ) -> Fitted:
     """Choose hyper-parameters, fit, and test once.
 
     Args:
-        spec_name: A key of `CLASSIFIERS`.
+        spec_name: A name that `get_classifier` knows.
         train: Training rows.
         val: The val split; None where the data set has none.
         test: Test rows.
         config: The `[evaluate]` table.
         seed: Of the folds or the held-out rows, and of a seeded method.
         n_classes: Number of classes; some may be missing from the training rows.
+        steps: What to do to the rows before the classifier.
 
     Raises:
         DataError: A class has too few training rows, features are not finite, or a split has no rows.
@@ -99,9 +105,15 @@ def fit_and_test(
     n_final = final_rows(len(train.y), len(y) - len(train.y), config)
 
     started = perf_counter()
-    chosen = select(spec_name, X, y, len(train.y), config, seed)
-    with convergence_recorded():
-        model = fit(spec_name, chosen.params, X[:n_final], y[:n_final], seed, chosen.engine)
+    chosen = select(spec_name, X, y, len(train.y), config, seed, steps)
+    before = fit_steps(steps, X[:n_final], seed) if steps else None
+    rows = X[:n_final] if before is None else before.transform(X[:n_final])
+    with convergence_recorded(spec):
+        model = fit(spec_name, chosen.params, rows, y[:n_final], seed, chosen.engine)
+    params = used_params(spec, chosen.params, model)
+    if before is not None:
+        params |= {"steps": list(steps), "width_after_steps": rows.shape[1]}
+        model = make_pipeline(*(part for _, part in [*before.steps, *model.steps]))
     fitted = perf_counter()
 
     scores = class_scores(model, X_test, n_classes)
@@ -110,9 +122,10 @@ def fit_and_test(
 
     return Fitted(
         model=model,
-        params=used_params(spec, chosen.params, model),
+        params=params,
         selection=chosen.how,
         val_accuracy=chosen.val_accuracy,
+        n_tried=chosen.n_tried,
         n_not_converged=chosen.n_not_converged,
         converged=spec.converged(model[-1]),
         n_train=n_final,
@@ -138,6 +151,9 @@ def class_scores(model: Pipeline, X: npt.NDArray[Any], n_classes: int) -> npt.ND
     Returns:
         (N, n_classes) float64: probabilities where the method has them, else decision values, of which those of a
         two-class problem become the columns -s and s. A class that was not trained has probability 0, or -inf.
+
+    Raises:
+        UsageError: A classifier of the user's own does not give one score a class.
     """
     if hasattr(model[-1], "predict_proba"):
         trained, missing = model.predict_proba(X), 0.0
@@ -145,6 +161,11 @@ def class_scores(model: Pipeline, X: npt.NDArray[Any], n_classes: int) -> npt.ND
         trained, missing = model.decision_function(X), -np.inf
     if trained.ndim == 1:
         trained = np.stack([-trained, trained], axis=1)
+    if trained.shape != (len(X), len(model.classes_)):
+        raise UsageError(
+            f"{type(model[-1]).__name__} gives scores of shape {trained.shape} for {len(X)} rows and "
+            f"{len(model.classes_)} classes; it has to give one a class, as decision_function_shape='ovr' does"
+        )
     scores = np.full((len(X), n_classes), missing)
     scores[:, model.classes_] = trained
     return scores

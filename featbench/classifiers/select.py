@@ -7,13 +7,15 @@
 | `auto` | `holdout` where there is a val split or more than 5,000 training rows, else `cv` | |
 | `none` | nothing: scikit-learn's defaults | `none` |
 
-Accuracy decides; of equals the first candidate in grid order wins. A fold's scaler is fitted inside that fold.
+Accuracy decides; of equals the first candidate in grid order wins. A fold's scaler is fitted inside that fold, and so
+are steps before the classifier that learn from rows; with those a forest is selected by folds too, since their fit
+would have seen the rows that are out of a tree's bag.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
@@ -26,9 +28,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.pipeline import Pipeline
 
-from featbench.classifiers.engine import Engine, fit_engine, fit_linear, search_engine, try_grid
+from featbench.classifiers.engine import Engine, Tried, fit_engine, fit_fast, search_engine, try_grid
 from featbench.classifiers.rows import train_subsets
-from featbench.classifiers.table import CLASSIFIERS, ClassifierSpec, candidates, get_classifier
+from featbench.classifiers.steps import fit_steps, learns
+from featbench.classifiers.table import ClassifierSpec, candidates, get_classifier
 from featbench.config import EvaluateConfig
 from featbench.errors import DataError, UsageError
 
@@ -48,6 +51,7 @@ class Selection:
         params: The chosen candidate; empty for `none`.
         val_accuracy: Its accuracy on rows it was not fitted on (for `cv` the mean over folds), None for `none`.
         n_val: Rows that `val_accuracy` was measured on.
+        n_tried: Candidates that were tried; those with more neighbours than a fold has rows are not.
         n_not_converged: Candidates that did not converge, in any fold.
         engine: What did the search or, without one, what will fit the model.
     """
@@ -56,12 +60,19 @@ class Selection:
     params: dict[str, Any]
     val_accuracy: float | None
     n_val: int
+    n_tried: int
     n_not_converged: int
     engine: Engine
 
 
 def select(
-    name: str, X: npt.NDArray[Any], y: npt.NDArray[np.int64], n_train: int, config: EvaluateConfig, seed: int
+    name: str,
+    X: npt.NDArray[Any],
+    y: npt.NDArray[np.int64],
+    n_train: int,
+    config: EvaluateConfig,
+    seed: int,
+    steps: Sequence[str] = (),
 ) -> Selection:
     """Choose the hyper-parameters of a classifier.
 
@@ -72,29 +83,37 @@ def select(
         n_train: The number of training rows; what follows them is the val split.
         config: The `[evaluate]` table.
         seed: Of the folds or the held-out rows, and of a seeded method.
+        steps: What to do to the rows before the classifier.
 
     Raises:
-        DataError: A class has too few rows.
-        UsageError: scikit-learn refuses a candidate.
+        DataError: A class has too few rows, or there are fewer rows than neighbours wanted.
+        UsageError: scikit-learn refuses a candidate, or a step.
     """
     spec = get_classifier(name)
     n_final = final_rows(n_train, len(y) - n_train, config)
-    how = _how(spec, config, n_train, has_val=len(y) > n_train)
+    how = _how(spec, config, n_train, has_val=len(y) > n_train, learning=learns(steps))
     if how == "none":
-        return Selection(how, {}, None, 0, 0, fit_engine(name, [], config))
+        return Selection(how, {}, None, 0, 0, 0, fit_engine(name, [], config))
+    if steps and not learns(steps):
+        X = fit_steps(steps, X[:1], seed).transform(X)
+        steps = ()
     grid, engine = candidates(name, config), fit_engine(name, [], config)
     if how == "oob":
         tried = [_out_of_bag(name, params, X[:n_final], y[:n_final], seed) for params in grid]
         n_val = n_final
     else:
         splits = _splits(how, y, n_train, n_final, config.folds, seed)
+        grid = _with_enough_rows(name, grid, min(len(kept) for kept, _ in splits))
         engine = search_engine(name, grid, splits, config)
-        tried = (_try_fast if engine == "featbench" else _try_all)(name, grid, X, y, splits, seed)
+        attempt = _try_fast if engine == "featbench" else _try_all
+        tried = _mean_of_each(
+            attempt(name, grid, rows, y, some, seed) for rows, some in _prepared(steps, X, splits, seed)
+        )
         n_val = sum(len(held_out) for _, held_out in splits)
     accuracies = [accuracy for accuracy, _ in tried]
     best = int(np.argmax(accuracies))
     not_converged = sum(converged is False for _, converged in tried)
-    return Selection(how, grid[best], float(accuracies[best]), n_val, not_converged, engine)
+    return Selection(how, grid[best], float(accuracies[best]), n_val, len(grid), not_converged, engine)
 
 
 def fit(
@@ -115,13 +134,15 @@ def fit(
 
 
 @contextmanager
-def convergence_recorded() -> Iterator[None]:
+def convergence_recorded(spec: ClassifierSpec) -> Iterator[None]:
     """Silence scikit-learn's ConvergenceWarning, because rows record it; every other warning goes through.
 
+    So does this one from a classifier of the user's own, which may have another way to say it than its row knows.
     It stands around the threads that fit, not inside them: warning filters belong to the whole process.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+        if spec.source is None:
+            warnings.simplefilter("ignore", ConvergenceWarning)
         yield
 
 
@@ -180,7 +201,8 @@ def check_rows(
         raise DataError(
             f"training needs images of at least two classes, and the training split has: {names}; add images"
         )
-    how = _how(spec, config, n_train, has_val=len(y) > n_train)
+    learning = any(learns(steps) for steps in config.steps)
+    how = _how(spec, config, n_train, has_val=len(y) > n_train, learning=learning)
     if how == "cv":
         _check_folds(y[: final_rows(n_train, len(y) - n_train, config)], classes, config)
     if how == "holdout" and len(y) == n_train:
@@ -215,11 +237,11 @@ def _smallest(y: npt.NDArray[np.int64], classes: Sequence[str]) -> tuple[str, in
     return classes[labels[smallest]], int(counts[smallest])
 
 
-def _how(spec: ClassifierSpec, config: EvaluateConfig, n_train: int, *, has_val: bool) -> How:
+def _how(spec: ClassifierSpec, config: EvaluateConfig, n_train: int, *, has_val: bool, learning: bool) -> How:
     how = config.selection
     if how == "auto":
         how = "holdout" if has_val or n_train > HOLDOUT_ABOVE else "cv"
-    return "oob" if how == "cv" and spec.out_of_bag else how
+    return "oob" if how == "cv" and spec.out_of_bag and not learning else how
 
 
 def _splits(
@@ -236,6 +258,36 @@ def _splits(
     return [(np.sort(kept), np.sort(held_out))]
 
 
+def _with_enough_rows(name: str, grid: list[dict[str, Any]], n_rows: int) -> list[dict[str, Any]]:
+    usable = [params for params in grid if name != "knn" or params.get("n_neighbors", 1) <= n_rows]
+    if not usable:
+        fewest = min(params["n_neighbors"] for params in grid)
+        raise DataError(
+            f"grids.knn.n_neighbors asks for {fewest} neighbours or more, and {n_rows} rows are left to fit on when "
+            "some are held out; add smaller values, or images"
+        )
+    return usable
+
+
+def _prepared(
+    steps: Sequence[str], X: npt.NDArray[Any], splits: Sequence[tuple[Rows, Rows]], seed: int
+) -> Iterator[tuple[npt.NDArray[Any], Sequence[tuple[Rows, Rows]]]]:
+    """Yield rows after the steps, with the splits they are for: all at once where no step learns from rows."""
+    if not steps:
+        yield X, splits
+        return
+    for kept, held_out in splits:
+        yield fit_steps(steps, X[kept], seed).transform(X), [(kept, held_out)]
+
+
+def _mean_of_each(parts: Iterable[Sequence[Tried]]) -> list[Tried]:
+    """Join the results of parts of equally many splits: a candidate's mean accuracy, and whether all converged."""
+    return [
+        (float(np.mean([accuracy for accuracy, _ in tried])), None if tried[0][1] is None else all(c for _, c in tried))
+        for tried in zip(*parts, strict=True)
+    ]
+
+
 def _try_fast(
     name: str,
     grid: Sequence[Mapping[str, Any]],
@@ -246,7 +298,7 @@ def _try_fast(
 ) -> list[tuple[float, bool | None]]:
     """Do as `_try_all`, with featbench's own solvers, which draw no random numbers."""
     try:
-        with convergence_recorded():
+        with convergence_recorded(get_classifier(name)):
             return try_grid(name, grid, X, y, splits)
     except ValueError as error:
         raise UsageError(f"{name} cannot be fitted with its grid: {error}") from error
@@ -261,17 +313,13 @@ def _try_all(
     seed: int,
 ) -> list[tuple[float, bool | None]]:
     """Return (mean accuracy over splits, whether all splits converged) of each candidate."""
-    # Threads: liblinear and libsvm release the GIL, and processes would copy X. A forest takes all cores itself.
-    jobs = 1 if CLASSIFIERS[name].seeded else -1
-    with convergence_recorded():
-        tried = Parallel(n_jobs=jobs, prefer="threads")(
+    # Threads: the solvers release the GIL, and processes would copy X.
+    spec = get_classifier(name)
+    with convergence_recorded(spec):
+        tried = Parallel(n_jobs=1 if spec.all_cores else -1, prefer="threads")(
             delayed(_try)(name, params, X, y, *split, seed) for params in grid for split in splits
         )
-    by_candidate = [tried[i : i + len(splits)] for i in range(0, len(tried), len(splits))]
-    return [
-        (float(np.mean([accuracy for accuracy, _ in folds])), None if folds[0][1] is None else all(c for _, c in folds))
-        for folds in by_candidate
-    ]
+    return _mean_of_each(tried[i :: len(splits)] for i in range(len(splits)))
 
 
 def _try(
@@ -284,7 +332,7 @@ def _try(
     seed: int,
 ) -> tuple[float, bool | None]:
     model = fit(name, params, X[rows], y[rows], seed)
-    return float(model.score(X[held_out], y[held_out])), CLASSIFIERS[name].converged(model[-1])
+    return float(model.score(X[held_out], y[held_out])), get_classifier(name).converged(model[-1])
 
 
 def _out_of_bag(
@@ -293,7 +341,7 @@ def _out_of_bag(
     model = get_classifier(name).make(params, seed, X.shape[1])
     model[-1].set_params(oob_score=True)
     forest = _fitted(model, name, params, X, y)[-1]
-    return float(forest.oob_score_), CLASSIFIERS[name].converged(forest)
+    return float(forest.oob_score_), get_classifier(name).converged(forest)
 
 
 def _fitted(
@@ -305,6 +353,6 @@ def _fitted(
     engine: Engine = "scikit-learn",
 ) -> Pipeline:
     try:
-        return fit_linear(model, X, y) if name == "linear_svc" and engine == "featbench" else model.fit(X, y)
+        return fit_fast(name, model, X, y) if engine == "featbench" else model.fit(X, y)
     except ValueError as error:
         raise UsageError(f"scikit-learn refuses to fit {name} with {dict(params)}: {error}") from error

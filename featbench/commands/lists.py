@@ -79,6 +79,16 @@ def list_classifiers() -> None:
         from featbench.classifiers.table import CLASSIFIERS
 
         print_columns((name, spec.summary) for name, spec in CLASSIFIERS.items())
+        print_columns([("python:MODULE:FACTORY", "what FACTORY() in MODULE.py of the current folder returns")])
+
+
+@lists.command("steps")
+def list_steps() -> None:
+    """Print the steps before a classifier that `evaluate.steps` may name."""
+    with exit_codes():
+        from featbench.classifiers.steps import STEPS
+
+        print_columns((name, spec.summary) for name, spec in STEPS.items())
 
 
 @lists.command("experiments")

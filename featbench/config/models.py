@@ -7,7 +7,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from featbench.config.baseline import BaselineConfig
 from featbench.config.table import Count, Fraction, Table
@@ -70,9 +70,20 @@ class EvaluateConfig(Table):
     train_sizes: tuple[Count, ...] = ()
     grids: Mapping[str, Mapping[str, tuple[Any, ...]]] = Field(default_factory=dict)
     engine: Literal["auto", "sklearn"] = "auto"
+    steps: Annotated[tuple[tuple[str, ...], ...], Field(min_length=1)] = ((),)  # a list of strings is one variant
+    fusions: tuple[Annotated[tuple[str, ...], Field(min_length=2)], ...] = ()  # of BACKBONE/LAYER
+
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _one_variant(cls, steps: Any) -> Any:
+        flat = isinstance(steps, list | tuple) and all(isinstance(step, str) for step in steps)
+        return (steps,) if flat else steps
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        for key in ("steps", "fusions"):
+            if len(set(getattr(self, key))) != len(getattr(self, key)):
+                raise ValueError(f"{key} names a list twice; remove one")
         if len(set(self.classifiers)) != len(self.classifiers):
             raise ValueError(f"classifiers names one twice: {', '.join(self.classifiers)}")
         if self.selection in ("holdout", "none"):
@@ -119,9 +130,28 @@ class Experiment(Table):
                     f"two baselines are {one.method} of the same backbone, and would share a column; tell them apart "
                     'with label, as in label = "l2"'
                 )
+        for fusion in self.evaluate.fusions:
+            self._check_fusion(fusion)
         if self.baselines and set(names) == {"pixels"}:
             raise ValueError("baselines need a network among [[backbones]]; pixels is none")
         return self
+
+    def _check_fusion(self, fusion: tuple[str, ...]) -> None:
+        """Check what can be without the networks: patterns of layers are opened later."""
+        names = [backbone.name for backbone in self.backbones]
+        if len(set(fusion)) != len(fusion):
+            raise ValueError(f"evaluate.fusions: {list(fusion)} names a layer twice")
+        for part in fusion:
+            name, slash, _ = part.rpartition("/")
+            if not slash or name not in names:
+                raise ValueError(
+                    f"evaluate.fusions: {part!r} is not BACKBONE/LAYER with a name of [[backbones]] "
+                    f"({', '.join(names)}), as in '{names[0]}/penultimate'"
+                )
+            if names.count(name) > 1:
+                raise ValueError(
+                    f"evaluate.fusions: {name!r} is the name of {names.count(name)} [[backbones]]; keep one"
+                )
 
 
 def is_weights_file(weights: str) -> bool:

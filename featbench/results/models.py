@@ -15,8 +15,9 @@ import pandas as pd
 from featbench.errors import ResultsError
 from featbench.results.store import load_predictions
 
-CELL = ("dataset", "backbone", "weights", "layer", "pooling", "feature_dim", "method")  # what repeats have in common
-_NAME = ("method", "backbone", "layer")
+# what repeats have in common
+CELL = ("dataset", "backbone", "weights", "layer", "pooling", "feature_dim", "steps", "method")
+_NAME = ("method", "backbone", "layer", "steps")
 _SCORE = "score:"
 
 
@@ -60,7 +61,7 @@ def main_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def model_names(rows: pd.DataFrame) -> dict[str, str]:
-    """Name models `method/backbone/layer`; the weights, then the fingerprint are added where that is not unique.
+    """Name models `method/backbone/layer/steps`; weights, then the fingerprint are added where that is not unique.
 
     Returns:
         fingerprint -> name, in the order of the rows.

@@ -26,6 +26,7 @@ class Row:
         extract_s: Wall-clock seconds of the feature extraction; `fit_s` of selection and fit, `predict_s` of the test.
         fingerprint: Of everything that went into the model; a row with the same one replaces this one.
         created_at: UTC, ISO 8601; see `utc_now`.
+        steps: What was done to the features before the classifier, as in `power+l2`.
     """
 
     experiment: str
@@ -62,6 +63,7 @@ class Row:
     fingerprint: str
     featbench_version: str
     created_at: str
+    steps: str | None = None
 
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Row))

@@ -85,6 +85,8 @@ def load_results(path: str | Path) -> pd.DataFrame:
         raise ResultsError(
             f"{file} is not a readable CSV file: {error}; restore it, or remove it and run again"
         ) from error
+    later = COLUMNS[COLUMNS.index("created_at") + 1 :]  # columns that files of earlier versions lack
+    table = table.reindex(columns=[*table.columns, *(column for column in later if column not in table.columns)])
     missing = [column for column in COLUMNS if column not in table.columns]
     if missing:
         raise ResultsError(

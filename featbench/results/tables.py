@@ -13,7 +13,7 @@ from featbench.results.files import write_csv, write_text
 from featbench.results.models import main_rows
 from featbench.results.row import strategy_of
 
-KEYS = ("dataset", "backbone", "weights", "layer", "pooling", "feature_dim")
+KEYS = ("dataset", "backbone", "weights", "layer", "pooling", "feature_dim", "steps")
 REFERENCES = ("linear_head", "partial", "finetune", "scratch")
 _BOLD_NOTE = "**bold**: chosen by validation accuracy, not by test"
 
@@ -87,6 +87,7 @@ def write_accuracy_tables(folder: Path, rows: pd.DataFrame) -> None:
 
 def to_markdown(table: pd.DataFrame, best: pd.Series | None) -> str:
     """Write an accuracy table as Markdown, the row chosen by validation in bold."""
+    table = _without_empty_steps(table)
     lines = _cells(table)
     bold = _place_of(best, table)
     for i, line in enumerate(lines):
@@ -96,18 +97,19 @@ def to_markdown(table: pd.DataFrame, best: pd.Series | None) -> str:
     header = [
         f"{name} (reference)" if is_reference(str(column)) else name for name, column in zip(header, table, strict=True)
     ]
-    rule = ["---"] * len(KEYS) + ["---:"] * (len(header) - len(KEYS))
+    rule = ["---" if column in KEYS else "---:" for column in table]
     text = "".join(f"| {' | '.join(line)} |\n" for line in [header, rule, *lines])
     return text if bold is None else f"{text}\n{_BOLD_NOTE}\n"
 
 
 def to_latex(table: pd.DataFrame) -> str:
     r"""Write an accuracy table as a LaTeX tabular; the document needs \usepackage{booktabs}."""
-    n_methods = len(table.columns) - len(KEYS)
+    table = _without_empty_steps(table)
+    n_methods = len(table.columns) - len(_keys_of(table))
     lines = [[_escape(cell, _LATEX) for cell in line] for line in _cells(table)]
     return "\n".join(
         [
-            rf"\begin{{tabular}}{{{'l' * len(KEYS)}{'r' * n_methods}}}",
+            rf"\begin{{tabular}}{{{'l' * len(_keys_of(table))}{'r' * n_methods}}}",
             r"\toprule",
             " & ".join(_escape(name, _LATEX) for name in table.columns) + r" \\",
             r"\midrule",
@@ -155,8 +157,18 @@ def _cell(value: str | float) -> str:
 def _place_of(best: pd.Series | None, table: pd.DataFrame) -> tuple[int, int] | None:
     if best is None:
         return None
-    keys = [tuple(line[: len(KEYS)]) for line in table.itertuples(index=False, name=None)]
-    return keys.index(_key(best.to_dict())), list(table.columns).index(best["method"])
+    names = _keys_of(table)
+    keys = [tuple(line) for line in table[names].itertuples(index=False, name=None)]
+    own = tuple(cell for name, cell in zip(KEYS, _key(best.to_dict()), strict=True) if name in names)
+    return keys.index(own), list(table.columns).index(best["method"])
+
+
+def _without_empty_steps(table: pd.DataFrame) -> pd.DataFrame:
+    return table if table["steps"].any() else table.drop(columns="steps")
+
+
+def _keys_of(table: pd.DataFrame) -> list[str]:
+    return [name for name in KEYS if name in table.columns]
 
 
 _MARKDOWN = {c: f"\\{c}" for c in "\\`*_[]|"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " "}

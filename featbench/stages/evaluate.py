@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import product
 
 import featbench
 from featbench.classifiers.engine import fit_engine
 from featbench.classifiers.evaluate import Fitted, fit_and_test
-from featbench.classifiers.models import save_model
+from featbench.classifiers.models import NotKeptError, save_model
 from featbench.classifiers.rows import LabelledFeatures, Subset, train_subsets
+from featbench.classifiers.steps import label
 from featbench.classifiers.table import candidates, get_classifier
-from featbench.features.cache import load_features
 from featbench.fingerprint import fingerprint
-from featbench.results.cards import write_card
 from featbench.results.row import Row, params_json, utc_now
 from featbench.results.spread import IMAGES_PER_CLASS
 from featbench.results.store import write_predictions, write_rows
-from featbench.stages.extract import Cached, find_cached
+from featbench.stages.extract import find_cached
 from featbench.stages.job import Job
+from featbench.stages.sources import FeatureSet, feature_sets
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class _Plan:
     """One classifier to train, on a subset of the training rows."""
 
     method: str
+    steps: tuple[str, ...]
     subset: Subset
     fingerprint: str
 
@@ -41,36 +44,33 @@ def evaluate(job: Job) -> list[str]:
         DataError: A class has too few images.
     """
     done: list[str] = []
-    for cached in find_cached(job) if job.experiment.evaluate.classifiers else []:
-        for layer in cached.extraction.layers:
-            done += _evaluate_layer(job, cached, layer)
+    if job.experiment.evaluate.classifiers:
+        for source in feature_sets(find_cached(job), job.experiment.evaluate.fusions):
+            done += _evaluate_on(job, source)
     return done
 
 
-def _evaluate_layer(job: Job, cached: Cached, layer: str) -> list[str]:
-    splits = {}
-    for name, key in cached.keys.items():
-        X, y, ids = load_features(key.path, layer)
-        splits[name] = LabelledFeatures(X, y, tuple(ids))
-    plans = list(_plans(job, cached, layer, splits["train"]))
-    with job.progress.bar(f"{cached.backbone.name} {layer}", len(plans)) as advance:
+def _evaluate_on(job: Job, source: FeatureSet) -> list[str]:
+    splits = {name: source.load(name) for name in source.splits}
+    plans = list(_plans(job, source, splits["train"]))
+    with job.progress.bar(f"{source.backbone} {source.layer}", len(plans)) as advance:
         for plan in plans:
             if job.has_row(plan.fingerprint):
-                job.progress.say(f"{plan.method} on {cached.backbone.name} {layer}: already in results.csv")
+                job.progress.say(f"{plan.method} on {source.backbone} {source.layer}: already in results.csv")
             else:
-                _fit(job, cached, layer, splits, plan)
+                _fit(job, source, splits, plan)
             advance(1, plan.method)
     return [plan.fingerprint for plan in plans]
 
 
-def _plans(job: Job, cached: Cached, layer: str, train: LabelledFeatures) -> Iterator[_Plan]:
+def _plans(job: Job, source: FeatureSet, train: LabelledFeatures) -> Iterator[_Plan]:
     config = job.experiment.evaluate
-    for method in config.classifiers:
-        seeded = get_classifier(method).seeded
-        for subset in train_subsets(train.y, config.train_sizes, config.repeats, job.experiment.seed, seeded=seeded):
-            content = {
-                "features": {name: key.fingerprint for name, key in cached.keys.items()},
-                "layer": layer,
+    for method, steps in product(config.classifiers, config.steps):
+        spec = get_classifier(method)
+        for subset in train_subsets(
+            train.y, config.train_sizes, config.repeats, job.experiment.seed, seeded=spec.seeded
+        ):
+            content = source.content() | {
                 "method": method,
                 "selection": config.selection,
                 "folds": config.folds,
@@ -80,43 +80,45 @@ def _plans(job: Job, cached: Cached, layer: str, train: LabelledFeatures) -> Ite
                 "seed": subset.seed,
                 "version": featbench.__version__,
             }
-            yield _Plan(method, subset, fingerprint(content))
+            extra = {"steps": list(steps), "source": spec.source}
+            content |= {key: value for key, value in extra.items() if value}
+            yield _Plan(method, steps, subset, fingerprint(content))
 
 
-def _fit(job: Job, cached: Cached, layer: str, splits: dict[str, LabelledFeatures], plan: _Plan) -> None:
+def _fit(job: Job, source: FeatureSet, splits: dict[str, LabelledFeatures], plan: _Plan) -> None:
     classes = job.dataset.classes
     train, test = splits["train"].take(plan.subset.indices), splits["test"]
     fitted = fit_and_test(
-        plan.method, train, splits.get("val"), test, job.experiment.evaluate, plan.subset.seed, len(classes)
+        plan.method,
+        train,
+        splits.get("val"),
+        test,
+        job.experiment.evaluate,
+        plan.subset.seed,
+        len(classes),
+        plan.steps,
     )
-    row = _row(job, cached, layer, fitted, plan, train.X.shape[1])
-    save_model(job.results_dir, row, fitted.model)
-    write_card(
-        job.results_dir,
-        row,
-        classes=classes,
-        weights=cached.backbone.source,
-        weights_hash=cached.keys["train"].content["weights"],
-        seed=job.experiment.seed,
-        preprocess=cached.backbone.preprocess.content(),
-        array_shape=job.dataset.array_shape,
-        store=cached.extraction.store,
-    )
+    row = _row(job, source, fitted, plan, train.X.shape[1])
+    try:
+        save_model(job.results_dir, row, fitted.model)
+    except NotKeptError as error:
+        row = replace(row, params=params_json(json.loads(row.params) | {"model_not_kept": str(error)}))
+        job.progress.warn(f"the model of {plan.method} on {source.backbone} {source.layer} is not kept: {error}")
     write_predictions(job.results_dir, row, test.ids, test.y, fitted.predicted, fitted.scores, classes)
     write_rows(job.results_dir, [row])  # last, so that a row's files are there when the row is
     if fitted.converged is False:
-        job.progress.warn(f"{plan.method} on {cached.backbone.name} {layer} did not converge; its row says so")
+        job.progress.warn(f"{plan.method} on {source.backbone} {source.layer} did not converge; its row says so")
 
 
-def _row(job: Job, cached: Cached, layer: str, fitted: Fitted, plan: _Plan, width: int) -> Row:
+def _row(job: Job, source: FeatureSet, fitted: Fitted, plan: _Plan, width: int) -> Row:
     return Row(
         experiment=job.experiment.name,
         dataset=job.dataset.name,
         n_classes=len(job.dataset.classes),
-        backbone=cached.backbone.name,
-        weights=cached.backbone.weights,
-        layer=layer,
-        pooling=cached.extraction.pooling,
+        backbone=source.backbone,
+        weights=source.weights,
+        layer=source.layer,
+        pooling=source.pooling,
         feature_dim=width,
         method=plan.method,
         kind="classifier",
@@ -133,16 +135,17 @@ def _row(job: Job, cached: Cached, layer: str, fitted: Fitted, plan: _Plan, widt
         converged=fitted.converged,
         engine=fitted.engine,
         device="cpu",
-        precision=cached.extraction.precision,
-        extract_s=sum(info.extract_s[layer] for info in cached.infos.values()),
+        precision=source.precision,
+        extract_s=source.extract_s,
         fit_s=fitted.fit_s,
         predict_s=fitted.predict_s,
         fingerprint=plan.fingerprint,
         featbench_version=featbench.__version__,
         created_at=utc_now(),
+        steps=label(plan.steps),
     )
 
 
 def _of_the_fit(fitted: Fitted, plan: _Plan) -> dict[str, int]:
     size = {} if plan.subset.size is None else {IMAGES_PER_CLASS: plan.subset.size}
-    return {"candidates_not_converged": fitted.n_not_converged, **size}
+    return {"candidates": fitted.n_tried, "candidates_not_converged": fitted.n_not_converged, **size}

@@ -8,9 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.stats import binomtest
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.base import clone
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
@@ -26,7 +31,27 @@ SMALL: dict[str, dict[str, tuple[Any, ...]]] = {
     "linear_svc": {"C": (1e-3, 1e-2)},
     "svm_rbf": {"C": (1.0, 10.0)},
     "random_forest": {"n_estimators": (50,), "min_samples_leaf": (1, 3)},
+    "logistic_regression": {"C": (1e-3, 1e-2), "max_iter": (1000,)},
+    "knn": {"metric": ("cosine", "euclidean"), "n_neighbors": (1, 5)},
+    "ridge": {"alpha": (1.0, 100.0)},
+    "lda": {"shrinkage": ("auto", 0.1)},
+    "gaussian_nb": {"var_smoothing": (1e-2, 1e-1)},
+    "gradient_boosting": {"max_iter": (5,), "max_leaf_nodes": (4, 8)},
 }
+BY_HAND: dict[str, Any] = {
+    "linear_svc": make_pipeline(StandardScaler(), LinearSVC(dual=False)),
+    "svm_rbf": make_pipeline(StandardScaler(), SVC(break_ties=True)),
+    "random_forest": RandomForestClassifier(random_state=5),
+    "logistic_regression": make_pipeline(StandardScaler(), LogisticRegression()),
+    "knn": make_pipeline(KNeighborsClassifier(algorithm="brute")),
+    "ridge": make_pipeline(StandardScaler(), RidgeClassifier(solver="svd")),
+    "lda": make_pipeline(StandardScaler(), LinearDiscriminantAnalysis(solver="lsqr")),
+    "gaussian_nb": make_pipeline(StandardScaler(), GaussianNB()),
+    "gradient_boosting": make_pipeline(HistGradientBoostingClassifier(random_state=5)),
+}
+FEATBENCH = ("linear_svc", "svm_rbf", "knn", "ridge")  # searched by solvers of our own
+WITH_PROBABILITIES = ("random_forest", "logistic_regression", "knn", "lda", "gaussian_nb", "gradient_boosting")
+CONVERGING = ("linear_svc", "svm_rbf", "logistic_regression")
 
 
 def config_of(name: str, **settings: Any) -> EvaluateConfig:
@@ -38,22 +63,22 @@ def test_the_chosen_model_is_refitted_and_tested_as_by_hand(digits: Digits, name
     train, test = digits(0, 300), digits(1000, 1400)
     ours = fit_and_test(name, train, None, test, config_of(name), seed=5, n_classes=10)
     folds = StratifiedKFold(3, shuffle=True, random_state=5)
-    if name == "linear_svc":
-        pipeline = make_pipeline(StandardScaler(), LinearSVC(dual=False))
-        theirs: Any = GridSearchCV(pipeline, {"linearsvc__C": [1e-3, 1e-2]}, cv=folds)
-    elif name == "svm_rbf":
-        theirs = GridSearchCV(make_pipeline(StandardScaler(), SVC(break_ties=True)), {"svc__C": [1.0, 10.0]}, cv=folds)
+    if name == "random_forest":
+        theirs: Any = RandomForestClassifier(50, min_samples_leaf=ours.params["min_samples_leaf"], random_state=5)
     else:
-        leaf = ours.params["min_samples_leaf"]
-        theirs = RandomForestClassifier(50, min_samples_leaf=leaf, random_state=5)
+        prefix = BY_HAND[name].steps[-1][0]
+        grid = {f"{prefix}__{key}": list(values) for key, values in SMALL[name].items()}
+        theirs = GridSearchCV(BY_HAND[name], grid, cv=folds)
     expected = theirs.fit(train.X, train.y).predict(test.X)
     assert np.array_equal(ours.predicted, expected)
     assert ours.metrics.accuracy == pytest.approx(accuracy_score(test.y, expected))
     assert ours.metrics.macro_f1 == pytest.approx(f1_score(test.y, expected, average="macro"))
     assert ours.interval[0] < ours.metrics.accuracy < ours.interval[1]
-    engine = "scikit-learn" if name == "random_forest" else "featbench"
+    if name != "random_forest":
+        assert ours.val_accuracy == pytest.approx(theirs.best_score_, abs=1e-12)
+    engine = "featbench" if name in FEATBENCH else "scikit-learn"
     assert (ours.n_train, ours.n_val, ours.engine) == (300, 300, engine)
-    assert ours.converged is (None if name == "random_forest" else True)
+    assert ours.converged is (True if name in CONVERGING else None)
     assert ours.fit_s > 0
     assert ours.predict_s > 0
     json.dumps(ours.params, allow_nan=False)
@@ -78,10 +103,10 @@ def test_classes_without_training_rows_keep_their_column(digits: Digits, name: s
     ours = fit_and_test(name, train, None, test, config_of(name), seed=0, n_classes=10)
     missing = [label for label in range(10) if label not in labels]
     assert ours.scores.shape == (100, 10)
-    assert (ours.scores[:, missing] == (0 if name == "random_forest" else -np.inf)).all()
+    assert (ours.scores[:, missing] == (0 if name in WITH_PROBABILITIES else -np.inf)).all()
     assert np.isfinite(ours.scores[:, labels]).all()
     assert set(ours.predicted) <= set(labels)
-    if len(labels) == 2 and name != "random_forest":
+    if len(labels) == 2 and name not in WITH_PROBABILITIES:
         decision = ours.model.decision_function(test.X)
         assert np.array_equal(ours.scores[:, labels], np.stack([-decision, decision], axis=1))
 
@@ -135,16 +160,14 @@ def test_the_defaults_of_the_library(digits: Digits, name: str) -> None:
     train, test = digits(0, 200), digits(1000, 1200)
     config = EvaluateConfig(classifiers=(name,), selection="none")
     ours = fit_and_test(name, train, None, test, config, seed=0, n_classes=10)
-    defaults: dict[str, Any] = {
-        "linear_svc": make_pipeline(StandardScaler(), LinearSVC(dual=False)),
-        "svm_rbf": make_pipeline(StandardScaler(), SVC(break_ties=True)),
-        "random_forest": RandomForestClassifier(random_state=0),
-    }
-    assert np.array_equal(ours.predicted, defaults[name].fit(train.X, train.y).predict(test.X))
+    defaults = clone(BY_HAND[name])
+    if "random_state" in defaults.get_params():
+        defaults.set_params(random_state=0)
+    assert np.array_equal(ours.predicted, defaults.fit(train.X, train.y).predict(test.X))
     assert (ours.selection, ours.val_accuracy, ours.n_val) == ("none", None, 0)
 
 
-@pytest.mark.parametrize("name", ["linear_svc", "svm_rbf"])
+@pytest.mark.parametrize("name", CONVERGING)
 def test_non_convergence_is_recorded(digits: Digits, name: str) -> None:
     config = EvaluateConfig(classifiers=(name,), grids={name: {"max_iter": (1,)}}, folds=2)
     ours = fit_and_test(name, digits(0, 200), None, digits(1000, 1100), config, seed=0, n_classes=10)

@@ -11,9 +11,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import LinearSVC
 
+from featbench.classifiers.engine import fit_engine
 from featbench.classifiers.evaluate import class_scores
-from featbench.classifiers.models import load_model, save_model
+from featbench.classifiers.models import NotKeptError, load_model, save_model
 from featbench.classifiers.rows import LabelledFeatures
+from featbench.classifiers.select import fit
+from featbench.classifiers.steps import fit_steps
 from featbench.classifiers.table import CLASSIFIERS, candidates
 from featbench.config import EvaluateConfig
 from featbench.errors import ResultsError
@@ -47,8 +50,11 @@ def make_row(method: str) -> Row:
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_model_comes_back_and_scores_the_same(tmp_path: Path, digits: Digits, name: str) -> None:
     train, test = digits(0, 200), digits(1000, 1100)
-    params = candidates(name, EvaluateConfig())[0]
-    model = CLASSIFIERS[name].make(params, seed=0, n_features=64).fit(train.X, train.y)
+    params = candidates(name, EvaluateConfig())[0] | ({"max_iter": 3} if name == "gradient_boosting" else {})
+    model = fit(name, params, train.X, train.y, 0, fit_engine(name, [params], EvaluateConfig()))
+    model = make_pipeline(
+        *(part for _, part in [*fit_steps(["power", "pca:64", "l2"], train.X, 0).steps, *model.steps])
+    )
     path = save_model(tmp_path, make_row(name), model)
     assert path == tmp_path / "models" / f"{name}-timm_vit-blocks.3-f0.skops"
     assert [file.name for file in path.parent.iterdir()] == [path.name]
@@ -93,4 +99,35 @@ def test_a_damaged_model(tmp_path: Path, damage: str) -> None:
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ResultsError, match="found: none"):
+        load_model(tmp_path, "f0")
+
+
+class Strange(LinearSVC):  # type: ignore[misc]
+    pass
+
+
+def test_a_users_own_class_is_not_kept_and_the_reason_is_told(tmp_path: Path, digits: Digits) -> None:
+    train = digits(0, 100)
+    model = make_pipeline(Strange()).fit(train.X, train.y)
+    with pytest.raises(NotKeptError, match=r"it holds tests\.classifiers\.test_models\.Strange, which is not loaded"):
+        save_model(tmp_path, make_row("python:mine:make"), model)
+    model[-1].generator = (number for number in range(3))
+    with pytest.raises(NotKeptError, match="skops cannot write it"):
+        save_model(tmp_path, make_row("python:mine:make"), model)
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [("left", 0, "a child that is not after it"), ("right", 10**6, "a child that"), ("feature_idx", 64, "a feature")],
+)
+def test_trees_of_boosting_that_lead_astray_are_refused(
+    tmp_path: Path, digits: Digits, field: str, value: int, message: str
+) -> None:
+    train = digits(0, 200)
+    params = {"max_iter": 1, "max_leaf_nodes": 3}
+    model = fit("gradient_boosting", params, train.X, train.y, 0)
+    model[-1]._predictors[0][0].nodes[field][0] = value
+    save_model(tmp_path, make_row("gradient_boosting"), model)
+    with pytest.raises(ResultsError, match=message):
         load_model(tmp_path, "f0")

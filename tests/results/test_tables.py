@@ -41,7 +41,7 @@ FULL: tuple[dict[str, Any], ...] = (
 def test_the_whole_table(table_of: Load) -> None:
     table = accuracy_table(table_of(*FULL))
     assert list(table.columns) == [
-        *("dataset", "backbone", "weights", "layer", "pooling", "feature_dim"),
+        *("dataset", "backbone", "weights", "layer", "pooling", "feature_dim", "steps"),
         *("svm_rbf", "linear_svc", "linear_head", "finetune", "scratch"),
     ]
     nan = math.nan
@@ -53,7 +53,7 @@ def test_the_whole_table(table_of: Load) -> None:
     ]
     assert [line[:6] for line in table.itertuples(index=False, name=None)] == [line[:6] for line in expected]
     pd.testing.assert_frame_equal(
-        table.iloc[:, 6:], pd.DataFrame([line[6:] for line in expected], columns=table.columns[6:])
+        table.iloc[:, 7:], pd.DataFrame([line[6:] for line in expected], columns=table.columns[7:])
     )
 
 
@@ -66,10 +66,10 @@ def test_baselines_with_a_label_have_a_column_each(table_of: Load) -> None:
         l2 | {"weights": "random", "accuracy": 0.8},
     )
     table = accuracy_table(rows)
-    assert table.iloc[:, 6:].to_dict("records") == [
+    assert table.iloc[:, 7:].to_dict("records") == [
         {"linear_svc": 0.9, "finetune:short": 0.6, "scratch": 0.7, "scratch:l2": 0.8}
     ]
-    assert list(table.columns[6:]) == ["linear_svc", "finetune:short", "scratch", "scratch:l2"]
+    assert list(table.columns[7:]) == ["linear_svc", "finetune:short", "scratch", "scratch:l2"]
     assert "scratch:l2 (reference)" in to_markdown(table, None)
 
 
@@ -104,7 +104,7 @@ def test_no_rows_give_an_empty_table(table_of: Load, tmp_path: Path) -> None:
     rows = table_of()
     assert len(accuracy_table(rows)) == 0
     write_accuracy_tables(tmp_path, rows)
-    assert (tmp_path / "accuracy.csv").read_text() == "dataset,backbone,weights,layer,pooling,feature_dim\n"
+    assert (tmp_path / "accuracy.csv").read_text() == "dataset,backbone,weights,layer,pooling,feature_dim,steps\n"
 
 
 def test_best_is_chosen_by_validation_not_by_test(table_of: Load) -> None:
@@ -128,8 +128,8 @@ def test_without_validation_there_is_no_best(table_of: Load) -> None:
 def test_the_files(table_of: Load, tmp_path: Path) -> None:
     write_accuracy_tables(tmp_path, table_of(FULL[0], FULL[1], FULL[6]))
     assert (tmp_path / "accuracy.csv").read_text() == (
-        "dataset,backbone,weights,layer,pooling,feature_dim,svm_rbf,linear_svc,finetune\n"
-        "folder,resnet18,IMAGENET1K_V1,layer4,avg,256,0.8100,0.9500,0.9700\n"
+        "dataset,backbone,weights,layer,pooling,feature_dim,steps,svm_rbf,linear_svc,finetune\n"
+        "folder,resnet18,IMAGENET1K_V1,layer4,avg,256,,0.8100,0.9500,0.9700\n"
     )
     assert (tmp_path / "accuracy.md").read_text() == (
         "| dataset | backbone | weights | layer | pooling | feature\\_dim "
@@ -159,3 +159,11 @@ def test_markup_in_names_is_escaped(table_of: Load) -> None:
     tex = to_latex(table)
     assert r"50\% \& \#1\_\{x\}\textasciitilde{}\textasciicircum{}\$" in tex
     assert r"a\textbar{}b\textless{}i\textgreater{}\textbackslash{}x" in tex
+
+
+def test_steps_are_lines_of_their_own(table_of: Load, tmp_path: Path) -> None:
+    rows = table_of({"accuracy": 0.5}, {"accuracy": 0.6, "steps": "power+l2"})
+    assert accuracy_table(rows)["steps"].tolist() == ["", "power+l2"]
+    write_accuracy_tables(tmp_path, rows)
+    assert "| pooling | feature\\_dim | steps |" in (tmp_path / "accuracy.md").read_text()
+    assert "\\begin{tabular}{lllllllr}" in (tmp_path / "accuracy.tex").read_text()

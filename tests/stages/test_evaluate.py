@@ -4,12 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 
+from featbench.classifiers.models import load_model
 from featbench.config import Experiment
 from featbench.errors import CacheError, UsageError
-from featbench.results.models import main_rows
+from featbench.features.cache import load_features
+from featbench.results.models import main_rows, model_names
 from featbench.results.spread import curve_table
 from featbench.results.store import load_predictions, load_results
 from featbench.stages.evaluate import evaluate
@@ -82,3 +88,81 @@ def test_without_classifiers_nothing_is_done_and_no_cache_is_needed(tmp_path: Pa
     assert evaluate(make_job(tmp_path, classifiers=[], grids={})) == []
     with pytest.raises(CacheError):
         evaluate(make_job(tmp_path))
+
+
+def test_steps_are_rows_of_their_own_and_keep_the_fingerprints_of_those_without(home: Path) -> None:
+    (plain,) = evaluate(make_job(home))
+    job = make_job(home, steps=[[], ["power", "l2"], ["pca:0.9"]])
+    assert evaluate(job)[0] == plain
+    rows = load_results(job.results_dir)
+    assert rows.steps.fillna("").tolist() == ["", "power+l2", "pca:0.9"]
+    assert rows.feature_dim.tolist() == [64, 64, 64]
+    widths = [json.loads(params).get("width_after_steps") for params in rows.params]
+    assert widths[:2] == [None, 64]
+    assert widths[2] < 64
+    assert len(main_rows(rows)) == 3
+    assert len(set(model_names(rows).values())) == 3
+    assert load_model(job.results_dir, rows.fingerprint[2])[0].n_components_ == widths[2]
+
+
+FUSION = ["resnet20/layer1", "resnet20/layer3", "pixels/pixels"]
+
+
+def fused_job(home: Path, fusions: list[list[str]]) -> Job:
+    content = digits_content(
+        backbones=[{"name": "resnet20", "layers": ["layer1", "layer3"]}, {"name": "pixels"}],
+        evaluate={"classifiers": ["linear_svc"], "grids": {"linear_svc": {"C": [1e-2]}}, "fusions": fusions},
+    )
+    places = (home / "results", home / "cache", home / "data")
+    return Job(Experiment.model_validate(content), *places, torch.device("cpu"), progress=Recorder())
+
+
+def test_a_fusion_is_its_layers_side_by_side(tmp_path: Path) -> None:
+    job = fused_job(tmp_path, [FUSION[:2], FUSION])
+    cached = extract(job)
+    evaluate(job)
+    rows = load_results(job.results_dir)
+    assert rows.layer.tolist() == ["layer1", "layer3", "pixels", "layer1+layer3", "layer1+layer3+pixels"]
+    assert rows.backbone.tolist()[3:] == ["resnet20", "resnet20+resnet20+pixels"]
+    assert rows.feature_dim.tolist() == [16, 64, 64, 80, 144]
+    parts = [load_features(cached[0].keys["train"].path, layer)[0] for layer in ("layer1", "layer3")]
+    y = load_features(cached[0].keys["train"].path, "layer1")[1]
+    val = [load_features(cached[0].keys["val"].path, layer)[0] for layer in ("layer1", "layer3")]
+    X = np.concatenate([np.hstack(parts), np.hstack(val)])
+    y = np.concatenate([y, load_features(cached[0].keys["val"].path, "layer1")[1]])
+    by_hand = make_pipeline(StandardScaler(), LinearSVC(C=1e-2, dual=False)).fit(X, y)
+    model = load_model(job.results_dir, rows.fingerprint[3])
+    np.testing.assert_allclose(model[-1].coef_, by_hand[-1].coef_, atol=1e-3)
+    single = rows.extract_s[0]
+    assert rows.extract_s[3] == pytest.approx(single)  # both layers came out of one pass
+    assert rows.extract_s[4] == pytest.approx(single + rows.extract_s[2])
+
+
+def test_a_fusion_of_a_layer_that_is_not_extracted(tmp_path: Path) -> None:
+    job = fused_job(tmp_path, [["resnet20/layer1", "resnet20/layer2"]])
+    extract(job)
+    with pytest.raises(UsageError, match="names 'resnet20/layer2', which is not extracted; add the layer"):
+        evaluate(job)
+
+
+def test_a_classifier_of_ones_own_with_the_reason_why_it_is_not_kept(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = home / "own_for_the_stage.py"
+    module.write_text(
+        "from sklearn.linear_model import RidgeClassifier\n\nclass Mine(RidgeClassifier):\n    pass\n\n"
+        "def kept():\n    return RidgeClassifier()\n"
+    )
+    monkeypatch.chdir(home)
+    monkeypatch.syspath_prepend(str(home))
+    names = ["python:own_for_the_stage:kept", "python:own_for_the_stage:Mine"]
+    job = make_job(home, classifiers=names, grids={names[0]: {"alpha": [1.0, 10.0]}})
+    first = evaluate(job)
+    rows = load_results(job.results_dir)
+    assert rows.method.tolist() == names
+    assert json.loads(rows.params[0])["alpha"] in (1.0, 10.0)
+    assert load_model(job.results_dir, first[0])[-1].classes_.tolist() == list(range(10))
+    assert "own_for_the_stage.Mine" in json.loads(rows.params[1])["model_not_kept"]
+    assert "is not kept: it holds own_for_the_stage.Mine" in job.progress.warned[0]  # type: ignore[attr-defined]
+    module.write_text(module.read_text() + "# edited\n")
+    assert not set(evaluate(job)) & set(first)

@@ -1,0 +1,85 @@
+"""`python:module:factory`: a classifier of one's own.
+
+`factory()` returns an unfitted scikit-learn classifier, or a Pipeline that ends in one, with the scaling it wants;
+it needs `predict_proba` or `decision_function`. The module is looked for in the current folder first. There is no
+built-in grid: `evaluate.grids."python:module:factory"` names parameters as `set_params` does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from featbench.errors import UsageError
+from featbench.factories import call_factory, failed, find_factory
+from featbench.fingerprint import hash_file
+
+_HASHES: dict[str, str] = {}  # of the files of modules, as they were imported
+
+
+@dataclass(frozen=True)
+class Own:
+    """A classifier of one's own.
+
+    Attributes:
+        make: Makes it, unfitted.
+        source: A hash of the module's file.
+    """
+
+    make: Callable[[], Any]
+    source: str
+
+
+def own_classifier(name: str) -> Own:
+    """Find the factory of a `python:module:factory` name, and call it once to see what it makes.
+
+    Raises:
+        UsageError: There is no such module or function, or what it returns is no scikit-learn classifier.
+    """
+    example = "python:my_classifiers:make"
+    module, factory = find_factory(name, example)
+    source = _hash(module)
+    if _HASHES.setdefault(module.__name__, source) != source:  # the file was edited since, as in a notebook's session
+        importlib.reload(module)
+        _HASHES[module.__name__] = source
+        module, factory = find_factory(name, example)
+    _check(name, call_factory(name, factory))
+    return Own(lambda: call_factory(name, factory), source)
+
+
+def converged(estimator: Any) -> bool | None:
+    """Say whether a fitted estimator stopped before its `max_iter`; None where it counts no iterations towards one."""
+    last = estimator[-1] if hasattr(estimator, "steps") else estimator
+    n_iter, most = getattr(last, "n_iter_", None), getattr(last, "max_iter", None)
+    if n_iter is None or most is None or most < 0 or isinstance(last, HistGradientBoostingClassifier):
+        return None
+    return bool(np.max(n_iter) < most)
+
+
+def _hash(module: ModuleType) -> str:
+    file = getattr(module, "__file__", None)
+    return hash_file(Path(file)) if file else "built in"
+
+
+def _check(name: str, estimator: Any) -> None:
+    if not isinstance(estimator, BaseEstimator) or not is_classifier(estimator):
+        raise UsageError(
+            f"{name} returns {type(estimator).__name__}; it has to return a scikit-learn classifier "
+            "(ClassifierMixin and BaseEstimator), or a Pipeline that ends in one"
+        )
+    if not hasattr(estimator, "predict_proba") and not hasattr(estimator, "decision_function"):
+        raise UsageError(
+            f"{name} returns {type(estimator).__name__}, which has neither predict_proba nor decision_function"
+        )
+    try:
+        clone(estimator)
+    except Exception as error:
+        raise failed(name, "sklearn.base.clone of what it returns", error) from error

@@ -1,1 +1,0 @@
-"""Prediction: the kept models of a results folder on new images."""
