@@ -19,7 +19,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor
 
-from featbench.classifiers.newton import Problem, minimise, stopping_norms
+from featbench.classifiers.hessians import Hessians
+from featbench.classifiers.newton import minimise
+from featbench.classifiers.problem import Problem, stopping_norms
 from featbench.classifiers.products import SharedRows, precondition
 
 
@@ -101,7 +103,9 @@ class PrimalLinearSVC(LinearClassifierMixin, ClassifierMixin, BaseEstimator):  #
         scaling = problem.rows.scaling
         start = torch.zeros(X.shape[1] + 1, problem.signs.shape[1], dtype=torch.float64, device=self.device)
         stop = stopping_norms(problem, self.tol)
-        solution = minimise(problem, start, self.C, stop, self.max_iter, precondition(problem.rows.X, scaling))
+        solution = minimise(
+            problem, start, self.C, stop, self.max_iter, Hessians(precondition(problem.rows.X, scaling))
+        )
         fitted = solution.W.T.cpu().numpy()
         self.coef_ = np.ascontiguousarray(fitted[:, :-1])
         self.intercept_ = fitted[:, -1] * scaling if self.fit_intercept else 0.0
@@ -129,8 +133,9 @@ class PrimalLinearSVC(LinearClassifierMixin, ClassifierMixin, BaseEstimator):  #
         factor = torch.as_tensor(np.asarray(factors, dtype=np.float64), device=device)
         negative, positive = (factor[:1], factor[1:]) if len(factor) == 2 else (torch.ones_like(factor), factor)
         costs = torch.where(signs > 0, positive, negative) * torch.from_numpy(weights).to(device)[:, None]
+        kin = torch.arange(signs.shape[1], device=device)
         scaling = float(self.intercept_scaling) if self.fit_intercept else 0.0
-        return Problem(SharedRows(rows, None, None, scaling), signs, costs)
+        return Problem(SharedRows(rows, None, None, scaling), signs.to(rows.dtype), costs.to(rows.dtype), kin)
 
 
 def one_against_rest(labels: Tensor, n_classes: int) -> Tensor:

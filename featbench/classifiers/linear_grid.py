@@ -18,13 +18,16 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 
-from featbench.classifiers.newton import Problem, minimise, stopping_norms
+from featbench.classifiers.hessians import Hessians
+from featbench.classifiers.newton import minimise
+from featbench.classifiers.problem import Problem, stopping_norms
 from featbench.classifiers.products import SharedRows, precondition
 
 Rows = npt.NDArray[np.intp]
 _VALUES = 2**23  # rows x columns fitted at a time: six float64 matrices of this size are 400 MB
 # float32 keeps the digits of a fold's own scaled features while its scaling is not far from that of all rows.
 _SINGLE_UP_TO = 100.0
+_GAP = 1e-5  # of the objective: to choose between accuracies, closer is no better
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,11 @@ def linear_grid(
     results: list[list[tuple[float, bool]]] = [[] for _ in Cs]
     for batch in _batches(folds, len(used)):
         problem = _problem(rows, y[used], used, batch, mean, inverse, settings)
+        hessians = Hessians(preconditioner)
         stop = stopping_norms(problem, settings.tol)
         W = torch.zeros(X.shape[1] + 1, problem.signs.shape[1], dtype=torch.float64, device=device)
         for number in sorted(range(len(Cs)), key=lambda number: Cs[number]):
-            solution = minimise(problem, W, Cs[number], stop, settings.max_iter, preconditioner)
+            solution = minimise(problem, W, Cs[number], stop, settings.max_iter, hessians, _GAP)
             W = solution.W
             results[number] += _scores(X, y, batch, W.cpu().numpy(), solution.converged.cpu().numpy(), settings)
     return results
@@ -166,7 +170,8 @@ def _problem(
         return torch.from_numpy(np.concatenate(parts, axis=1)).to(rows.device)
 
     shared = SharedRows(rows, joined(own_mean), joined(own_inverse), _bias(settings))
-    return Problem(shared, joined(signs), joined(costs))
+    kin = torch.from_numpy(np.concatenate([fold.positive for fold in folds])).to(rows.device)
+    return Problem(shared, joined(signs).to(rows.dtype), joined(costs).to(rows.dtype), kin)
 
 
 def _scores(

@@ -7,13 +7,13 @@ weights, so that one product with X serves all columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-_BLOCK_VALUES = 2**20  # of X in one block: small enough to stay in a core's cache between its two products
+_BLOCK_VALUES = 2**17  # of X in one block: small enough to stay in a core's cache between its two products
 EXACT_BELOW = 1024  # features or rows: the eigenvectors of matrices this small cost less than a few products with X
 _RANK = 384
 _POWER_STEPS = 2
@@ -41,39 +41,36 @@ class SharedRows:
             return self
         return SharedRows(self.X, self.mean[:, columns], self.inverse[:, columns], self.scaling)
 
-    def of_column(self, rows: Tensor, column: int) -> Tensor:
-        """Return some rows as a column sees them, with the feature of the bias: (n, D + 1) float64."""
-        X = self.X[rows].double()
+    def of_column(self, rows: Tensor, column: int, dtype: torch.dtype) -> Tensor:
+        """Return some rows as a column sees them, with the feature of the bias: (n, D + 1)."""
+        X = self.X[rows].to(dtype)
         if self.mean is not None and self.inverse is not None:
-            X = (X - self.mean[:, column]) * self.inverse[:, column]
+            X = (X - self.mean[:, column].to(dtype)) * self.inverse[:, column].to(dtype)
         return torch.cat([X, X.new_full((len(X), 1), self.scaling)], dim=1)
 
-    def forward(self, V: Tensor) -> Tensor:
-        """Return the decision values (N, K) of the weights V (D + 1, K), in the precision of V."""
-        U, offset = self._shared(V)
-        values = torch.empty(len(self.X), V.shape[1], dtype=V.dtype, device=V.device)
-        for rows in self._blocks():
-            torch.addmm(offset, self.X[rows].to(V.dtype), U, out=values[rows])
-        return values
+    def through(self, V: Tensor, middle: Callable[[slice, Tensor], Tensor]) -> Tensor:
+        """Multiply by V (D + 1, K), change the product, and multiply by the transpose, in one pass over the rows.
 
-    def backward(self, R: Tensor) -> Tensor:
-        """Return the transposed product (D + 1, K) with R (N, K), in the precision of R."""
-        G = torch.zeros(self.X.shape[1], R.shape[1], dtype=R.dtype, device=R.device)
-        for rows in self._blocks():
-            G.addmm_(self.X[rows].to(R.dtype).T, R[rows])
-        return self._own(G, R.sum(0))
+        Args:
+            V: Weights; their dtype is that of the computation.
+            middle: Makes of rows (a slice) and their decision values (n, K) what goes into the second product.
 
-    def curvature(self, V: Tensor, weights: Tensor) -> Tensor:
-        """Return the transposed product with weights (N, K) times the decision values of V, in one pass over X."""
+        Returns:
+            (D + 1, K) in the dtype of V.
+        """
         U, offset = self._shared(V)
         G = torch.zeros_like(U)
         total = torch.zeros_like(offset)
         for rows in self._blocks():
             block = self.X[rows].to(V.dtype)
-            R = torch.addmm(offset, block, U).mul_(weights[rows])
+            R = middle(rows, torch.addmm(offset, block, U))
             G.addmm_(block.T, R)
             total += R.sum(0)
         return self._own(G, total)
+
+    def curvature(self, V: Tensor, weights: Tensor) -> Tensor:
+        """Return the transposed product with weights (N, K) times the decision values of V."""
+        return self.through(V, lambda rows, values: values.mul_(weights[rows]))
 
     def _blocks(self) -> Iterator[slice]:
         n, d = self.X.shape

@@ -1,0 +1,145 @@
+"""Support vector machines to fit, their objectives and gradients, and the search along a step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from featbench.classifiers.products import SharedRows
+
+_SEARCHES = 60
+_FLAT = 0.1  # of the derivative where a line search starts
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """The columns to fit.
+
+    Attributes:
+        rows: The rows, and how each column sees them.
+        signs: (N, K) float, 1 for the column's class and -1 for the others.
+        costs: (N, K) float, the weight of a row; 0 leaves it out. Its dtype is that of the computation.
+        kin: (K,) int64; columns of one number are alike, as those of one class in several folds are.
+    """
+
+    rows: SharedRows
+    signs: Tensor
+    costs: Tensor
+    kin: Tensor
+
+    def take(self, columns: Tensor) -> Problem:
+        """Return the columns with these indices."""
+        return Problem(self.rows.take(columns), self.signs[:, columns], self.costs[:, columns], self.kin[columns])
+
+    def double(self) -> Problem:
+        """Return the same in float64."""
+        return replace(self, signs=self.signs.double(), costs=self.costs.double())
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """Where columns are.
+
+    Attributes:
+        w: (D + 1, K) float64.
+        slack: (N, K), 1 - sign * decision value.
+        loss: (K,) float64, for C = 1.
+        pull: (D + 1, K) float64, the gradient of `loss`.
+    """
+
+    w: Tensor
+    slack: Tensor
+    loss: Tensor
+    pull: Tensor
+
+    @classmethod
+    def at(cls, problem: Problem, w: Tensor) -> Point:
+        """Go to w (D + 1, K), in one pass over the rows."""
+        return cls._reach(problem, w, w, None)
+
+    def plus(self, problem: Problem, step: Tensor) -> Point:
+        """Go a step (D + 1, K), in one pass over the rows."""
+        return Point._reach(problem, self.w + step, step, self.slack)
+
+    @classmethod
+    def _reach(cls, problem: Problem, w: Tensor, step: Tensor, before: Tensor | None) -> Point:
+        slack, one = torch.empty_like(problem.costs), problem.costs.new_ones(())
+        loss = torch.zeros(w.shape[1], dtype=torch.float64, device=w.device)
+
+        def losses(rows: slice, values: Tensor) -> Tensor:
+            signs, here = problem.signs[rows], slack[rows]
+            torch.addcmul(one if before is None else before[rows], values, signs, value=-1, out=here)
+            hinge = here.clamp(min=0)
+            pull = hinge * problem.costs[rows]
+            loss.add_((hinge * pull).sum(0))
+            return pull.mul_(signs).mul_(-2)
+
+        pull = problem.rows.through(step.to(slack.dtype), losses)
+        return cls(w, slack, loss, pull.double())
+
+    def take(self, columns: Tensor) -> Point:
+        """Return the columns with these indices."""
+        return Point(self.w[:, columns], self.slack[:, columns], self.loss[columns], self.pull[:, columns])
+
+    def objective(self, C: float) -> Tensor:
+        """Return the objectives (K,)."""
+        return C * self.loss + (self.w * self.w).sum(0) / 2
+
+    def gradient(self, C: float) -> Tensor:
+        """Return their gradients (D + 1, K)."""
+        return self.w + C * self.pull
+
+
+def gradient_at_zero(problem: Problem) -> Tensor:
+    """Return the norms (K,) of the gradients at W = 0 for C = 1; others are proportional to C."""
+    width = problem.rows.X.shape[1] + 1
+    start = problem.costs.new_zeros(width, problem.costs.shape[1], dtype=torch.float64)
+    norms: Tensor = Point.at(problem, start).pull.norm(dim=0)
+    return norms
+
+
+def stopping_norms(problem: Problem, tol: float) -> Tensor:
+    """Return liblinear's stopping rule for C = 1: tol * min(positive, negative) / N * |gradient at 0|, as (K,)."""
+    used = problem.costs > 0
+    total = used.sum(0)
+    positive = (used & (problem.signs > 0)).sum(0)
+    share = torch.minimum(positive, total - positive).clamp(min=1) / total.clamp(min=1)
+    return tol * share * gradient_at_zero(problem)
+
+
+def along(before: Point, after: Point, columns: Tensor, problem: Problem, slope: Tensor, C: float) -> Tensor:
+    """Find where in [0, 1] from `before` to `after` the derivative is near 0; it grows piecewise linearly.
+
+    Args:
+        before: The columns, where they are.
+        after: More columns, where the whole step takes them.
+        columns: Numbers of the columns in `after` and `slope`.
+        problem: Of the columns.
+        slope: The derivatives where they are, below 0.
+        C: The weight of the losses.
+
+    Returns:
+        (K,) in [0, 1]; 0 where nothing lowers the objective.
+    """
+    slope, step = slope[columns], after.w[:, columns] - before.w
+    cross, square = (before.w * step).sum(0), (step * step).sum(0)
+    slack = before.slack.double()
+    change = slack - after.slack[:, columns]
+    pulled = problem.costs * change * (-2 * C)
+    low, high = torch.zeros_like(slope), torch.ones_like(slope)
+    t, best = high, low
+    for _ in range(_SEARCHES):
+        hinge = (slack - change * t).clamp_(min=0)
+        derivative = cross + t * square + (pulled * hinge).sum(0)
+        found = derivative.abs() <= _FLAT * slope.abs()
+        low, high = torch.where(derivative <= 0, t, low), torch.where(derivative > 0, t, high)
+        best = torch.where(found, t, low)
+        if found.all():
+            break
+        growth = square - (pulled * change * (hinge > 0)).sum(0)
+        guess = t - derivative / growth
+        middle = (low + high) / 2
+        t = torch.where(found, t, torch.where((guess > low) & (guess < high), guess, middle))
+    return best
