@@ -4,6 +4,7 @@
 
     featbench.run("digits")                                     # the same as `featbench run digits`
     table = featbench.load_results("results/digits")            # results.csv as a DataFrame
+    model = featbench.load_model("results/digits")              # the best by validation, for new images
     X, y, ids = featbench.load_features(cache_file, "layer3")   # features of one split
 
 Names load when they are used, so that importing featbench costs nothing.
@@ -15,11 +16,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["FeatbenchError", "load_features", "load_results", "run"]
+__all__ = ["FeatbenchError", "load_features", "load_model", "load_results", "run"]
 
 _HOMES = {
     "FeatbenchError": "featbench.errors",
     "load_features": "featbench.features.cache",
+    "load_model": "featbench.predict.model",
     "load_results": "featbench.results.store",
     "run": "featbench.pipeline",
 }
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from featbench.errors import FeatbenchError
     from featbench.features.cache import load_features
     from featbench.pipeline import run
+    from featbench.predict.model import load_model
     from featbench.results.store import load_results
 
 

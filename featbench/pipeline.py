@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from featbench.backbones.device import resolve_device
 from featbench.config import Experiment, load_experiment
 from featbench.progress import Progress, Silent
 from featbench.results.statistics import write_statistics
@@ -14,7 +15,7 @@ from featbench.results.store import load_results
 from featbench.results.tables import write_accuracy_tables
 from featbench.stages.evaluate import evaluate
 from featbench.stages.extract import extract
-from featbench.stages.job import Job, resolve_device
+from featbench.stages.job import Job
 
 HOME = Path("~/.cache/featbench")
 STAGES = ("extract", "evaluate", "baseline")

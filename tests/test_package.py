@@ -129,7 +129,7 @@ def test_the_cache_is_read_without_torch() -> None:
 
 
 def test_every_public_name_is_there() -> None:
-    assert set(featbench.__all__) == {"FeatbenchError", "load_features", "load_results", "run"}
+    assert set(featbench.__all__) == {"FeatbenchError", "load_features", "load_model", "load_results", "run"}
     for name in featbench.__all__:
         assert callable(getattr(featbench, name))
 

@@ -159,7 +159,7 @@ def test_every_row_has_its_files_and_no_file_is_left_over(finished: Finished) ->
         )
         expected.add(f"predictions/{name}.csv")
         if row.kind == "classifier":
-            expected.add(f"models/{name}.skops")
+            expected |= {f"models/{name}.skops", f"models/{name}.json"}
         else:
             expected |= {f"models/{name}.safetensors", f"models/{name}.json", f"history/{name}.csv"}
     found = {

@@ -35,6 +35,7 @@ class Backbone:
         preprocess: What images go through before it.
         has_head: Whether its head has weights.
         foreign: Whether its code may change under the same name.
+        source: Where its weights come from: as `weights`, but with a file's whole path.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Backbone:
     preprocess: Preprocess
     has_head: bool
     foreign: bool = False
+    source: str = RANDOM
 
     @property
     def network(self) -> nn.Module:
@@ -124,4 +126,4 @@ def load_backbone(config: BackboneConfig, *, seed: int, offline: bool = False, c
             has_head = weights_.load_file(traced, Path(chosen))
     traced.network.requires_grad_(requires_grad=False)
     shown = Path(chosen).name if is_weights_file(chosen) else chosen
-    return Backbone(config.name, shown, traced, preprocess, has_head, architecture.foreign)
+    return Backbone(config.name, shown, traced, preprocess, has_head, architecture.foreign, chosen)

@@ -15,11 +15,11 @@ from sklearn.pipeline import Pipeline
 
 from featbench.errors import ResultsError
 from featbench.factories import PREFIX
+from featbench.results.cards import MODELS
 from featbench.results.files import replacing
 from featbench.results.row import Row
 from featbench.results.store import artifact_path, find_artifact
 
-MODELS = "models"
 # What the classifiers of the table and the steps hold beyond the types that skops itself trusts. Trees are numbers;
 # scikit-learn checks those of a forest when it takes them back, and `_check_trees` those of boosting.
 _PREDICTOR = "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"

@@ -50,8 +50,8 @@ def exit_codes(*, verbose: bool = False) -> Iterator[None]:
         _show_traceback(verbose=verbose)
         typer.echo(f"featbench: {error}", err=True)
         raise typer.Exit(error.exit_code) from None
-    except BrokenPipeError:
-        raise  # the reader of a pipe left, as `head` does; typer ends without a word
+    except (typer.Exit, BrokenPipeError):
+        raise  # all was said, or the reader of a pipe left, as `head` does; typer ends without a word
     except (OSError, MemoryError, RuntimeError) as error:
         _show_traceback(verbose=verbose)
         hint = "" if verbose else " (--verbose shows where)"

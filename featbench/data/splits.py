@@ -76,6 +76,12 @@ class Dataset:
         images = self.splits["train"].images
         return images.pixels.shape[3] if isinstance(images, ArrayImages) else 3
 
+    @property
+    def array_shape(self) -> tuple[int, int, int] | None:
+        """(height, width, channels) of every image; None where they are decoded from files, and have no one shape."""
+        images = self.splits["train"].images
+        return images.pixels.shape[1:] if isinstance(images, ArrayImages) else None
+
 
 def split_whole(whole: Split, config: DatasetConfig, classes: tuple[str, ...], seed: int) -> dict[str, Split]:
     """Share one pile of images out to train, val and test, stratified by class; each keeps the pile's order.

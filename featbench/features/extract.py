@@ -73,6 +73,11 @@ def plan_extraction(config: BackboneConfig, device: torch.device, on_bad_image: 
     )
 
 
+def default_batch_size(image_shape: tuple[int, int, int]) -> int:
+    """Return how many images of (C, h, w) go through a network at once."""
+    return max(1, min(256, _PIXELS_PER_BATCH // (image_shape[1] * image_shape[2])))
+
+
 def cache_keys(dataset: Dataset, backbone: Backbone, extraction: Extraction, cache_dir: Path) -> dict[str, CacheKey]:
     """Name the cache file of each split, from the bytes of its images to the weights of the network."""
     network = {
@@ -150,7 +155,7 @@ def _extract(
 ) -> None:
     shape = image_shape(split, backbone.preprocess)
     features = _features(backbone, extraction, layers, shape)
-    batch_size = extraction.batch_size or max(1, min(256, _PIXELS_PER_BATCH // (shape[1] * shape[2])))
+    batch_size = extraction.batch_size or default_batch_size(shape)
     with Spool(key, layers) as spool:
         done = spool.next_row
         if done:

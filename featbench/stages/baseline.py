@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, astuple, dataclass, fields
 from typing import Any
@@ -21,7 +20,8 @@ from featbench.data.preprocess import Preprocess
 from featbench.data.splits import Split, held_out_rows
 from featbench.errors import DataError
 from featbench.fingerprint import fingerprint
-from featbench.results.files import replacing, write_csv, write_text
+from featbench.results.cards import MODELS, write_card
+from featbench.results.files import replacing, write_csv
 from featbench.results.metrics import classification_metrics, wilson_interval
 from featbench.results.row import Row, params_json, utc_now
 from featbench.results.store import artifact_path, write_predictions, write_rows
@@ -37,6 +37,7 @@ class _Plan:
     recipe: Recipe
     method: str
     seed: int
+    weights_hash: str
     fingerprint: str
 
     @property
@@ -103,9 +104,10 @@ def _plan(
         config = config.model_copy(update={"weights": RANDOM})
     backbone = load_backbone(config, seed=seed, offline=job.offline, channels=job.dataset.channels)
     recipe = make_recipe(asked, len(splits["train"]))
+    weights_hash = backbone.weights_hash()
     content = {
         "backbone": backbone.name,
-        "weights": backbone.weights_hash(),
+        "weights": weights_hash,
         "preprocess": backbone.preprocess.content(),
         "precision": _precision(config),
         "rows": digests,
@@ -115,7 +117,7 @@ def _plan(
     }
     if asked.label is not None:
         content["label"] = asked.label
-    return _Plan(backbone, config, recipe, asked.method, seed, fingerprint(content))
+    return _Plan(backbone, config, recipe, asked.method, seed, weights_hash, fingerprint(content))
 
 
 def _precision(config: BackboneConfig) -> Any:
@@ -196,17 +198,19 @@ def _row(job: Job, plan: _Plan, trained: TrainedNetwork, images: dict[str, Image
 
 
 def _save(job: Job, plan: _Plan, trained: TrainedNetwork, row: Row) -> None:
-    with replacing(artifact_path(job.results_dir, "models", row, ".safetensors")) as temporary:
+    with replacing(artifact_path(job.results_dir, MODELS, row, ".safetensors")) as temporary:
         temporary.write_bytes(safetensors.torch.save({name: t.contiguous() for name, t in trained.state.items()}))
-    card = {
-        "backbone": plan.backbone.name,
-        "weights": plan.backbone.weights,
-        "classes": list(job.dataset.classes),
-        "preprocess": plan.backbone.preprocess.content(),
-        "recipe": trained.params,
-        "seed": plan.seed,
-    }
-    write_text(artifact_path(job.results_dir, "models", row, ".json"), json.dumps(card, indent=2) + "\n")
+    write_card(
+        job.results_dir,
+        row,
+        classes=job.dataset.classes,
+        weights=plan.backbone.source,
+        weights_hash=plan.weights_hash if plan.recipe.strategy == "linear_head" else None,
+        seed=plan.seed,
+        preprocess=plan.backbone.preprocess.content(),
+        array_shape=job.dataset.array_shape,
+        recipe=trained.params,
+    )
     columns = [field.name for field in fields(Epoch)]
     rounded = [[f"{v:.6g}" if isinstance(v, float) else v for v in astuple(epoch)] for epoch in trained.history]
     write_csv(artifact_path(job.results_dir, "history", row, ".csv"), columns, rounded)

@@ -22,7 +22,6 @@ from featbench.config import Experiment
 from featbench.data.datasets import check_dataset, load_dataset
 from featbench.data.duplicates import describe_duplicates
 from featbench.data.splits import Dataset, Skipped
-from featbench.errors import UsageError
 from featbench.progress import Progress, Silent
 from featbench.results.files import write_text
 from featbench.results.store import RESULTS_CSV, load_results, prepare_folder, write_skipped
@@ -116,25 +115,6 @@ class Job:
             "cpu_threads": torch.get_num_threads(),
             "git_commit": _git_commit(),
         }
-
-
-def resolve_device(name: str) -> torch.device:
-    """Turn "auto", "cpu", "cuda" or "cuda:N" into a device.
-
-    Raises:
-        UsageError: It is none of these, or there is no such device here.
-    """
-    count = torch.cuda.device_count()
-    if name == "auto":
-        return torch.device("cuda:0" if count else "cpu")
-    if name == "cpu":
-        return torch.device("cpu")
-    kind, _, number = name.partition(":")
-    if kind != "cuda" or not (number.isdecimal() or name == "cuda"):
-        raise UsageError(f"unknown device {name!r}; it may be auto, cpu, cuda or cuda:N")
-    if int(number or 0) >= count:
-        raise UsageError(f"there is no device {name!r} here; CUDA devices found: {count}")
-    return torch.device(f"cuda:{number or 0}")
 
 
 def _git_commit() -> str | None:

@@ -1,0 +1,92 @@
+"""`featbench predict`: the kept models of a results folder on new images."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from featbench.commands.options import Device, Offline, Quiet, Verbose, exit_codes
+
+Format = Literal["table", "csv", "json"]
+_STDIN = Path("-")
+_EXAMPLES = """Examples:
+
+`featbench predict results/pets cat.jpg dog.jpg`
+
+`featbench predict results/pets holiday/ --top 1 --format csv > holiday.csv`
+
+`find . -name '*.jpg' | featbench predict results/pets - --format json`
+
+`featbench predict results/pets cat.jpg --model finetune/resnet18`
+
+Exit code 1 if an image could not be read: it is named on stderr, and the others are predicted."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("predict", epilog=_EXAMPLES)(predict)
+
+
+def predict(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A results folder, as results/digits.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Files, folders, or - for a list on stdin, a path a line.")
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A name or fingerprint.", show_default="the best by validation"),
+    ] = None,
+    top: Annotated[int, typer.Option(metavar="K", min=1, help="Classes to print for each image.")] = 3,
+    format_: Annotated[Format, typer.Option("--format", help="How they are printed.")] = "table",
+    device: Device = "auto",
+    offline: Offline = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Predict the classes of new images with a model that a run kept.
+
+    The best by validation is used, or the --model of your choice: a classifier or a reference network. Its weights and
+    its preprocessing come from the results folder, and are checked against their hashes.
+
+    Numbers are probabilities, where decision values were calibrated on training images; scores, for a model that has
+    neither. A folder stands for all images below it.
+    """
+    with exit_codes(verbose=verbose):
+        from featbench.console import TerminalProgress
+        from featbench.predict.images import as_split, find_images
+        from featbench.predict.model import load_model
+        from featbench.predict.output import write_predictions
+
+        loaded = load_model(results, model, device=device, offline=offline)
+        files, wrong = find_images(_places(images))
+        for place, reason in wrong:
+            typer.echo(f"featbench: {place}: {reason}", err=True)
+        terminal_columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        with TerminalProgress(quiet=quiet, verbose=verbose) as progress:
+            progress.say(f"{loaded.name}, {len(files):,} images")
+            failed = write_predictions(
+                loaded,
+                as_split(files),
+                progress,
+                write=lambda text: typer.echo(text.encode(), nl=False),
+                format_=format_,
+                top=top,
+                columns=terminal_columns,
+            )
+        if failed or wrong:
+            raise typer.Exit(1)
+
+
+def _places(given: list[Path]) -> Iterator[Path]:
+    for place in given:
+        if place == _STDIN:
+            lines = sys.stdin.buffer.read().splitlines()
+            yield from (Path(os.fsdecode(line)) for line in lines if line.strip())
+        else:
+            yield place

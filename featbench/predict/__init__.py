@@ -1,0 +1,1 @@
+"""Prediction: the kept models of a results folder on new images."""

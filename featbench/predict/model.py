@@ -1,0 +1,223 @@
+"""A kept model, ready for new images.
+
+    model = featbench.load_model("results/pets")
+    model.predict(["cat.jpg", "dog.jpg"])      # ["cat", "dog"]
+    model.predict_proba("cat.jpg")             # (1, n_classes) float64
+
+The network, the layer, the preprocessing and the precision are those of the training, from the model's card.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.special import softmax
+
+from featbench.backbones.device import resolve_device
+from featbench.backbones.layers import FeatureNetwork
+from featbench.backbones.tracing import PENULTIMATE
+from featbench.classifiers.evaluate import class_scores
+from featbench.classifiers.models import load_model as load_classifier
+from featbench.data.loader import read_batches
+from featbench.data.preprocess import Preprocess
+from featbench.data.splits import Skipped, Split
+from featbench.errors import DataError, ResultsError, UsageError
+from featbench.features.cache import as_stored
+from featbench.features.extract import default_batch_size
+from featbench.features.forward import Forward
+from featbench.predict.choose import choose_model
+from featbench.predict.images import ImageLike, as_split, fitted_shape
+from featbench.predict.networks import (
+    card_preprocess,
+    logits_network,
+    read_tensors,
+    trained_backbone,
+    trained_network,
+)
+from featbench.progress import Progress, Silent
+from featbench.results.cards import AGAIN, Card, read_card
+
+Scores = npt.NDArray[np.float64]
+Images = ImageLike | Iterable[ImageLike]
+Gives = Literal["probability", "calibrated probability", "score"]
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A batch of scored images: `rows` (B,) int64 of those given, ascending; `scores` (B, K); what was left out."""
+
+    rows: npt.NDArray[np.int64]
+    scores: Scores
+    skipped: tuple[Skipped, ...]
+
+
+class Model:
+    """A kept model.
+
+    Images are paths (str or Path), PIL images, uint8 arrays (H, W), (H, W, 1) or (H, W, 3), or uint8 tensors (1, H, W)
+    or (3, H, W), alone or in a sequence, or many of one size as an array (N, H, W, 1 or 3) or a tensor
+    (N, 1 or 3, H, W); instead of uint8, floats from 0 to 1 as torchvision's `ToTensor` gives them, not standardised.
+    Every method takes one image or many, and returns as many rows.
+
+    Attributes:
+        name: `method/backbone/layer`.
+        classes: K names, in the order of the columns.
+        gives: What `probabilities` are: the method's own, calibrated ones, or none ("score").
+        card: What it was made of.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        card: Card,
+        features: FeatureNetwork,
+        preprocess: Preprocess,
+        score: Callable[[npt.NDArray[Any]], Scores],
+        *,
+        gives: Gives,
+        device: torch.device,
+    ) -> None:
+        self.name = name
+        self.card = card
+        self.classes = card.classes
+        self.gives: Gives = gives
+        self._features = features
+        self._preprocess = preprocess
+        self._score = score
+        self._device = device
+        self._forward: Forward | None = None
+        self._forward_images = 0
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {len(self.classes)} classes>"
+
+    def predict(self, images: Images) -> list[str]:
+        """Return the class of each image.
+
+        Raises:
+            UsageError: Something is no image, or has a wrong shape, dtype or range.
+            DataError: A file cannot be read.
+        """
+        return [self.classes[index] for index in self.scores(images).argmax(axis=1)]
+
+    def predict_proba(self, images: Images) -> Scores:
+        """Return the probabilities of the classes, (N, K) float64; the highest is the class that `predict` returns.
+
+        Raises:
+            UsageError: As `predict`, or the model gives no probabilities.
+            DataError: A file cannot be read.
+        """
+        if self.gives == "score":
+            raise UsageError(f"{self.name} gives no probabilities, only scores: use `scores`, or another model")
+        return self.probabilities(self.scores(images))
+
+    def scores(self, images: Images) -> Scores:
+        """Return what predictions/ holds of the test images: probabilities or decision values, (N, K) float64.
+
+        A class that was not trained has probability 0, or -inf.
+
+        Raises:
+            UsageError: Something is no image, or has a wrong shape, dtype or range.
+            DataError: A file cannot be read.
+        """
+        parts = [np.empty((0, len(self.classes)))]
+        for batch in self.stream(as_split(images)):
+            if batch.skipped:
+                raise DataError(f"{batch.skipped[0].id} cannot be read: {batch.skipped[0].reason}")
+            parts.append(batch.scores)
+        return np.concatenate(parts)
+
+    def probabilities(self, scores: Scores) -> Scores:
+        """Turn (N, K) scores into probabilities where the model has any, else return them as they are."""
+        return scores if self.card.temperature is None else softmax(scores / self.card.temperature, axis=1)
+
+    def stream(self, images: Split, progress: Progress | None = None) -> Iterator[Scored]:
+        """Score images batch by batch; the next are decoded meanwhile, and what was scored is not kept.
+
+        Args:
+            images: As `as_split` makes it; its labels are of no meaning.
+            progress: Takes messages.
+        """
+        if not len(images):
+            return
+        forward = self._forward_for(len(images), progress or Silent())
+        for batch in read_batches(images, self._preprocess, default_batch_size(fitted_shape(self._preprocess))):
+            (features,) = forward.start(batch.images)().values()
+            scores = self._score(features) if len(batch.rows) else np.empty((0, len(self.classes)))
+            yield Scored(batch.rows, scores, batch.skipped)
+
+    def _forward_for(self, n_images: int, progress: Progress) -> Forward:
+        """Return what runs the network; a longer job than before may pay for compiling it."""
+        if self._forward is None or (n_images > self._forward_images and not self._forward.compiled):
+            shape = fitted_shape(self._preprocess)
+            self._forward = Forward(
+                self._features,
+                self._preprocess,
+                device=self._device,
+                precision=self.card.precision,
+                batch_size=default_batch_size(shape),
+                image_shape=shape,
+                n_images=n_images,
+                progress=progress,
+            )
+            self._forward_images = n_images
+        return self._forward
+
+
+def load_model(results: str | Path, model: str | None = None, *, device: str = "auto", offline: bool = False) -> Model:
+    """Load a kept model of a results folder; nothing is loaded by executing code, and hashes are checked.
+
+    Args:
+        results: The results folder.
+        model: A name, as in "linear_svc/resnet18/layer3", or a fingerprint of results.csv; None takes the classifier
+            with the highest validation accuracy, which the accuracy table marks.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        offline: Forbid downloads of the backbone's weights.
+
+    Raises:
+        UsageError: There is no such model or device.
+        ResultsError: The model, its card or results.csv is missing, damaged, or was changed.
+        WeightsError: The backbone's weights are missing, or are not those of the training.
+    """
+    folder, where = Path(results), resolve_device(device)
+    fingerprint, name = choose_model(folder, model)
+    card, file = read_card(folder, fingerprint)
+    preprocess = card_preprocess(card)
+    shape = fitted_shape(preprocess)
+    n_classes = len(card.classes)
+    gives: Gives = "probability"
+    if card.kind == "classifier":
+        classifier = load_classifier(folder, fingerprint)
+        backbone = trained_backbone(folder, card, offline=offline)
+        features = backbone.features([str(card.layer)], card.pooling or "flatten", shape)
+        if classifier.n_features_in_ != features.widths[0] or not set(classifier.classes_) <= set(range(n_classes)):
+            raise ResultsError(f"{file} was not trained on what its card says; {AGAIN}")
+        if not hasattr(classifier, "predict_proba"):
+            gives = "score" if card.temperature is None else "calibrated probability"
+
+        def score(rows: npt.NDArray[Any]) -> Scores:
+            stored = as_stored(str(card.layer), rows, card.store).astype(np.float32, copy=False)
+            return class_scores(classifier, stored, n_classes)
+
+    elif card.weights_hash is not None:  # a head alone, on the backbone as it was
+        state = read_tensors(file)
+        backbone = trained_backbone(folder, card, offline=offline)
+        features = backbone.features([PENULTIMATE], "avg", shape)
+        weight, bias = (state[key].double().numpy() for key in ("weight", "bias"))
+
+        def score(rows: npt.NDArray[Any]) -> Scores:
+            return np.asarray(softmax(rows @ weight.T + bias, axis=1))
+
+    else:
+        features = logits_network(trained_network(card, read_tensors(file), file), n_classes)
+
+        def score(rows: npt.NDArray[Any]) -> Scores:
+            return np.asarray(softmax(rows.astype(np.float64), axis=1))
+
+    return Model(name, card, features, preprocess, score, gives=gives, device=where)

@@ -1,0 +1,107 @@
+"""From a card to the network that a model looks at images with, checked against the hashes of its training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from featbench.backbones.layers import FeatureNetwork
+from featbench.backbones.load import RANDOM, Backbone, load_backbone
+from featbench.baselines.network import with_new_head
+from featbench.config import BackboneConfig, is_weights_file
+from featbench.data.preprocess import Preprocess
+from featbench.errors import ResultsError, WeightsError
+from featbench.predict.images import ArrayPreprocess
+from featbench.results.cards import AGAIN, Card
+
+WEIGHTS = "weights"  # a folder inside results, where weights files are looked for that are not where they were
+
+
+def card_preprocess(card: Card) -> Preprocess:
+    """Return what images go through."""
+    content: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in card.preprocess.items()
+    }
+    return (
+        Preprocess(**content) if card.array_shape is None else ArrayPreprocess(**content, array_shape=card.array_shape)
+    )
+
+
+def trained_backbone(folder: Path, card: Card, *, offline: bool) -> Backbone:
+    """Build the backbone that a model was trained on.
+
+    Raises:
+        WeightsError: Its weights are missing, or are not the same.
+    """
+    source = _weights_file(folder, card) if is_weights_file(card.weights) else card.weights
+    backbone = _load(card, source, offline=offline)
+    if backbone.weights_hash() != card.weights_hash:
+        what = "random weights" if source == RANDOM else "weights"
+        raise WeightsError(
+            f"the {what} of {card.backbone} ({source}) are not those that the model was trained on; bring those back "
+            f"(environment.json has the versions of then), or {AGAIN}"
+        )
+    return backbone
+
+
+def trained_network(card: Card, state: dict[str, Tensor], file: Path) -> nn.Module:
+    """Build the network of a card, (B, C, h, w) -> (B, n_classes) logits, with the tensors of its file.
+
+    Raises:
+        ResultsError: They do not fit.
+    """
+    backbone = _load(card, RANDOM, offline=True)
+    dropout = float((card.recipe or {}).get("dropout", 0.0))
+    network = with_new_head(backbone.traced, len(card.classes), dropout=dropout, seed=0, freeze_until=None).network
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ResultsError(f"{file} does not fit {card.backbone}: {reason}; its code has changed since") from error
+    return network.eval().requires_grad_(requires_grad=False)
+
+
+def logits_network(network: nn.Module, n_classes: int) -> FeatureNetwork:
+    """Wrap a network so that its logits come out as features do."""
+    return FeatureNetwork(_OneOutput(network), ("logits",), (n_classes,))
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """Read the tensors of a kept network.
+
+    Raises:
+        ResultsError: The file is damaged.
+    """
+    try:
+        return safetensors.torch.load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ResultsError(f"{file} is damaged: {error}; {AGAIN}") from error
+
+
+class _OneOutput(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        return (self.network(images),)
+
+
+def _load(card: Card, source: str, *, offline: bool) -> Backbone:
+    weights = None if source == "none" else source
+    config = BackboneConfig(name=card.backbone, weights=weights, image_size=card.preprocess["crop_px"])
+    return load_backbone(config, seed=card.seed, offline=offline, channels=card_preprocess(card).channels)
+
+
+def _weights_file(folder: Path, card: Card) -> str:
+    path = Path(card.weights)
+    beside = folder / WEIGHTS / path.name
+    if not path.is_file() and not beside.is_file():
+        raise WeightsError(
+            f"the weights file {path} that the model was trained on is not there any more; put it back, or to {beside}"
+        )
+    return str(path if path.is_file() else beside)

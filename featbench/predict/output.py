@@ -1,0 +1,141 @@
+"""Predictions as text: a table, CSV or JSON, written batch by batch."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
+
+from rich.cells import cell_len, set_cell_size
+
+from featbench.data.splits import Split
+from featbench.predict.model import Model, Scores
+from featbench.progress import Progress
+
+Top = Sequence[tuple[str, float]]
+_NARROWEST = 16  # terminal cells for the name of an image or a class
+_GAP = "  "
+
+
+def write_predictions(
+    model: Model,
+    images: Split,
+    progress: Progress,
+    *,
+    write: Callable[[str], None],
+    format_: Literal["table", "csv", "json"],
+    top: int,
+    columns: int | None,
+) -> int:
+    """Score images and write the top classes of each; those that cannot be read are warned of.
+
+    Args:
+        model: The model.
+        images: As `as_split` makes it.
+        progress: Takes the warnings.
+        write: Takes text, a batch at a time.
+        format_: "table"; "csv", a line for each image and class; or "json", an array with an object for each image.
+        top: Classes of each image.
+        columns: Width of the terminal that a table has to fit; None for as wide as it comes.
+
+    Returns:
+        How many images could not be read.
+    """
+    value = "score" if model.gives == "score" else "probability"
+    lines: Callable[[Sequence[tuple[str, Top]]], str]
+    if format_ == "csv":
+        write(_csv([("image", "rank", "class", value)]))
+        lines = _csv_lines
+    elif format_ == "json":
+        write("[")
+        lines = _JsonObjects(value)
+    else:
+        lines = _Table(images.ids, model.classes, top, columns, model.gives)
+    failed = 0
+    for batch in model.stream(images, progress):
+        values = model.probabilities(batch.scores)
+        rows = [(images.ids[row], _top(model, of, top)) for row, of in zip(batch.rows, values, strict=True)]
+        write(lines(rows))
+        for image in batch.skipped:
+            failed += 1
+            progress.warn(f"{image.id} cannot be read: {image.reason}")
+    if format_ == "json":
+        write("\n]\n")
+    return failed
+
+
+def _top(model: Model, values: Scores, count: int) -> Top:
+    order = (-values).argsort(kind="stable")[:count]
+    return [(model.classes[index], float(values[index])) for index in order]
+
+
+def _csv(rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _csv_lines(rows: Sequence[tuple[str, Top]]) -> str:
+    return _csv(
+        (image, rank, name, f"{value:.6g}") for image, top in rows for rank, (name, value) in enumerate(top, start=1)
+    )
+
+
+class _JsonObjects:
+    def __init__(self, value: str) -> None:
+        self.value = value
+        self.separator = "\n"
+
+    def __call__(self, rows: Sequence[tuple[str, Top]]) -> str:
+        text = ""
+        for image, top in rows:
+            classes = [{"class": name, self.value: float(f"{value:.6g}")} for name, value in top]
+            text += self.separator + json.dumps({"image": image, "top": classes}, ensure_ascii=False)
+            self.separator = ",\n"
+        return text
+
+
+class _Table:
+    """A line an image; where the terminal is too narrow for all its classes, they go on below."""
+
+    def __init__(
+        self, images: Sequence[str], classes: Sequence[str], top: int, columns: int | None, gives: str
+    ) -> None:
+        self.class_cells = max(map(cell_len, classes))
+        self.image_cells = max(map(cell_len, images), default=0)
+        self.per_line = top
+        self.decimals = 4
+        if columns is not None:
+            self.class_cells = min(self.class_cells, max(_NARROWEST, columns // 3))
+            entry = len(_GAP) + self.class_cells + 1 + 7
+            self.image_cells = min(self.image_cells, max(_NARROWEST, columns - entry))
+            self.per_line = max(1, min(top, (columns - self.image_cells) // entry))
+
+    def __call__(self, rows: Sequence[tuple[str, Top]]) -> str:
+        return "".join(self._lines(image, top) for image, top in rows)
+
+    def _lines(self, image: str, top: Top) -> str:
+        text, first = "", _fit_end(image, self.image_cells)
+        for start in range(0, len(top), self.per_line):
+            entries = [
+                f"{_fit(name, self.class_cells)} {value:7.4f}" for name, value in top[start : start + self.per_line]
+            ]
+            text += _GAP.join([first, *entries]) + "\n"
+            first = " " * self.image_cells
+        return text
+
+
+def _fit(text: str, cells: int) -> str:
+    """Cut or fill text to so many terminal cells."""
+    return set_cell_size(text, cells) if cell_len(text) <= cells else set_cell_size(text, cells - 1) + "…"
+
+
+def _fit_end(text: str, cells: int) -> str:
+    """As `_fit`, but keep the end, which of a path says most."""
+    if cell_len(text) <= cells:
+        return set_cell_size(text, cells)
+    while cell_len(text) > cells - 1:
+        text = text[1:]
+    return set_cell_size("…" + text, cells)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from featbench.errors import ResultsError, UsageError
+from featbench.predict.choose import choose_model
+from tests.predict.conftest import Kept
+
+
+def test_the_best_by_validation_is_the_default(digits: Kept) -> None:
+    classifiers = digits.rows[digits.rows.kind == "classifier"]
+    fingerprint, name = choose_model(digits.folder, None)
+    row = classifiers.loc[classifiers.val_accuracy.idxmax()]
+    assert (fingerprint, name) == (row.fingerprint, f"{row.method}/{row.backbone}/{row.layer}")
+
+
+def test_a_model_goes_by_its_name_or_its_fingerprint(digits: Kept) -> None:
+    for row in digits.rows.itertuples():
+        name = "/".join(part for part in (row.method, row.backbone, row.layer) if isinstance(part, str))
+        for wanted in (name, row.fingerprint, row.fingerprint[:6]):
+            assert choose_model(digits.folder, wanted) == (row.fingerprint, name)
+
+
+@pytest.mark.parametrize("wanted", ["linear_svm/resnet20/layer3", "linear_svc/resnet20/layer33"])
+def test_another_name_is_refused_with_the_nearest(digits: Kept, wanted: str) -> None:
+    with pytest.raises(UsageError, match=f"unknown model '{wanted}'; did you mean 'linear_svc/resnet20/layer3'"):
+        choose_model(digits.folder, wanted)
+
+
+def test_an_empty_name_names_no_fingerprint(digits: Kept) -> None:
+    with pytest.raises(UsageError, match="unknown model ''"):
+        choose_model(digits.folder, "")
+
+
+def test_a_folder_without_results(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match=r"no results\.csv at .*featbench run"):
+        choose_model(tmp_path, None)
+
+
+def _of_many_sets(text: str) -> str:
+    header, *lines = text.splitlines()
+    place = header.split(",").index("dataset")
+    return "\n".join(
+        [
+            header,
+            *(
+                ",".join([*line.split(",")[:place], f"set{n}", *line.split(",")[place + 1 :]])
+                for n, line in enumerate(lines)
+            ),
+        ]
+    )
+
+
+def test_several_data_sets_have_no_best_model(digits: Kept, tmp_path: Path) -> None:
+    (tmp_path / "results.csv").write_text(_of_many_sets((digits.folder / "results.csv").read_text()))
+    with pytest.raises(UsageError, match=r"best of several data sets \(set0, .*name one with --model: linear_svc/"):
+        choose_model(tmp_path, None)

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from torchvision.transforms.functional import to_tensor
+
+import featbench
+from featbench.errors import DataError, UsageError
+from featbench.results.store import load_predictions
+from tests.predict.conftest import Kept
+
+DIGITS = np.rint(load_digits().images * (255 / 16)).astype(np.uint8)  # what the data set's docstring says
+METHODS = ["linear_svc", "svm_rbf", "random_forest", "linear_head", "scratch"]
+
+
+def digits_of(ids: list[str]) -> list[np.ndarray[Any, Any]]:
+    return [DIGITS[int(name.removeprefix("digits/"))] for name in ids]
+
+
+@pytest.mark.parametrize("backbone", ["resnet20", "pixels"])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_test_images_get_what_the_run_said_of_them(digits: Kept, method: str, backbone: str) -> None:
+    rows = digits.rows[(digits.rows.method == method) & (digits.rows.backbone == backbone)]
+    if method in ("linear_head", "scratch") and backbone == "pixels":
+        assert rows.empty
+        return
+    (fingerprint,) = rows.fingerprint
+    said = load_predictions(digits.folder, fingerprint)
+    model = featbench.load_model(digits.folder, fingerprint, device="cpu")
+    images = digits_of(list(said.id))
+    assert model.classes == tuple("0123456789")
+    assert model.predict(images) == said.predicted.tolist()
+    expected = said[[f"score:{name}" for name in model.classes]].to_numpy()
+    np.testing.assert_allclose(model.scores(images), expected, rtol=1e-4, atol=1e-4)  # six digits are in the file
+
+
+def test_photos_get_what_the_run_said_of_them(photos: Kept) -> None:
+    assert photos.images is not None
+    model = featbench.load_model(photos.folder)
+    said = load_predictions(photos.folder, photos.rows.fingerprint[0])
+    assert model.predict(photos.images / name for name in said.id) == said.predicted.tolist()
+
+
+def as_png(folder: Path, image: np.ndarray[Any, Any]) -> Path:
+    path = folder / "seven.png"
+    Image.fromarray(image).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "give",
+    [
+        lambda image, folder: as_png(folder, image),
+        lambda image, folder: str(as_png(folder, image)),
+        lambda image, folder: Image.fromarray(image),
+        lambda image, folder: Image.fromarray(image).convert("RGB"),
+        lambda image, folder: image[..., None],
+        lambda image, folder: np.stack([image] * 3, axis=2),
+        lambda image, folder: np.stack([image] * 3, axis=2)[None],
+        lambda image, folder: image / 255,
+        lambda image, folder: torch.from_numpy(image),
+        lambda image, folder: torch.from_numpy(image)[None].expand(3, -1, -1),
+        lambda image, folder: to_tensor(Image.fromarray(image)),
+        lambda image, folder: to_tensor(Image.fromarray(image))[None],
+        lambda image, folder: [image],
+        lambda image, folder: iter([Image.fromarray(image)]),
+    ],
+)
+def test_one_image_in_every_form_gets_one_answer(digits: Kept, tmp_path: Path, give: Callable[..., Any]) -> None:
+    model = featbench.load_model(digits.folder, "random_forest/resnet20/layer3", device="cpu")
+    expected = model.scores(DIGITS[7])
+    assert expected.shape == (1, 10)
+    given = model.scores(give(DIGITS[7], tmp_path))
+    np.testing.assert_allclose(given, expected, rtol=1e-12)  # threads add the votes of trees in any order
+
+
+def test_a_larger_image_is_brought_to_the_size_of_the_training_images(digits: Kept) -> None:
+    model = featbench.load_model(digits.folder, "linear_svc/pixels/pixels", device="cpu")
+    large = np.kron(DIGITS[7], np.ones((9, 9), np.uint8))
+    side = np.full((72, 18), 255, np.uint8)
+    wide = np.hstack([side, large, side])
+    small = Image.fromarray(large).resize((8, 8), Image.Resampling.BILINEAR)
+    middle = Image.fromarray(wide).resize((12, 8), Image.Resampling.BILINEAR).crop((2, 0, 10, 8))
+    expected = model.scores([small, middle])
+    assert np.abs(expected - model.scores(DIGITS[8])).max() > 0.1
+    np.testing.assert_allclose(model.scores([large, wide]), expected, rtol=1e-9)
+
+
+def test_the_answer_does_not_depend_on_the_company(digits: Kept) -> None:
+    model = featbench.load_model(digits.folder, "scratch/resnet20", device="cpu")
+    alone = np.concatenate([model.predict_proba(image) for image in DIGITS[:3]])
+    together = model.predict_proba(DIGITS[:300, ..., None])
+    assert together.shape == (300, 10)
+    np.testing.assert_allclose(together[:3], alone, atol=1e-5)
+    np.testing.assert_allclose(together.sum(axis=1), 1)
+
+
+def test_no_images_are_no_rows(digits: Kept) -> None:
+    model = featbench.load_model(digits.folder, device="cpu")
+    assert model.predict([]) == []
+    assert model.scores([]).shape == (0, 10)
+
+
+def test_the_images_given_stay_as_they_are(photos: Kept) -> None:
+    image = Image.new("P", (50, 40))
+    image.info["transparency"] = 3
+    featbench.load_model(photos.folder).predict(image)
+    assert image.mode == "P"
+    assert image.info == {"transparency": 3}
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((28, 28, 4), np.uint8), r"image 0 has the shape \(28, 28, 4\); an image is a path"),
+        (np.zeros((0, 28), np.uint8), r"shape \(0, 28\)"),
+        (np.zeros(9, np.uint8), r"shape \(9,\)"),
+        (torch.zeros(28, 28, 3, dtype=torch.uint8), r"shape \(28, 28, 3\)"),
+        (np.zeros((2, 2, 2, 2, 3), np.uint8), r"shape \(2, 2, 2, 3\)"),
+        (np.zeros((28, 28), np.int64), "image 0 is of int64; give uint8"),
+        (np.full((28, 28), 255.0), "fractions from 255 to 255; give uint8"),
+        (torch.full((3, 8, 8), -2.1), "fractions from -2.1 to -2.1"),
+        (np.full((28, 28), np.nan), "fractions from nan"),
+        ([DIGITS[0], 5], "image 1 is a int"),
+        (7, "int is no image"),
+        (None, "NoneType is no image"),
+    ],
+)
+def test_what_is_no_image_is_refused(photos: Kept, image: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        featbench.load_model(photos.folder).predict(image)
+
+
+def test_a_file_that_cannot_be_read_is_an_error(photos: Kept, tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("no image")
+    model = featbench.load_model(photos.folder)
+    with pytest.raises(DataError, match=r"text\.jpg cannot be read: it holds no image"):
+        model.predict(tmp_path / "text.jpg")
+    with pytest.raises(DataError, match=r"gone\.jpg cannot be read: No such file"):
+        model.predict([tmp_path / "gone.jpg"])
