@@ -45,6 +45,7 @@ check: lint type test ## lint, type and test
 speed: $(READY) ## measure the speed of each stage, as ratios; IMAGES=FOLDER takes photos of yours
 	$(BIN)/python -m tests.speed.extraction $(if $(IMAGES),--images $(IMAGES))
 	$(BIN)/python -m tests.speed.solvers
+	$(BIN)/python -m tests.speed.training
 
 lock: ## compile requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

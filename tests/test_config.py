@@ -74,7 +74,15 @@ def test_unknown_keys_name_the_nearest_valid_one(tables: dict[str, Any], key: st
         ),
         ({"baselines": [{"strategy": "scratch", "backbone_lr_factor": 0.5}]}, "backbone_lr_factor has no effect"),
         ({"baselines": [{"strategy": "finetune", "freeze_until": "layer2"}]}, "freeze_until has no effect"),
-        ({"baselines": [{"strategy": "linear_head", "augment": "flip"}]}, "augment has no effect"),
+        ({"baselines": [{"strategy": "linear_head", "layer_decay": 0.5}]}, "layer_decay has no effect"),
+        ({"baselines": [{"strategy": "finetune", "warmup_epochs": 1}]}, "warmup_epochs has no effect"),
+        ({"baselines": [{"strategy": "finetune", "step_size": 1}]}, "step_size has no effect"),
+        ({"baselines": [{"strategy": "finetune", "schedule": "cosine", "gamma": 0.5}]}, "gamma has no effect"),
+        ({"baselines": [{"strategy": "finetune", "plateau_patience": 1}]}, "plateau_patience has no effect"),
+        (
+            {"baselines": [{"strategy": "finetune", "optimizer": "adam", "momentum": 0.5}]},
+            'momentum has no effect with optimizer = "adam"',
+        ),
         (
             {"baselines": [{"strategy": "finetune", "optimizer": "adamw", "momentum": 0.5}]},
             'momentum has no effect with optimizer = "adamw"',

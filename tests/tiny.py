@@ -71,4 +71,4 @@ class Recorder:
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Callable[[int, str], None]]:
         self.bars.append(label)
-        yield lambda steps, note: self.on_advance()
+        yield lambda steps, note: self.on_advance() if steps else None

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.transforms import v2
 
 _ERASED_SHARE = (0.02, 0.4)  # of the image's area
 _ERASED_ASPECT = 1 / 0.3  # height to width, or width to height, at most
+_BY_IMAGE = {"trivial_augment": v2.TrivialAugmentWide, "rand_augment": v2.RandAugment}
 
 
 def augment(images: Tensor, preset: str, generator: torch.Generator) -> Tensor:
-    """Flip each image with probability 1/2, shift it by up to an eighth of its size, erase a part of it.
+    """Change each image at random, as a preset says.
+
+    "flip" flips with probability 1/2, "crop" shifts by up to an eighth of the size, "erase" erases a part;
+    "trivial_augment" and "rand_augment" are torchvision's TrivialAugmentWide and RandAugment with their defaults.
 
     Args:
         images: (B, C, h, w) uint8.
-        preset: "none", "flip", "crop", "flip_crop" or "flip_crop_erase".
+        preset: "none", "flip", "crop", "flip_crop", "flip_crop_erase", "trivial_augment" or "rand_augment".
         generator: Draws what happens to each image; on the CPU.
 
     Returns:
         A batch of the same shape and dtype. The shift fills with black, as He et al. 2016 do for CIFAR-10; "erase" puts
         noise into a rectangle of half of the images, with the shares and shapes of Zhong et al. 2017, "Random Erasing".
     """
+    if preset in _BY_IMAGE:
+        return _by_image(images, _BY_IMAGE[preset](), generator)
     if "flip" in preset:
         flipped = torch.rand(len(images), generator=generator) < 0.5
         images = torch.where(flipped.to(images.device).view(-1, 1, 1, 1), images.flip(3), images)
@@ -30,6 +37,13 @@ def augment(images: Tensor, preset: str, generator: torch.Generator) -> Tensor:
     if "erase" in preset:
         images = _random_erase(images, generator)
     return images
+
+
+def _by_image(images: Tensor, transform: nn.Module, generator: torch.Generator) -> Tensor:
+    seed = int(torch.randint(2**62, (), generator=generator))
+    with torch.random.fork_rng(devices=[]):  # torchvision's own draw from the global generator
+        torch.default_generator.manual_seed(seed)
+        return torch.stack([transform(image) for image in images])
 
 
 def _random_shift(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,37 +1,24 @@
-"""The Lightning module that trains one reference network, and what it keeps of each epoch."""
+"""The Lightning module that trains one reference network."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
-from pathlib import Path
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor, nn
+from lightning.pytorch import LightningModule
+from torch import Tensor
 from torch.nn import functional as F
-from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, StepLR
+from torchvision.transforms.v2 import MixUp
 
 from featbench.baselines.augment import augment
+from featbench.baselines.ema import Averaged
 from featbench.baselines.network import Trainable
+from featbench.baselines.optimizers import Plateau, make_optimizer, make_schedule
 from featbench.baselines.strategies import Recipe
-from featbench.progress import Advance
 
-
-@dataclass(frozen=True)
-class Epoch:
-    """One pass: mean losses, accuracies in [0, 1], the head's learning rate in its last step, wall-clock seconds."""
-
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    val_loss: float
-    val_accuracy: float
-    lr: float
-    seconds: float
+Run = Callable[[Tensor], Tensor]
 
 
 class ReferenceModule(LightningModule):
@@ -39,56 +26,67 @@ class ReferenceModule(LightningModule):
 
     Args:
         trainable: The network, and which part of it learns.
-        prepare: From a batch as stored to the network's input, on the training device.
+        prepare: From a batch as stored to what `run` takes, on the training device.
+        run: From that to logits; the network, or what is left of it where its frozen part was computed before.
         recipe: The settings.
+        n_classes: Number of logits.
         seed: Draws the augmentation, and the order of the images.
     """
 
-    def __init__(self, trainable: Trainable, prepare: Callable[[Tensor], Tensor], recipe: Recipe, seed: int) -> None:
+    def __init__(
+        self, trainable: Trainable, prepare: Run, run: Run | None, recipe: Recipe, n_classes: int, seed: int
+    ) -> None:
         super().__init__()
         self.network = trainable.network
         self.trainable = trainable
         self.prepare = prepare
+        self.run = run or trainable.network.__call__  # a bound method: as a module its weights would be listed twice
         self.recipe = recipe
+        self.mix = MixUp(alpha=recipe.mixup, num_classes=n_classes) if recipe.mixup else None
+        self.plateau = Plateau(recipe.gamma, recipe.plateau_patience)
+        self.averaged: Averaged | None = None
         self.generator = torch.Generator().manual_seed(seed)
         self.order = torch.Generator().manual_seed(seed)
         self.sums: dict[str, Tensor] = {}
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, ...) as stored -> logits (B, n_classes)."""
-        inputs = self.prepare(images)
+        return self._logits(self.prepare(images))
+
+    def _logits(self, inputs: Tensor) -> Tensor:
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        logits: Tensor = self.network(inputs)
-        return logits
+        return self.run(inputs)
 
     def train(self, mode: bool = True) -> ReferenceModule:
-        """Switch to training mode, except what is frozen: its batch-norm statistics must not move."""
+        """Switch to training mode, except what is frozen."""
         super().train(mode)
-        for name in self.trainable.frozen:
-            self.network.get_submodule(name).eval()
+        self.trainable.train(mode)
         return self
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
         images, labels = batch
-        loss, correct = self._loss(augment(images, self.recipe.augment, self.generator), labels)
-        self._count("train", loss, correct, labels)
+        inputs, targets = self.prepare(augment(images, self.recipe.augment, self.generator)), labels
+        if self.mix is not None:
+            inputs, targets = self.mix(inputs, labels)
+        logits = self._logits(inputs).float()
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
+        self._count("train", loss, logits, targets)
         if self.recipe.l1:
             loss = loss + self.recipe.l1 * sum(p.abs().sum() for p in self.parameters() if p.requires_grad)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Count the loss and the hits of one batch."""
-        self._count("val", *self._loss(*batch), batch[1])
+        logits = self(batch[0]).float()
+        self._count("val", F.cross_entropy(logits, batch[1]), logits, batch[1])
 
-    def _loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self(images).float()
-        return F.cross_entropy(logits, labels), (logits.argmax(1) == labels).sum()
-
-    def _count(self, split: str, loss: Tensor, correct: Tensor, labels: Tensor) -> None:
-        count = len(labels)
-        batch = torch.stack([loss.detach() * count, correct.float(), torch.tensor(float(count), device=loss.device)])
+    def _count(self, split: str, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+        shares = targets if targets.ndim == 2 else F.one_hot(targets, logits.shape[1])  # mixed images have two classes
+        hits = shares.gather(1, logits.argmax(1, keepdim=True)).sum()
+        count = torch.tensor(float(len(logits)), device=logits.device)
+        batch = torch.stack([loss.detach() * count, hits.float(), count])
         self.sums[split] = self.sums.get(split, 0) + batch
 
     def take_means(self, split: str) -> tuple[float, float]:
@@ -97,124 +95,61 @@ class ReferenceModule(LightningModule):
         return loss / count, correct / count
 
     def configure_optimizers(self) -> Any:
-        """Give the head the recipe's rate and everything below it a share of that."""
-        recipe = self.recipe
-        body = self.trainable.body_parameters()
-        factor = 1.0 if recipe.strategy == "scratch" else recipe.backbone_lr_factor
-        groups: list[dict[str, Any]] = [{"params": self.trainable.head_parameters(), "lr": recipe.lr}]
-        if body:
-            groups.append({"params": body, "lr": recipe.lr * factor})
-        optimizer: Optimizer
-        if recipe.optimizer == "sgd":
-            decay, momentum = recipe.weight_decay, recipe.momentum
-            optimizer = SGD(groups, lr=recipe.lr, momentum=momentum, weight_decay=decay, nesterov=momentum > 0)
-        else:
-            optimizer = AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay)
+        """Make the recipe's optimizer and schedule."""
+        optimizer = make_optimizer(self.trainable, self.recipe)
         steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = _schedule(optimizer, recipe, steps)
+        scheduler = make_schedule(optimizer, self.recipe, steps, self.plateau)
         if scheduler is None:
             return {"optimizer": optimizer}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def setup(self, stage: str) -> None:
+        """Begin the average of the weights."""
+        if self.recipe.ema and self.averaged is None:
+            self.averaged = Averaged(self.network, self.recipe.ema)
+
+    def on_train_start(self) -> None:
+        """Have the average where the weights are."""
+        if self.averaged is not None:
+            self.averaged.state = {name: tensor.to(self.device) for name, tensor in self.averaged.state.items()}
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Take the step into the average."""
+        if self.averaged is not None:
+            self.averaged.update()
+
+    def scored_weights(self) -> AbstractContextManager[None]:
+        """Have the network hold, for a while, the weights that are scored and kept: the averaged ones, if any."""
+        return nullcontext() if self.averaged is None else self.averaged.in_place()
+
+    def on_validation_epoch_start(self) -> None:
+        """Score the averaged weights."""
+        self._scoring = self.scored_weights()
+        self._scoring.__enter__()
+
+    def on_validation_epoch_end(self) -> None:
+        """Train on with the network's own."""
+        self._scoring.__exit__(None, None, None)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add where the random numbers stand: of the augmentation, of the order, and of what dropout draws from."""
+        """Add where everything stands that is no weight: random numbers, the average, the plateau.
+
+        The random numbers are those of the augmentation, of the order, and of what dropout and mixup draw from.
+        """
         cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
         checkpoint["random"] = [self.generator.get_state(), self.order.get_state(), torch.get_rng_state(), cuda]
+        checkpoint["plateau"] = self.plateau.state()
+        if self.averaged is not None:
+            checkpoint["averaged"] = [self.averaged.state, self.averaged.steps]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on drawing where the checkpoint stands."""
+        """Go on where the checkpoint stands."""
         augmentation, order, dropout, cuda = checkpoint["random"]
         self.generator.set_state(augmentation)
         self.order.set_state(order)
         torch.set_rng_state(dropout)
         if cuda is not None:
             torch.cuda.set_rng_state(cuda, self.device)
-
-
-def _schedule(optimizer: Optimizer, recipe: Recipe, steps: int) -> LRScheduler | None:
-    rates = [group["lr"] for group in optimizer.param_groups]
-    if recipe.schedule == "one_cycle":
-        return OneCycleLR(optimizer, rates, total_steps=steps, cycle_momentum=recipe.optimizer == "sgd")
-    if recipe.schedule == "cosine":
-        return CosineAnnealingLR(optimizer, steps)
-    if recipe.schedule == "step":
-        return StepLR(optimizer, max(1, steps // 3), gamma=0.1)
-    return None
-
-
-class KeepBest(Callback):
-    """Keeps the history, and the weights of the best epoch by validation accuracy (then by validation loss).
-
-    Args:
-        advance: Told of each epoch.
-        patience: How many epochs without a better one end the training.
-        checkpoint: Written after every epoch: all that is needed to go on from there.
-    """
-
-    def __init__(self, advance: Advance, patience: int | None, checkpoint: Path | None) -> None:
-        self.history: list[Epoch] = []
-        self.best: Epoch | None = None
-        self.best_state: dict[str, Tensor] = {}
-        self.advance = advance
-        self.patience = patience
-        self.checkpoint = checkpoint
-        self.earlier_s = 0.0  # seconds of the epochs that an earlier process trained
-        self._started_s = 0.0
-        self._lr = 0.0
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self._started_s = time.perf_counter()
-
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Note the rate; after the step the schedule has moved on, at the end of training to a rate never used."""
-        self._lr = float(optimizer.param_groups[0]["lr"])
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the epoch down, keep its weights if it is the best yet, stop if none is for long."""
-        assert isinstance(pl_module, ReferenceModule)
-        train_loss, train_accuracy = pl_module.take_means("train")
-        val_loss, val_accuracy = pl_module.take_means("val")
-        epoch = Epoch(
-            epoch=trainer.current_epoch + 1,
-            train_loss=train_loss,
-            train_accuracy=train_accuracy,
-            val_loss=val_loss,
-            val_accuracy=val_accuracy,
-            lr=self._lr,
-            seconds=time.perf_counter() - self._started_s,
-        )
-        self.history.append(epoch)
-        if self.best is None or (val_accuracy, -val_loss) > (self.best.val_accuracy, -self.best.val_loss):
-            self.best = epoch
-            self.best_state = _on_cpu(pl_module.network)
-        trainer.should_stop = self._stale()
-        if self.checkpoint is not None:
-            trainer.save_checkpoint(self.checkpoint)
-        self.advance(1, f"val accuracy {val_accuracy:.4f}")
-
-    def _stale(self) -> bool:
-        if self.best is None or self.patience is None:
-            return False
-        return self.history[-1].epoch - self.best.epoch >= self.patience
-
-    def state_dict(self) -> dict[str, Any]:
-        """Give the checkpoint what was kept so far."""
-        best = None if self.best is None else self.best.epoch
-        return {"history": [astuple(epoch) for epoch in self.history], "best": best, "best_state": self.best_state}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what a checkpoint kept."""
-        self.history = [Epoch(*values) for values in state_dict["history"]]
-        self.best = self.history[state_dict["best"] - 1]
-        self.best_state = state_dict["best_state"]
-        self.earlier_s = sum(epoch.seconds for epoch in self.history)
-        self.advance(len(self.history), f"val accuracy {self.history[-1].val_accuracy:.4f}")
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End at once where the training had ended."""
-        trainer.should_stop = self._stale()
-
-
-def _on_cpu(network: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+        self.plateau.restore(checkpoint["plateau"])
+        if self.averaged is not None:
+            self.averaged.restore(*checkpoint["averaged"])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -22,11 +22,19 @@ class Trainable:
         network: The whole network, float32.
         head: The module path of the new head.
         frozen: Module paths that neither learn nor update their batch-norm statistics.
+        depths: Parameter -> how many blocks it is below the head; those that are not there are right below it.
     """
 
     network: nn.Module
     head: str
     frozen: frozenset[str] = frozenset()
+    depths: Mapping[str, int] = field(default_factory=dict)
+
+    def train(self, mode: bool) -> None:
+        """Switch to training mode, except what is frozen: its batch-norm statistics must not move."""
+        self.network.train(mode)
+        for name in self.frozen:
+            self.network.get_submodule(name).eval()
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of the head that learn."""
@@ -38,7 +46,15 @@ class Trainable:
         return [p for p in self.network.parameters() if p.requires_grad and id(p) not in head]
 
 
-def with_new_head(traced: Traced, n_classes: int, *, dropout: float, seed: int, freeze_until: str | None) -> Trainable:
+def with_new_head(
+    traced: Traced,
+    n_classes: int,
+    *,
+    dropout: float,
+    seed: int,
+    freeze_until: str | None,
+    blocks: Sequence[str] = (),
+) -> Trainable:
     """Give a traced network a new, random head for `n_classes`, in place, and let it learn.
 
     Args:
@@ -47,6 +63,7 @@ def with_new_head(traced: Traced, n_classes: int, *, dropout: float, seed: int, 
         dropout: Share of the head's inputs that training drops.
         seed: Draws the head's weights.
         freeze_until: Everything up to and with this layer stays as it is.
+        blocks: Layers that end the network's blocks, for the depths of its parameters.
 
     Raises:
         UsageError: `freeze_until` is no layer of the network.
@@ -69,7 +86,7 @@ def with_new_head(traced: Traced, n_classes: int, *, dropout: float, seed: int, 
     parent, _, last = traced.head_name.rpartition(".")
     setattr(network.get_submodule(parent), last, head)
     _drop_auxiliary_heads(network)
-    return Trainable(network, traced.head_name, frozen)
+    return Trainable(network, traced.head_name, frozen, _depths(traced, blocks))
 
 
 def _drop(share: float, module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
@@ -82,6 +99,20 @@ def _new_head(old: nn.Module, n_classes: int) -> nn.Module:
     if isinstance(old, nn.Conv2d) and old.kernel_size == (1, 1):
         return nn.Conv2d(old.in_channels, n_classes, 1)
     raise UsageError(f"the network's last layer is {old}, which cannot be replaced by one for other classes")
+
+
+def _depths(traced: Traced, blocks: Sequence[str]) -> dict[str, int]:
+    ends = {traced.find(block) for block in blocks}
+    left = len(ends)
+    depths = {}
+    for node in traced.graph.nodes:
+        if node.op == "call_module":
+            module = traced.network.get_submodule(str(node.target))
+            depths.update({f"{node.target}.{name}": left for name, _ in module.named_parameters()})
+        elif node.op == "get_attr":
+            depths[str(node.target)] = left
+        left -= node in ends
+    return depths
 
 
 def _drop_auxiliary_heads(network: nn.Module) -> None:

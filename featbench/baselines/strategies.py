@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any
 
 from featbench.config import BaselineConfig
+from featbench.config.baseline import Augmentations, Optimizers, Schedules
+from featbench.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -15,6 +17,7 @@ class Strategy:
     Attributes:
         summary: One line for `featbench list`.
         pretrained: Whether it starts from the backbone's weights, or from random ones.
+        augmented: Whether images are changed at random; where not, frozen parts are computed once.
         epochs: Passes over the training images.
         lr: Learning rate of the head (AdamW), the peak where the schedule has one.
         weight_decay: Decoupled weight decay (AdamW).
@@ -22,58 +25,83 @@ class Strategy:
 
     summary: str
     pretrained: bool
+    augmented: bool
     epochs: int
     lr: float
     weight_decay: float
 
 
 STRATEGIES: dict[str, Strategy] = {
-    "linear_head": Strategy("a new linear head on the frozen backbone", True, epochs=50, lr=1e-2, weight_decay=1e-2),
-    "partial": Strategy("a new head and all layers after `freeze_until`", True, epochs=15, lr=2e-3, weight_decay=1e-2),
-    "finetune": Strategy(
-        "a new head and all layers, these at a smaller rate", True, epochs=15, lr=2e-3, weight_decay=1e-2
+    "linear_head": Strategy(
+        "a new linear head on the frozen backbone", True, False, epochs=50, lr=1e-2, weight_decay=1e-2
     ),
-    "scratch": Strategy("the whole network from random weights", False, epochs=30, lr=2e-3, weight_decay=5e-2),
+    "partial": Strategy(
+        "a new head and all layers after `freeze_until`", True, False, epochs=15, lr=2e-3, weight_decay=1e-2
+    ),
+    "finetune": Strategy(
+        "a new head and all layers, these at a smaller rate", True, True, epochs=15, lr=2e-3, weight_decay=1e-2
+    ),
+    "scratch": Strategy("the whole network from random weights", False, True, epochs=30, lr=2e-3, weight_decay=5e-2),
 }
+
+_ORIENTED = frozenset(  # a mirror image would be of another class, or of none
+    ["digits", "mnist", "qmnist", "emnist", "kmnist", "usps", "semeion", "omniglot", "svhn", "gtsrb", "rendered_sst2"]
+)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of one training, none left open; a row's `params` are these."""
+    """The settings of one training, none left open; a row's `params` are these. See `BaselineConfig` for each."""
 
     strategy: str
     epochs: int
     batch_size: int
-    optimizer: Literal["sgd", "adamw"]
+    optimizer: Optimizers
     lr: float
     backbone_lr_factor: float
+    layer_decay: float
     momentum: float
     weight_decay: float
     l1: float
     dropout: float
-    schedule: Literal["constant", "step", "cosine", "one_cycle"]
-    augment: Literal["none", "flip", "crop", "flip_crop", "flip_crop_erase"]
+    clip_norm: float | None
+    label_smoothing: float
+    mixup: float
+    ema: float
+    schedule: Schedules
+    warmup_epochs: int
+    step_size: int | None
+    gamma: float
+    plateau_patience: int
+    augment: Augmentations
     freeze_until: str | None
     early_stopping: int | None
 
 
-def make_recipe(config: BaselineConfig, n_train: int) -> Recipe:
-    """Fill in what an experiment leaves open, by strategy and by the number of training images."""
+def make_recipe(config: BaselineConfig, n_train: int, dataset: str = "folder") -> Recipe:
+    """Fill in what an experiment leaves open, by strategy, by the number of training images and by the data set.
+
+    Raises:
+        UsageError: The warm-up is as long as the training.
+    """
     strategy = STRATEGIES[config.strategy]
     batch_size = config.batch_size or (32 if n_train < 1_000 else 64 if n_train < 10_000 else 128)
-    return Recipe(
-        strategy=config.strategy,
-        epochs=config.epochs or strategy.epochs,
-        batch_size=min(batch_size, n_train),
-        optimizer=config.optimizer or "adamw",
-        lr=config.lr or strategy.lr,
-        backbone_lr_factor=config.backbone_lr_factor,
-        momentum=config.momentum,
-        weight_decay=strategy.weight_decay if config.weight_decay is None else config.weight_decay,
-        l1=config.l1,
-        dropout=config.dropout,
-        schedule=config.schedule,
-        augment=config.augment,
-        freeze_until=config.freeze_until,
-        early_stopping=config.early_stopping,
-    )
+    epochs = config.epochs or strategy.epochs
+    if config.warmup_epochs >= epochs:
+        raise UsageError(f"warmup_epochs = {config.warmup_epochs} leaves none of the {epochs} epochs to train")
+    given = {f.name: getattr(config, f.name) for f in fields(Recipe) if hasattr(config, f.name)}
+    chosen: dict[str, Any] = {
+        "epochs": epochs,
+        "batch_size": min(batch_size, n_train),
+        "optimizer": config.optimizer or "adamw",
+        "lr": strategy.lr if config.lr in (None, "auto") else config.lr,
+        "weight_decay": strategy.weight_decay if config.weight_decay is None else config.weight_decay,
+        "augment": config.augment or _augmentation(strategy, dataset),
+    }
+    return Recipe(**given | chosen)
+
+
+def _augmentation(strategy: Strategy, dataset: str) -> Augmentations:
+    if not strategy.augmented:
+        return "none"
+    return "crop" if dataset in _ORIENTED else "flip_crop"

@@ -8,24 +8,53 @@ from pydantic import Field, model_validator
 
 from featbench.config.table import Count, NonNegative, Positive, Table
 
+Optimizers = Literal["sgd", "adam", "adamw"]
+Schedules = Literal["constant", "step", "cosine", "one_cycle", "plateau"]
+Augmentations = Literal["none", "flip", "crop", "flip_crop", "flip_crop_erase", "trivial_augment", "rand_augment"]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
 
 class BaselineConfig(Table):
-    """`[[baselines]]`: one reference network. What is None is chosen by the strategy, and recorded in the row."""
+    """`[[baselines]]`: one reference network. What is None is chosen by the strategy, and recorded in the row.
+
+    Attributes:
+        optimizer: `weight_decay` is L2 in the gradient with sgd (Nesterov) and adam, and decoupled with adamw.
+        lr: The head's learning rate, the peak where the schedule has one; "auto" finds it by a range test.
+        backbone_lr_factor: What is below the head has `lr` times this.
+        layer_decay: Each block further below the head has the rate of the one above it times this.
+        clip_norm: The gradient's norm is cut down to this.
+        label_smoothing: Share of a label's weight that is spread over all classes.
+        mixup: Parameter of the Beta distribution that pairs of images are mixed by; 0 mixes none.
+        ema: Decay a step of the averaged weights, which are then the ones scored and kept; 0 keeps none.
+        warmup_epochs: Over these the rate rises linearly.
+        step_size: Epochs after which "step" multiplies the rate by `gamma`; None is a third of all.
+        plateau_patience: Epochs without a lower validation loss after which "plateau" multiplies it by `gamma`.
+        early_stopping: Epochs without a better one by validation that end the training.
+    """
 
     strategy: Literal["scratch", "finetune", "partial", "linear_head"]
     label: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
     backbone: str | None = None
     epochs: Count | None = None
     batch_size: Annotated[int, Field(ge=2)] | None = None
-    optimizer: Literal["sgd", "adamw"] | None = None
-    lr: Positive | None = None
+    optimizer: Optimizers | None = None
+    lr: Positive | Literal["auto"] | None = None
     backbone_lr_factor: Positive = 0.1
-    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    momentum: Share = 0.9
     weight_decay: NonNegative | None = None
     l1: NonNegative = 0.0
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    schedule: Literal["constant", "step", "cosine", "one_cycle"] = "one_cycle"
-    augment: Literal["none", "flip", "crop", "flip_crop", "flip_crop_erase"] = "none"
+    dropout: Share = 0.0
+    clip_norm: Positive | None = None
+    label_smoothing: Share = 0.0
+    mixup: NonNegative = 0.0
+    ema: Share = 0.0
+    schedule: Schedules = "one_cycle"
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    step_size: Count | None = None
+    gamma: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    plateau_patience: Count = 5
+    augment: Augmentations | None = None
     freeze_until: str | None = None
     early_stopping: Count | None = None
     repeats: Count = 1
@@ -42,9 +71,18 @@ class BaselineConfig(Table):
         if self.strategy != "partial":
             self._refuse("freeze_until", f'with strategy = "{self.strategy}"')
         if self.strategy in ("scratch", "linear_head"):
-            self._refuse("backbone_lr_factor", f'with strategy = "{self.strategy}"')
-        if self.strategy == "linear_head":
-            self._refuse("augment", 'with strategy = "linear_head", which trains on features computed once')
-        if self.optimizer == "adamw":
-            self._refuse("momentum", 'with optimizer = "adamw"')
+            for key in ("backbone_lr_factor", "layer_decay"):
+                self._refuse(key, f'with strategy = "{self.strategy}"')
+        if self.optimizer in ("adam", "adamw"):
+            self._refuse("momentum", f'with optimizer = "{self.optimizer}"')
+        if self.schedule == "one_cycle":
+            self._refuse("warmup_epochs", 'with schedule = "one_cycle", which warms up by itself')
+        if self.schedule != "step":
+            self._refuse("step_size", f'with schedule = "{self.schedule}"')
+        if self.schedule not in ("step", "plateau"):
+            self._refuse("gamma", f'with schedule = "{self.schedule}"')
+        if self.schedule != "plateau":
+            self._refuse("plateau_patience", f'with schedule = "{self.schedule}"')
+        if self.epochs is not None and self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs = {self.warmup_epochs} leaves none of the {self.epochs} epochs to train")
         return self

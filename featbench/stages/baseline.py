@@ -11,9 +11,10 @@ import torch
 
 import featbench
 from featbench.backbones.load import RANDOM, Backbone, load_backbone
-from featbench.baselines.module import Epoch
+from featbench.baselines.keep import Epoch
+from featbench.baselines.learner import Images
 from featbench.baselines.strategies import STRATEGIES, Recipe, make_recipe
-from featbench.baselines.train import Images, TrainedNetwork, train_network
+from featbench.baselines.train import TrainedNetwork, train_network
 from featbench.config import BackboneConfig, BaselineConfig
 from featbench.data.loader import read_all
 from featbench.data.preprocess import Preprocess
@@ -103,7 +104,7 @@ def _plan(
     if not STRATEGIES[asked.strategy].pretrained:
         config = config.model_copy(update={"weights": RANDOM})
     backbone = load_backbone(config, seed=seed, offline=job.offline, channels=job.dataset.channels)
-    recipe = make_recipe(asked, len(splits["train"]))
+    recipe = make_recipe(asked, len(splits["train"]), job.experiment.dataset.name)
     weights_hash = backbone.weights_hash()
     content = {
         "backbone": backbone.name,

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms import v2
 
 from featbench.baselines.augment import augment
 
@@ -88,3 +89,20 @@ def test_shape_type_and_input_are_kept(preset: str) -> None:
 def test_the_seed_decides(preset: str) -> None:
     assert torch.equal(draw(images(20), preset, 3), draw(images(20), preset, 3))
     assert not torch.equal(draw(images(20), preset, 3), draw(images(20), preset, 4))
+
+
+@pytest.mark.parametrize(
+    ("preset", "transform"), [("trivial_augment", v2.TrivialAugmentWide), ("rand_augment", v2.RandAugment)]
+)
+def test_policies_are_those_of_torchvision_image_by_image(preset: str, transform: type) -> None:
+    images = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    state = torch.get_rng_state()
+    changed = augment(images, preset, torch.Generator().manual_seed(5))
+    assert torch.equal(torch.get_rng_state(), state)
+    seed = int(torch.randint(2**62, (), generator=torch.Generator().manual_seed(5)))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        expected = torch.stack([transform()(image) for image in images])
+    assert torch.equal(changed, expected)
+    assert changed.dtype == torch.uint8
+    assert not torch.equal(changed, images)

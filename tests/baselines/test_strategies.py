@@ -6,6 +6,7 @@ import pytest
 
 from featbench.baselines.strategies import STRATEGIES, make_recipe
 from featbench.config import BaselineConfig
+from featbench.errors import UsageError
 
 EXTRA: dict[str, dict[str, Any]] = {"partial": {"freeze_until": "layer1"}}
 
@@ -48,3 +49,21 @@ def test_the_batch_grows_with_the_training_set(n_train: int, batch_size: int) ->
 
 def test_only_scratch_starts_from_random_weights() -> None:
     assert [name for name, spec in STRATEGIES.items() if not spec.pretrained] == ["scratch"]
+
+
+def test_images_change_only_where_all_of_the_network_learns() -> None:
+    presets = {
+        name: make_recipe(BaselineConfig(strategy=name, **EXTRA.get(name, {})), 99).augment for name in STRATEGIES
+    }
+    assert presets == {"linear_head": "none", "partial": "none", "finetune": "flip_crop", "scratch": "flip_crop"}
+
+
+@pytest.mark.parametrize(("dataset", "preset"), [("folder", "flip_crop"), ("cifar10", "flip_crop"), ("mnist", "crop")])
+def test_digits_are_not_mirrored(dataset: str, preset: str) -> None:
+    assert make_recipe(BaselineConfig(strategy="scratch"), 99, dataset).augment == preset
+
+
+def test_a_warm_up_as_long_as_the_training_is_refused() -> None:
+    config = BaselineConfig(strategy="finetune", schedule="cosine", warmup_epochs=500)
+    with pytest.raises(UsageError, match="warmup_epochs = 500 leaves none of the"):
+        make_recipe(config, 99)

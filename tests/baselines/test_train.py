@@ -16,9 +16,11 @@ from torch.nn import functional as F
 
 from featbench.backbones.load import Backbone, load_backbone
 from featbench.backbones.own import ResNet20
+from featbench.baselines import learner
+from featbench.baselines.learner import Images
 from featbench.baselines.network import with_new_head
 from featbench.baselines.strategies import Recipe, make_recipe
-from featbench.baselines.train import Images, TrainedNetwork, train_network
+from featbench.baselines.train import TrainedNetwork, train_network
 from featbench.config import BackboneConfig, BaselineConfig
 from featbench.errors import ResultsError
 from tests.tiny import Recorder
@@ -50,7 +52,9 @@ def backbone(**settings: Any) -> Backbone:
 
 def recipe(strategy: str = "finetune", **settings: Any) -> Recipe:
     extra = {"freeze_until": "layer2"} if strategy == "partial" else {}
-    return make_recipe(BaselineConfig(strategy=strategy, **({"epochs": 2, "batch_size": 8} | extra | settings)), 24)
+    return make_recipe(
+        BaselineConfig(strategy=strategy, **({"epochs": 2, "batch_size": 8, "augment": "none"} | extra | settings)), 24
+    )
 
 
 def train(
@@ -220,6 +224,7 @@ def test_labels_of_test_rows_have_no_say() -> None:
     [
         ("constant", (0.01, 0.01, 0.01)),
         ("step", (0.01, 0.001, 0.0001)),
+        ("plateau", (0.01, 0.01, 0.01)),
         ("cosine", tuple(0.01 * (1 + math.cos(math.pi * step / 9)) / 2 for step in (2, 5, 8))),
         ("one_cycle", (0.01, None, 0.01 / 25 / 1e4)),  # the peak after 0.3 of the steps, then down to almost nothing
     ],
@@ -332,14 +337,17 @@ def killed_after(epochs: int) -> Recorder:
     return Recorder(advance)
 
 
-@pytest.mark.parametrize("epochs", [1, 2, 4])
 @pytest.mark.parametrize(
-    ("strategy", "settings"),
+    ("strategy", "settings", "epochs"),
     [
-        ("finetune", {"augment": "flip_crop_erase", "dropout": 0.5}),
-        ("scratch", {"optimizer": "sgd", "schedule": "step"}),
-        ("linear_head", {"dropout": 0.2, "schedule": "cosine"}),
-        ("finetune", {"early_stopping": 2, "lr": 1e-9}),
+        ("finetune", {"augment": "flip_crop_erase", "dropout": 0.5}, 1),
+        ("finetune", {"augment": "flip_crop_erase", "dropout": 0.5}, 4),
+        ("scratch", {"optimizer": "sgd", "schedule": "step"}, 2),
+        ("linear_head", {"dropout": 0.2, "schedule": "cosine"}, 2),
+        ("finetune", {"early_stopping": 2, "lr": 1e-9}, 4),
+        ("partial", {"schedule": "plateau", "plateau_patience": 1, "lr": 0.05, "warmup_epochs": 1}, 3),
+        ("scratch", {"augment": "trivial_augment", "mixup": 0.2, "ema": 0.9, "clip_norm": 1.0}, 2),
+        ("linear_head", {"augment": "rand_augment", "optimizer": "adam", "label_smoothing": 0.1}, 1),
     ],
 )
 def test_a_training_that_goes_on_ends_with_the_weights_of_one_that_was_never_stopped(
@@ -375,3 +383,118 @@ def test_a_checkpoint_that_would_execute_something_is_not_loaded(tmp_path: Path)
     with pytest.raises(ResultsError, match="is damaged"):
         train(recipe(), checkpoint=tmp_path / "it.ckpt")
     assert not (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize("settings", [{}, {"optimizer": "sgd", "schedule": "cosine", "dropout": 0.3, "l1": 1e-4}])
+@pytest.mark.parametrize("strategy", ["partial", "linear_head"])
+def test_a_frozen_part_computed_once_gives_the_training_that_has_it_in_the_loop(
+    monkeypatch: pytest.MonkeyPatch, strategy: str, settings: dict[str, Any]
+) -> None:
+    chosen = recipe(strategy, epochs=3, **settings)
+    once = train(chosen)
+    monkeypatch.setattr(learner, "fits", lambda *_: False)
+    monkeypatch.setattr(learner, "images_change", lambda _: strategy == "linear_head")
+    in_the_loop = train(chosen)
+    assert (once.params["frozen_part"], in_the_loop.params["frozen_part"]) == ("computed once", "in the loop")
+    for name, tensor in in_the_loop.state.items():
+        torch.testing.assert_close(once.state[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+    np.testing.assert_allclose(once.probabilities, in_the_loop.probabilities, rtol=1e-3, atol=1e-4)
+    for one, other in zip(once.history, in_the_loop.history, strict=True):
+        assert (one.val_accuracy, one.lr) == (other.val_accuracy, other.lr)
+        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-3)
+
+
+@pytest.mark.parametrize("settings", [{"augment": "flip"}, {"mixup": 0.2}])
+@pytest.mark.parametrize("strategy", ["partial", "linear_head"])
+def test_where_images_change_the_frozen_part_is_in_the_loop(strategy: str, settings: dict[str, Any]) -> None:
+    before = {name: tensor.clone() for name, tensor in backbone().network.state_dict().items()}
+    network = backbone()
+    trained = train(recipe(strategy, epochs=8, lr=0.01, **settings), network)
+    assert trained.params["frozen_part"] == "in the loop"
+    assert (trained.probabilities.argmax(1) == TEST.labels.numpy()).mean() > 0.6  # chance is a third
+    for name in ("layer2.0.conv1.weight", "layer2.0.bn1.running_mean"):
+        assert torch.equal(network.network.state_dict()[name], before[name])
+
+
+def one_step(trained: TrainedNetwork) -> dict[str, Tensor]:
+    """Return what one step on all of TRAIN subtracted from each weight."""
+    start = with_new_head(backbone().traced, N_CLASSES, dropout=0.0, seed=0, freeze_until=None).network
+    return {name: tensor.detach() - trained.state[name] for name, tensor in start.named_parameters()}
+
+
+ONE_STEP: dict[str, Any] = SGD | {"epochs": 1, "batch_size": 24, "backbone_lr_factor": 1.0}
+
+
+def test_label_smoothing_is_that_of_torch() -> None:
+    head = one_step(train(recipe(**ONE_STEP, lr=0.1, label_smoothing=0.3)))["fc.bias"]
+    network = with_new_head(backbone().traced, N_CLASSES, dropout=0.0, seed=0, freeze_until=None).network.train()
+    F.cross_entropy(network(normalised(TRAIN.images)), TRAIN.labels, label_smoothing=0.3).backward()
+    torch.testing.assert_close(head, 0.1 * network.get_parameter("fc.bias").grad, rtol=1e-3, atol=1e-6)
+
+
+def test_the_gradient_is_cut_down_to_its_norm() -> None:
+    free, cut = (one_step(train(recipe(**ONE_STEP, lr=1.0, clip_norm=norm))) for norm in (None, 0.05))
+    norm = torch.cat([step.flatten() for step in free.values()]).norm()
+    assert norm > 0.05
+    for name, step in free.items():
+        torch.testing.assert_close(cut[name], step * (0.05 / norm), rtol=1e-2, atol=1e-5, msg=name)
+
+
+def test_layer_decay_gives_each_block_the_rate_of_the_one_above_times_it() -> None:
+    flat, decayed = (one_step(train(recipe(**ONE_STEP, lr=1.0, layer_decay=decay))) for decay in (1.0, 0.5))
+    blocks = {"conv1": 3, "bn1": 3, "layer1": 3, "layer2": 2, "layer3": 1, "fc": 0}
+    for name, step in flat.items():
+        factor = 0.5 ** blocks[name.split(".")[0]]
+        torch.testing.assert_close(decayed[name], step * factor, rtol=1e-2, atol=1e-5, msg=name)
+
+
+def test_mixup_trains_on_mixed_images_with_mixed_labels() -> None:
+    trained = train(recipe(**ONE_STEP, lr=0.1, mixup=0.4), seed=3)
+    network = with_new_head(backbone().traced, N_CLASSES, dropout=0.0, seed=3, freeze_until=None).network.train()
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        share = float(torch.distributions.Beta(0.4, 0.4).sample())
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(3))
+    images, targets = normalised(TRAIN.images[order]), F.one_hot(TRAIN.labels[order], N_CLASSES).float()
+    mixed, mixed_targets = (share * each + (1 - share) * each.roll(1, 0) for each in (images, targets))
+    loss = -(mixed_targets * network(mixed).log_softmax(1)).sum(1).mean()
+    loss.backward()
+    assert 0.01 < share < 0.99
+    assert trained.history[0].train_loss == pytest.approx(loss.item(), rel=1e-2)
+    step = network.get_parameter("fc.bias").detach() - trained.state["fc.bias"]
+    torch.testing.assert_close(step, 0.1 * network.get_parameter("fc.bias").grad, rtol=1e-2, atol=1e-6)
+
+
+def test_the_average_of_the_weights_is_that_by_hand() -> None:
+    settings = {"lr": 0.5, "schedule": "constant", "batch_size": 24}
+    plain = [train(recipe("linear_head", epochs=n, **SGD | settings)) for n in (1, 2)]
+    assert [trained.best.epoch for trained in plain] == [1, 2]  # so that their weights are those of the last step
+    averaged = train(recipe("linear_head", epochs=2, ema=0.15, **SGD | settings))
+    assert averaged.best.epoch == 2
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = nn.Linear(64, N_CLASSES)
+    features = penultimate(backbone().network, TRAIN.images)
+    std = features.std(0)
+    own = [head.weight.detach(), *(trained.state["weight"] * std for trained in plain)]
+    average = own[0]
+    for step, weights in enumerate(own[1:]):
+        decay = min(0.15, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * weights
+    torch.testing.assert_close(averaged.state["weight"] * std, average, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("optimizer", "in_gradient"), [("adam", True), ("adamw", False)])
+def test_weight_decay_is_in_the_gradient_or_decoupled(optimizer: Any, in_gradient: bool) -> None:
+    settings = {"optimizer": optimizer, "schedule": "constant", "epochs": 1, "batch_size": 24, "lr": 0.01}
+    trained = train(recipe("linear_head", weight_decay=0.5, **settings))
+    features = penultimate(backbone().network, TRAIN.images)
+    mean, std = features.mean(0), features.std(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = nn.Linear(64, N_CLASSES)
+    F.cross_entropy(head((features - mean) / std), TRAIN.labels).backward()
+    gradient = head.weight.grad + (0.5 * head.weight.detach() if in_gradient else 0)
+    step = gradient / (gradient.abs() + 1e-8)  # Adam's first step, bias-corrected
+    expected = head.weight.detach() * (1 if in_gradient else 1 - 0.01 * 0.5) - 0.01 * step
+    torch.testing.assert_close(trained.state["weight"] * std, expected, rtol=1e-3, atol=1e-4)

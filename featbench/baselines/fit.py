@@ -1,0 +1,120 @@
+"""One training by Lightning: batches of rows in memory, a checkpoint after every epoch, Ctrl-C."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+
+from featbench.baselines.checkpoint import CheckpointFiles
+from featbench.baselines.keep import KeepBest
+from featbench.baselines.learner import Images
+from featbench.baselines.module import ReferenceModule
+from featbench.progress import Progress
+
+EVAL_BATCH = 256
+
+
+def fit(
+    module: ReferenceModule,
+    train: Images,
+    val: Images,
+    *,
+    seed: int,
+    device: torch.device,
+    precision: Literal["float32", "bfloat16"],
+    progress: Progress,
+    checkpoint: Path | None,
+    label: str = "",
+) -> KeepBest:
+    """Train a module; it goes on from the checkpoint where there is one.
+
+    Returns:
+        The history, and the weights of the best epoch.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C.
+        ResultsError: The checkpoint cannot be written or read.
+    """
+    recipe = module.recipe
+    dropout_devices = [device] if device.type == "cuda" else []  # dropout draws from the global generator
+    with (
+        progress.bar(label or recipe.strategy, recipe.epochs) as advance,
+        torch.random.fork_rng(dropout_devices),
+        _quiet_lightning(),
+    ):
+        torch.manual_seed(seed)
+        keeper = KeepBest(advance, recipe.early_stopping, checkpoint)
+        trainer = Trainer(
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=[device.index or 0] if device.type == "cuda" else 1,
+            precision="bf16-mixed" if precision == "bfloat16" else "32-true",
+            max_epochs=recipe.epochs,
+            callbacks=[keeper],
+            plugins=[CheckpointFiles()],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            gradient_clip_val=recipe.clip_norm,
+        )
+        module.train().to(memory_format=torch.channels_last)
+        on_interrupt = signal.getsignal(signal.SIGINT)
+        resumed = checkpoint if checkpoint is not None and checkpoint.exists() else None
+        try:
+            trainer.fit(
+                module,
+                _loader(train, recipe.batch_size, module.order),
+                _loader(val, EVAL_BATCH, None),
+                ckpt_path=resumed,
+            )
+        except SystemExit:  # Lightning's way to end after Ctrl-C, which it also switches off
+            signal.signal(signal.SIGINT, on_interrupt)
+            raise KeyboardInterrupt from None
+    return keeper
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's advertisements and its advice on worker processes (there is nothing left to load) to itself."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have many workers")
+            warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode")  # the frozen ones
+            warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+class _Rows(Dataset[tuple[Tensor, Tensor]]):
+    """Hands out whole batches: an item is the rows of a list of numbers."""
+
+    def __init__(self, data: Images) -> None:
+        self.data = data
+
+    def __getitem__(self, rows: Any) -> tuple[Tensor, Tensor]:
+        return self.data.images[rows], self.data.labels[rows]
+
+    def __len__(self) -> int:
+        return len(self.data.labels)
+
+
+def _loader(data: Images, batch_size: int, shuffle: torch.Generator | None) -> DataLoader[tuple[Tensor, Tensor]]:
+    rows = _Rows(data)
+    order = RandomSampler(rows, generator=shuffle) if shuffle else SequentialSampler(rows)
+    lone = shuffle is not None and len(rows) % batch_size == 1  # batch norm cannot train on one image
+    return DataLoader(rows, batch_size=None, sampler=BatchSampler(order, batch_size, drop_last=lone))

@@ -1,0 +1,128 @@
+"""What is kept of a training: each epoch's figures, the best epoch's weights, and a checkpoint to go on from."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from featbench.baselines.module import ReferenceModule
+from featbench.progress import Advance
+
+_NEWS_S = 0.5  # seconds between two notes on a running epoch
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass: mean losses, accuracies in [0, 1], the head's learning rate in its last step, wall-clock seconds."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    lr: float
+    seconds: float
+
+
+class KeepBest(Callback):
+    """Keeps the history, and the weights of the best epoch by validation accuracy (then by validation loss).
+
+    Args:
+        advance: Told of each epoch.
+        patience: How many epochs without a better one end the training.
+        checkpoint: Written after every epoch: all that is needed to go on from there.
+    """
+
+    def __init__(self, advance: Advance, patience: int | None, checkpoint: Path | None) -> None:
+        self.history: list[Epoch] = []
+        self.best: Epoch | None = None
+        self.best_state: dict[str, Tensor] = {}
+        self.advance = advance
+        self.patience = patience
+        self.checkpoint = checkpoint
+        self.earlier_s = 0.0  # seconds of the epochs that an earlier process trained
+        self._started_s = 0.0
+        self._told_s = 0.0
+        self._lr = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._started_s = self._told_s = time.perf_counter()
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Note the rate; after the step the schedule has moved on, at the end of training to a rate never used."""
+        self._lr = float(optimizer.param_groups[0]["lr"])
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Tell how the epoch goes."""
+        assert isinstance(pl_module, ReferenceModule)
+        if time.perf_counter() - self._told_s > _NEWS_S:
+            self._told_s = time.perf_counter()
+            loss, hits, count = pl_module.sums["train"].tolist()
+            self.advance(0, f"{loss / count:.3f} loss, {hits / count:.3f} train accuracy{self._note()}")
+
+    def _note(self) -> str:
+        if self.best is None:
+            return ""
+        last = self.history[-1].val_accuracy
+        return f", {last:.3f} val accuracy (best {self.best.val_accuracy:.3f} in epoch {self.best.epoch})"
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the epoch down, keep its weights if it is the best yet, stop if none is for long."""
+        assert isinstance(pl_module, ReferenceModule)
+        train_loss, train_accuracy = pl_module.take_means("train")
+        val_loss, val_accuracy = pl_module.take_means("val")
+        epoch = Epoch(
+            epoch=trainer.current_epoch + 1,
+            train_loss=train_loss,
+            train_accuracy=train_accuracy,
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            lr=self._lr,
+            seconds=time.perf_counter() - self._started_s,
+        )
+        self.history.append(epoch)
+        if self.best is None or (val_accuracy, -val_loss) > (self.best.val_accuracy, -self.best.val_loss):
+            self.best = epoch
+            with pl_module.scored_weights():
+                self.best_state = _on_cpu(pl_module.network)
+        if pl_module.recipe.schedule == "plateau":
+            pl_module.plateau.step(val_loss, trainer.optimizers[0])
+        trainer.should_stop = self._stale()
+        if self.checkpoint is not None:
+            trainer.save_checkpoint(self.checkpoint)
+        self.advance(1, f"{train_loss:.3f} loss, {train_accuracy:.3f} train accuracy{self._note()}")
+
+    def _stale(self) -> bool:
+        if self.best is None or self.patience is None:
+            return False
+        return self.history[-1].epoch - self.best.epoch >= self.patience
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the checkpoint what was kept so far."""
+        best = None if self.best is None else self.best.epoch
+        return {"history": [astuple(epoch) for epoch in self.history], "best": best, "best_state": self.best_state}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what a checkpoint kept."""
+        self.history = [Epoch(*values) for values in state_dict["history"]]
+        self.best = self.history[state_dict["best"] - 1]
+        self.best_state = state_dict["best_state"]
+        self.earlier_s = sum(epoch.seconds for epoch in self.history)
+        self.advance(len(self.history), self._note().removeprefix(", "))
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End at once where the training had ended."""
+        trainer.should_stop = self._stale()
+
+
+def _on_cpu(network: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}

@@ -1,0 +1,173 @@
+"""What a strategy trains: the network that learns, and what it is given, images or activations computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from featbench.backbones.load import Backbone
+from featbench.backbones.tracing import BLOCKS, PENULTIMATE
+from featbench.baselines.frozen import activations, cut_behind, fits, is_same
+from featbench.baselines.network import Trainable, with_new_head
+from featbench.baselines.strategies import Recipe
+
+ONCE, IN_THE_LOOP = "computed once", "in the loop"
+
+Run = Callable[[Tensor], Tensor]
+Autocast = Callable[[], AbstractContextManager[object]]
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images and labels in memory: `images` (N, C, h, w) uint8, or float activations (N, ...); `labels` (N,) int64."""
+
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The rows that a network learns from, is chosen by, and is tested on once."""
+
+    train: Images
+    val: Images
+    test: Images
+
+    def replaced(self, images: Callable[[Tensor], Tensor]) -> Parts:
+        """Return the same rows with other images."""
+        made = {name: replace(part, images=images(part.images)) for name, part in vars(self).items()}
+        return Parts(**made)
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A network and its data.
+
+    Attributes:
+        trainable: What learns.
+        prepare: From a batch of `parts` to what `run` takes.
+        run: From that to logits; None is the network itself.
+        parts: The data.
+        frozen: Whether what is frozen was computed once, or is in the loop; None where nothing is frozen.
+        scaling: Mean and deviation that the inputs of a linear head are standardised by.
+    """
+
+    trainable: Trainable
+    prepare: Run
+    run: Run | None
+    parts: Parts
+    frozen: str | None = None
+    scaling: tuple[Tensor, Tensor] | None = None
+
+
+def make_learner(
+    backbone: Backbone,
+    recipe: Recipe,
+    parts: Parts,
+    n_classes: int,
+    seed: int,
+    device: torch.device,
+    autocast: Autocast,
+) -> Learner:
+    """Set up what a recipe trains; the backbone's network is changed in place.
+
+    Raises:
+        UsageError: The recipe does not fit the network.
+    """
+    if recipe.strategy == "linear_head":
+        return _linear_head(backbone, recipe, parts, n_classes, seed, device, autocast)
+    blocks = backbone.expand([BLOCKS]) if recipe.layer_decay != 1 else ()
+    trainable = with_new_head(
+        backbone.traced,
+        n_classes,
+        dropout=recipe.dropout,
+        seed=seed,
+        freeze_until=recipe.freeze_until,
+        blocks=blocks,
+    )
+    trainable.network.to(device)
+    whole = Learner(trainable, backbone.preprocess.normalise, None, parts)
+    if recipe.freeze_until is None:
+        return whole
+    return _cut(backbone, recipe, whole, device, autocast) or replace(whole, frozen=IN_THE_LOOP)
+
+
+def images_change(recipe: Recipe) -> bool:
+    """Say whether a recipe shows an image differently from epoch to epoch."""
+    return recipe.augment != "none" or recipe.mixup > 0
+
+
+def _cut(
+    backbone: Backbone, recipe: Recipe, whole: Learner, device: torch.device, autocast: Autocast
+) -> Learner | None:
+    """Compute the frozen part of every image; None where that would not be the same training, or needs much memory."""
+    cut = None if images_change(recipe) else cut_behind(backbone.traced, str(recipe.freeze_until))
+    if cut is None:
+        return None
+    parts, n_images = whole.parts, sum(len(part.labels) for part in vars(whole.parts).values())
+    few = whole.prepare(parts.train.images[:4].to(device))
+    whole.trainable.train(True)
+    with autocast():
+        if not (fits(cut.frozen, few, n_images) and is_same(cut, whole.trainable.network, few)):
+            return None
+    once = parts.replaced(lambda images: activations(cut.frozen, whole.prepare, images, device, autocast))
+    return replace(whole, prepare=_as_it_is, run=cut.rest, parts=once, frozen=ONCE)
+
+
+def _linear_head(
+    backbone: Backbone,
+    recipe: Recipe,
+    parts: Parts,
+    n_classes: int,
+    seed: int,
+    device: torch.device,
+    autocast: Autocast,
+) -> Learner:
+    """Set up a head on standardised features: computed once, or by the frozen body where images change."""
+    normalise = backbone.preprocess.normalise
+    body = backbone.features([PENULTIMATE], "avg").module.to(device)
+
+    def features(inputs: Tensor) -> Tensor:
+        with torch.no_grad():
+            found: Tensor = body(inputs)[0].float()
+        return found
+
+    def computed(images: Tensor) -> Tensor:
+        return activations(features, normalise, images, device, autocast)
+
+    if images_change(recipe):
+        train = computed(parts.train.images)
+    else:
+        parts = parts.replaced(computed)
+        train = parts.train.images
+    mean, std = train.mean(0), train.std(0).clamp_min(1e-6)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = nn.Linear(train.shape[1], n_classes)
+    network = nn.Sequential(nn.Dropout(recipe.dropout), head)
+    trainable = Trainable(network, "1")
+    if not images_change(recipe):
+        scaled = parts.replaced(lambda rows: (rows - mean) / std)
+        return Learner(trainable, _as_it_is, None, scaled, ONCE, (mean, std))
+    centre, scale = mean.to(device), std.to(device)
+
+    def run(inputs: Tensor) -> Tensor:
+        logits: Tensor = network((features(inputs) - centre) / scale)
+        return logits
+
+    return Learner(trainable, normalise, run, parts, IN_THE_LOOP, (mean, std))
+
+
+def fold_scaling(state: dict[str, Tensor], scaling: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    """Turn a head on standardised features into the same head on the features themselves."""
+    mean, std = scaling
+    weight = state["1.weight"] / std
+    return {"weight": weight, "bias": state["1.bias"] - weight @ mean}
+
+
+def _as_it_is(inputs: Tensor) -> Tensor:
+    return inputs
