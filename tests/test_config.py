@@ -113,6 +113,12 @@ def test_settings_without_effect_are_refused(tables: dict[str, Any], message: st
         ({"evaluate": {"grids": {"linear_svc": {"C": []}}}}, "grids.linear_svc.C is empty"),
         ({"baselines": [{"strategy": "scrach"}]}, "baselines.0.strategy = 'scrach'"),
         ({"baselines": [{"strategy": "partial"}]}, "freeze_until is missing"),
+        ({"baselines": [{"strategy": "scratch", "tune": 1}]}, "tune = 1 compares nothing"),
+        ({"baselines": [{"strategy": "scratch", "lr": "automatic"}]}, "lr"),
+        (
+            {"baselines": [{"strategy": "scratch", "schedule": "cosine", "epochs": 2, "warmup_epochs": 2}]},
+            "leaves none of the 2 epochs",
+        ),
         ({"baselines": [{"strategy": "scratch", "label": "a:b"}]}, "baselines.0.label = 'a:b'"),
         (
             {"baselines": [{"strategy": "scratch"}, {"strategy": "scratch", "l1": 1}]},

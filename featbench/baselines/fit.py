@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from featbench.baselines.checkpoint import CheckpointFiles
+from featbench.baselines.interrupt import StopAfterBatch
 from featbench.baselines.keep import KeepBest
 from featbench.baselines.learner import Images
 from featbench.baselines.module import ReferenceModule
@@ -54,12 +54,13 @@ def fit(
     ):
         torch.manual_seed(seed)
         keeper = KeepBest(advance, recipe.early_stopping, checkpoint)
+        stopper = StopAfterBatch(keeper, checkpoint, progress)
         trainer = Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=[device.index or 0] if device.type == "cuda" else 1,
             precision="bf16-mixed" if precision == "bfloat16" else "32-true",
             max_epochs=recipe.epochs,
-            callbacks=[keeper],
+            callbacks=[stopper, keeper],
             plugins=[CheckpointFiles()],
             logger=False,
             enable_checkpointing=False,
@@ -69,18 +70,19 @@ def fit(
             gradient_clip_val=recipe.clip_norm,
         )
         module.train().to(memory_format=torch.channels_last)
-        on_interrupt = signal.getsignal(signal.SIGINT)
         resumed = checkpoint if checkpoint is not None and checkpoint.exists() else None
-        try:
-            trainer.fit(
-                module,
-                _loader(train, recipe.batch_size, module.order),
-                _loader(val, EVAL_BATCH, None),
-                ckpt_path=resumed,
-            )
-        except SystemExit:  # Lightning's way to end after Ctrl-C, which it also switches off
-            signal.signal(signal.SIGINT, on_interrupt)
-            raise KeyboardInterrupt from None
+        with stopper:
+            try:
+                trainer.fit(
+                    module,
+                    _loader(train, recipe.batch_size, module.order),
+                    _loader(val, EVAL_BATCH, None),
+                    ckpt_path=resumed,
+                )
+            except SystemExit:  # Lightning's way to end after Ctrl-C
+                raise KeyboardInterrupt from None
+        if stopper.asked:  # in the last epoch, which is kept whole
+            raise KeyboardInterrupt
     return keeper
 
 
@@ -94,6 +96,7 @@ def _quiet_lightning() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have many workers")
             warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode")  # the frozen ones
+            warnings.filterwarnings("ignore", message=".*training_step.* returned .*None")  # batches passed over
             warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")
             yield
     finally:
@@ -118,3 +121,9 @@ def _loader(data: Images, batch_size: int, shuffle: torch.Generator | None) -> D
     order = RandomSampler(rows, generator=shuffle) if shuffle else SequentialSampler(rows)
     lone = shuffle is not None and len(rows) % batch_size == 1  # batch norm cannot train on one image
     return DataLoader(rows, batch_size=None, sampler=BatchSampler(order, batch_size, drop_last=lone))
+
+
+def batches(data: Images, batch_size: int, order: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield training batches without end."""
+    while True:
+        yield from _loader(data, batch_size, order)

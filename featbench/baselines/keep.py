@@ -64,10 +64,25 @@ class KeepBest(Callback):
     ) -> None:
         """Tell how the epoch goes."""
         assert isinstance(pl_module, ReferenceModule)
-        if time.perf_counter() - self._told_s > _NEWS_S:
+        if time.perf_counter() - self._told_s > _NEWS_S and "train" in pl_module.sums:
             self._told_s = time.perf_counter()
             loss, hits, count = pl_module.sums["train"].tolist()
             self.advance(0, f"{loss / count:.3f} loss, {hits / count:.3f} train accuracy{self._note()}")
+
+    @property
+    def score(self) -> tuple[float, float]:
+        """What trainings and epochs are chosen by: validation accuracy, then validation loss; higher is better."""
+        assert self.best is not None
+        return _score(self.best)
+
+    def epoch_s(self) -> float:
+        """Return the seconds of the running epoch."""
+        return time.perf_counter() - self._started_s
+
+    def add_seconds(self, seconds: float) -> None:
+        """Count the seconds that an earlier process spent on the running epoch."""
+        self._started_s -= seconds
+        self.earlier_s += seconds
 
     def _note(self) -> str:
         if self.best is None:
@@ -87,10 +102,10 @@ class KeepBest(Callback):
             val_loss=val_loss,
             val_accuracy=val_accuracy,
             lr=self._lr,
-            seconds=time.perf_counter() - self._started_s,
+            seconds=self.epoch_s(),
         )
         self.history.append(epoch)
-        if self.best is None or (val_accuracy, -val_loss) > (self.best.val_accuracy, -self.best.val_loss):
+        if self.best is None or _score(epoch) > _score(self.best):
             self.best = epoch
             with pl_module.scored_weights():
                 self.best_state = _on_cpu(pl_module.network)
@@ -122,6 +137,10 @@ class KeepBest(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End at once where the training had ended."""
         trainer.should_stop = self._stale()
+
+
+def _score(epoch: Epoch) -> tuple[float, float]:
+    return epoch.val_accuracy, -epoch.val_loss
 
 
 def _on_cpu(network: nn.Module) -> dict[str, Tensor]:

@@ -48,6 +48,7 @@ class ReferenceModule(LightningModule):
         self.generator = torch.Generator().manual_seed(seed)
         self.order = torch.Generator().manual_seed(seed)
         self.sums: dict[str, Tensor] = {}
+        self.passed_over = 0  # batches of this epoch that an earlier process trained on
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, ...) as stored -> logits (B, n_classes)."""
@@ -64,9 +65,12 @@ class ReferenceModule(LightningModule):
         self.trainable.train(mode)
         return self
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the loss of one batch."""
-        images, labels = batch
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor | None:
+        """Return the loss of one batch; None for one that is passed over."""
+        return None if batch_idx < self.passed_over else self.loss(*batch)
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return what a step lowers, for images as stored."""
         inputs, targets = self.prepare(augment(images, self.recipe.augment, self.generator)), labels
         if self.mix is not None:
             inputs, targets = self.mix(inputs, labels)
@@ -115,7 +119,7 @@ class ReferenceModule(LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Take the step into the average."""
-        if self.averaged is not None:
+        if self.averaged is not None and batch_idx >= self.passed_over:
             self.averaged.update()
 
     def scored_weights(self) -> AbstractContextManager[None]:

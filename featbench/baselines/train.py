@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,10 +19,12 @@ from torch import Tensor
 
 from featbench.backbones.load import Backbone
 from featbench.baselines.fit import EVAL_BATCH, fit
-from featbench.baselines.keep import Epoch
+from featbench.baselines.keep import Epoch, KeepBest
 from featbench.baselines.learner import Images, Parts, fold_scaling, make_learner
 from featbench.baselines.module import ReferenceModule
+from featbench.baselines.rate import find_rate
 from featbench.baselines.strategies import Recipe
+from featbench.baselines.tune import candidates
 from featbench.progress import Progress
 
 
@@ -32,7 +34,8 @@ class TrainedNetwork:
 
     Attributes:
         state: The weights, float32 on the CPU: of the whole network, or of the head alone for `linear_head`.
-        params: The recipe, with the best epoch, how many parameters learned, and how often frozen parts were computed.
+        params: The recipe, with the best epoch, how many parameters learned, how often frozen parts were computed, and
+            what was searched for.
         history: One entry an epoch.
         best: The epoch that was kept.
         probabilities: (n_test, n_classes) float32 on the test rows.
@@ -64,8 +67,13 @@ def train_network(
     precision: Literal["float32", "bfloat16"],
     progress: Progress,
     checkpoint: Path | None = None,
+    find_lr: bool = False,
+    tune: int = 0,
 ) -> TrainedNetwork:
     """Train a backbone by a recipe; see the module's protocol. The backbone's network is changed in place.
+
+    With `find_lr` a range test on the training rows replaces the recipe's rate. With `tune` as many trainings with
+    other rates and epochs are compared by validation, and the best of them is the one that is tested.
 
     The checkpoint is written after every epoch; where it is there already, the training goes on from it and ends as if
     it had never been interrupted.
@@ -81,34 +89,47 @@ def train_network(
         return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
     learner = make_learner(backbone, recipe, Parts(train, val, test), n_classes, seed, device, autocast)
-    module = ReferenceModule(learner.trainable, learner.prepare, learner.run, recipe, n_classes, seed)
-    keeper = fit(
-        module,
-        learner.parts.train,
-        learner.parts.val,
-        seed=seed,
-        device=device,
-        precision=precision,
-        progress=progress,
-        checkpoint=checkpoint,
-    )
-    fit_s = keeper.earlier_s + time.perf_counter() - started_s
+    network = learner.trainable.network
+    start = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+    def module_of(trial: Recipe) -> ReferenceModule:
+        network.load_state_dict(start)
+        return ReferenceModule(learner.trainable, learner.prepare, learner.run, trial, n_classes, seed)
+
+    found: dict[str, Any] = {"frozen_part": learner.frozen}
+    if find_lr:
+        tested = find_rate(module_of(recipe), learner.parts.train, seed=seed, device=device, autocast=autocast)
+        recipe = replace(recipe, lr=float(f"{tested.lr:.6g}"))
+        found |= {"lr_by": "range test", "lr_range": [tested.rates[0], tested.rates[-1]]}
+    trials: list[tuple[Recipe, KeepBest]] = []
+    for number, trial in enumerate(candidates(recipe, tune)):
+        keeper = fit(
+            module_of(trial),
+            learner.parts.train,
+            learner.parts.val,
+            seed=seed,
+            device=device,
+            precision=precision,
+            progress=progress,
+            checkpoint=None if checkpoint is None else _trial_file(checkpoint, number),
+            label=f"{recipe.strategy} {number + 1} of {tune}" if tune else recipe.strategy,
+        )
+        trials.append((trial, keeper))
+    fit_s = sum(keeper.earlier_s for _, keeper in trials) + time.perf_counter() - started_s
+    recipe, keeper = max(trials, key=lambda trial: trial[1].score)  # the first of equals
     assert keeper.best is not None  # every training has at least one epoch
-    module.network.load_state_dict(keeper.best_state)
-    state = keeper.best_state
-    if learner.scaling is not None:
-        state = fold_scaling(state, learner.scaling)
-    found = {
-        "best_epoch": keeper.best.epoch,
-        "trained_parameters": sum(p.numel() for p in module.parameters() if p.requires_grad),
-        "frozen_part": learner.frozen,
-    }
+    if tune:
+        scores = [[trial.lr, trial.epochs, round(kept.score[0], 6)] for trial, kept in trials]
+        found["tuned"] = {"trainings": tune, "lr_epochs_val_accuracy": scores}
+    module = module_of(recipe)
+    network.load_state_dict(keeper.best_state)
+    learned = sum(p.numel() for p in network.parameters() if p.requires_grad)
     started_s = time.perf_counter()
     with torch.inference_mode(), autocast():
         probabilities = _predict(module.to(device), learner.parts.test.images, device)
     return TrainedNetwork(
-        state=state,
-        params=asdict(recipe) | found,
+        state=keeper.best_state if learner.scaling is None else fold_scaling(keeper.best_state, learner.scaling),
+        params=asdict(recipe) | found | {"best_epoch": keeper.best.epoch, "trained_parameters": learned},
         history=tuple(keeper.history),
         best=keeper.best,
         probabilities=probabilities,
@@ -116,6 +137,15 @@ def train_network(
         fit_s=fit_s,
         predict_s=time.perf_counter() - started_s,
     )
+
+
+def checkpoints_of(checkpoint: Path) -> list[Path]:
+    """Return the files there are beside a checkpoint that belong to the same network, itself included."""
+    return sorted(checkpoint.parent.glob(f"{checkpoint.stem}*.ckpt"))
+
+
+def _trial_file(checkpoint: Path, number: int) -> Path:
+    return checkpoint.with_suffix(f".{number}.ckpt") if number else checkpoint
 
 
 def _predict(module: ReferenceModule, images: Tensor, device: torch.device) -> npt.NDArray[np.float32]:

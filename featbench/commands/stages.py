@@ -30,7 +30,7 @@ _EXAMPLES = {
     "run": ["run digits", "run photos/", "run digits --set evaluate.selection=cv --results results/cv"],
     "extract": ["extract digits"],
     "evaluate": ["evaluate digits --set 'evaluate.classifiers=[\"linear_svc\"]'"],
-    "baseline": ["baseline digits --set baselines.0.epochs=5"],
+    "baseline": ["baseline digits --set baselines.0.epochs=5", "baseline photos/ --set baselines.1.lr=auto"],
 }
 
 

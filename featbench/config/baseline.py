@@ -30,6 +30,7 @@ class BaselineConfig(Table):
         step_size: Epochs after which "step" multiplies the rate by `gamma`; None is a third of all.
         plateau_patience: Epochs without a lower validation loss after which "plateau" multiplies it by `gamma`.
         early_stopping: Epochs without a better one by validation that end the training.
+        tune: Trainings with other rates and epochs that are compared by validation; 0 is one training, as it is set.
     """
 
     strategy: Literal["scratch", "finetune", "partial", "linear_head"]
@@ -57,6 +58,7 @@ class BaselineConfig(Table):
     augment: Augmentations | None = None
     freeze_until: str | None = None
     early_stopping: Count | None = None
+    tune: Annotated[int, Field(ge=0, le=10)] = 0
     repeats: Count = 1
 
     @property
@@ -83,6 +85,8 @@ class BaselineConfig(Table):
             self._refuse("gamma", f'with schedule = "{self.schedule}"')
         if self.schedule != "plateau":
             self._refuse("plateau_patience", f'with schedule = "{self.schedule}"')
+        if self.tune == 1:
+            raise ValueError("tune = 1 compares nothing; set how many trainings to compare, from 2 to 10")
         if self.epochs is not None and self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs = {self.warmup_epochs} leaves none of the {self.epochs} epochs to train")
         return self

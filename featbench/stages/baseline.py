@@ -2,49 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, fields
 from typing import Any
 
 import safetensors.torch
 import torch
 
 import featbench
-from featbench.backbones.load import RANDOM, Backbone, load_backbone
 from featbench.baselines.keep import Epoch
 from featbench.baselines.learner import Images
-from featbench.baselines.strategies import STRATEGIES, Recipe, make_recipe
-from featbench.baselines.train import TrainedNetwork, train_network
-from featbench.config import BackboneConfig, BaselineConfig
+from featbench.baselines.train import TrainedNetwork, checkpoints_of, train_network
 from featbench.data.loader import read_all
 from featbench.data.preprocess import Preprocess
-from featbench.data.splits import Split, held_out_rows
+from featbench.data.splits import Split
 from featbench.errors import DataError
-from featbench.fingerprint import fingerprint
 from featbench.results.cards import MODELS, write_card
 from featbench.results.files import replacing, write_csv
 from featbench.results.metrics import classification_metrics, wilson_interval
 from featbench.results.row import Row, params_json, utc_now
+from featbench.results.spread import IMAGES_PER_CLASS
 from featbench.results.store import artifact_path, write_predictions, write_rows
 from featbench.stages.job import Job
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """One network to train."""
-
-    backbone: Backbone
-    config: BackboneConfig
-    recipe: Recipe
-    method: str
-    seed: int
-    weights_hash: str
-    fingerprint: str
-
-    @property
-    def title(self) -> str:
-        """What messages call it."""
-        return f"{self.method} of {self.backbone.name}"
+from featbench.stages.trainings import Plan, Subset, plans_of, splits_of
 
 
 def baseline(job: Job) -> list[str]:
@@ -55,11 +34,10 @@ def baseline(job: Job) -> list[str]:
     """
     if not job.experiment.baselines:
         return []
-    splits = _splits(job)
-    digests = {name: split.digest() for name, split in splits.items()}
+    splits = splits_of(job)
     images: dict[Preprocess, dict[str, tuple[Images, list[str]]]] = {}
     done: dict[str, None] = {}
-    for plan in _plans(job, splits, digests):
+    for plan in plans_of(job, splits):
         if plan.fingerprint in done:
             continue  # the same network asked for by two [[backbones]] entries, as scratch is
         done[plan.fingerprint] = None
@@ -74,57 +52,6 @@ def baseline(job: Job) -> list[str]:
     return list(done)
 
 
-def _splits(job: Job) -> dict[str, Split]:
-    """Return train, val and test; where the data set has no val, one is held out of train."""
-    splits = dict(job.dataset.splits)
-    if "val" not in splits:
-        train = splits["train"]
-        kept, held = held_out_rows(train.labels, job.experiment.dataset.val_fraction, job.experiment.seed)
-        splits |= {"train": train.subset(kept), "val": train.subset(held, "val")}
-    return splits
-
-
-def _plans(job: Job, splits: dict[str, Split], digests: dict[str, str]) -> Iterator[_Plan]:
-    for config in job.experiment.backbones:
-        for asked in job.experiment.baselines:
-            if config.name == "pixels" or asked.backbone not in (None, config.name):
-                continue
-            for repeat in range(asked.repeats):
-                yield _plan(job, config, asked, job.experiment.seed + repeat, splits, digests)
-
-
-def _plan(
-    job: Job,
-    config: BackboneConfig,
-    asked: BaselineConfig,
-    seed: int,
-    splits: dict[str, Split],
-    digests: dict[str, str],
-) -> _Plan:
-    if not STRATEGIES[asked.strategy].pretrained:
-        config = config.model_copy(update={"weights": RANDOM})
-    backbone = load_backbone(config, seed=seed, offline=job.offline, channels=job.dataset.channels)
-    recipe = make_recipe(asked, len(splits["train"]), job.experiment.dataset.name)
-    weights_hash = backbone.weights_hash()
-    content = {
-        "backbone": backbone.name,
-        "weights": weights_hash,
-        "preprocess": backbone.preprocess.content(),
-        "precision": _precision(config),
-        "rows": digests,
-        "recipe": asdict(recipe),
-        "seed": seed,
-        "version": featbench.__version__,
-    }
-    if asked.label is not None:
-        content["label"] = asked.label
-    return _Plan(backbone, config, recipe, asked.method, seed, weights_hash, fingerprint(content))
-
-
-def _precision(config: BackboneConfig) -> Any:
-    return "bfloat16" if config.precision == "bfloat16" else "float32"
-
-
 def _decode(job: Job, split: Split, preprocess: Preprocess) -> tuple[Images, list[str]]:
     batch = read_all(split, preprocess, on_bad_image=job.experiment.dataset.on_bad_image)
     if not len(batch.rows):
@@ -134,11 +61,19 @@ def _decode(job: Job, split: Split, preprocess: Preprocess) -> tuple[Images, lis
     return Images(batch.images, labels), [split.ids[row] for row in batch.rows]
 
 
-def _train(job: Job, plan: _Plan, data: dict[str, tuple[Images, list[str]]]) -> None:
+def _taken(train: Images, ids: list[str], subset: Subset) -> Images:
+    """Return the images of a subset, without those that cannot be read."""
+    rows = torch.tensor([row for row, name in enumerate(ids) if name in subset.ids])
+    return Images(train.images[rows], train.labels[rows])
+
+
+def _train(job: Job, plan: Plan, data: dict[str, tuple[Images, list[str]]]) -> None:
     images = {name: part for name, (part, _) in data.items()}
+    if plan.subset is not None:
+        images["train"] = _taken(*data["train"], plan.subset)
     checkpoint = job.results_dir / "checkpoints" / f"{plan.fingerprint}.ckpt"
-    if checkpoint.exists():
-        job.progress.say(f"{plan.title}: goes on from its last checkpoint")
+    if checkpoints_of(checkpoint):
+        job.progress.say(f"{plan.title}: goes on from where it was")
     trained = train_network(
         plan.backbone,
         plan.recipe,
@@ -148,9 +83,11 @@ def _train(job: Job, plan: _Plan, data: dict[str, tuple[Images, list[str]]]) -> 
         n_classes=len(job.dataset.classes),
         seed=plan.seed,
         device=job.device,
-        precision=_precision(plan.config),
+        precision=plan.precision,
         progress=job.progress,
         checkpoint=checkpoint,
+        find_lr=plan.find_lr,
+        tune=plan.tune,
     )
     labels = images["test"].labels.numpy()
     predicted = trained.probabilities.argmax(1)
@@ -160,13 +97,15 @@ def _train(job: Job, plan: _Plan, data: dict[str, tuple[Images, list[str]]]) -> 
         job.results_dir, row, data["test"][1], labels, predicted, trained.probabilities, job.dataset.classes
     )
     write_rows(job.results_dir, [row])  # last, so that a row's files are there when the row is
-    checkpoint.unlink()
+    for file in checkpoints_of(checkpoint):
+        file.unlink()
     if not trained.finite:
         job.progress.warn(f"{plan.title} diverged; try a smaller lr")
 
 
-def _row(job: Job, plan: _Plan, trained: TrainedNetwork, images: dict[str, Images], labels: Any, predicted: Any) -> Row:
+def _row(job: Job, plan: Plan, trained: TrainedNetwork, images: dict[str, Images], labels: Any, predicted: Any) -> Row:
     metrics = classification_metrics(labels, predicted, len(job.dataset.classes))
+    size = {IMAGES_PER_CLASS: None if plan.subset is None else plan.subset.size}
     low, high = wilson_interval(int((labels == predicted).sum()), len(labels))
     return Row(
         experiment=job.experiment.name,
@@ -176,7 +115,7 @@ def _row(job: Job, plan: _Plan, trained: TrainedNetwork, images: dict[str, Image
         weights=plan.backbone.weights,
         method=plan.method,
         kind="baseline",
-        params=params_json({name: value for name, value in trained.params.items() if value is not None}),
+        params=params_json({name: value for name, value in (trained.params | size).items() if value is not None}),
         selection="holdout",
         seed=plan.seed,
         n_train=len(images["train"].labels),
@@ -189,7 +128,7 @@ def _row(job: Job, plan: _Plan, trained: TrainedNetwork, images: dict[str, Image
         converged=None if trained.finite else False,
         engine="lightning",
         device=str(job.device),
-        precision=_precision(plan.config),
+        precision=plan.precision,
         fit_s=trained.fit_s,
         predict_s=trained.predict_s,
         fingerprint=plan.fingerprint,
@@ -198,7 +137,7 @@ def _row(job: Job, plan: _Plan, trained: TrainedNetwork, images: dict[str, Image
     )
 
 
-def _save(job: Job, plan: _Plan, trained: TrainedNetwork, row: Row) -> None:
+def _save(job: Job, plan: Plan, trained: TrainedNetwork, row: Row) -> None:
     with replacing(artifact_path(job.results_dir, MODELS, row, ".safetensors")) as temporary:
         temporary.write_bytes(safetensors.torch.save({name: t.contiguous() for name, t in trained.state.items()}))
     write_card(

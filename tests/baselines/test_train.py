@@ -68,6 +68,7 @@ def train(
     progress: Recorder | None = None,
     precision: Any = "float32",
     checkpoint: Path | None = None,
+    tune: int = 0,
 ) -> TrainedNetwork:
     return train_network(
         network or backbone(),
@@ -81,6 +82,7 @@ def train(
         precision=precision,
         progress=progress or Recorder(),
         checkpoint=checkpoint,
+        tune=tune,
     )
 
 

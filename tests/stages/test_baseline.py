@@ -10,6 +10,7 @@ import torch
 
 from featbench.config import Experiment
 from featbench.errors import DataError, UsageError
+from featbench.results.spread import curve_table
 from featbench.results.store import load_predictions, load_results
 from featbench.stages.baseline import baseline
 from featbench.stages.job import Job
@@ -60,6 +61,37 @@ def test_two_of_one_strategy_are_told_apart_by_their_labels(tmp_path: Path) -> N
     assert rows.method.tolist() == ["scratch", "scratch:again"]
     assert rows.accuracy.nunique() == 1  # a label changes nothing but the name
     assert job.progress.bars == ["scratch", "scratch"]
+
+
+def test_a_learning_curve_has_a_network_for_every_size_and_draw(tmp_path: Path) -> None:
+    evaluate = {"classifiers": ["linear_svc"], "train_sizes": [1, 2], "repeats": 2}
+    job = make_job(tmp_path, [HEAD], evaluate=evaluate)
+    baseline(job)
+    rows = load_results(job.results_dir)
+    assert [json.loads(params)["images_per_class"] for params in rows.params] == [1, 2, 1, 2]
+    assert rows[["n_train", "seed"]].to_numpy().tolist() == [[10, 0], [20, 0], [10, 1], [20, 1]]
+    assert baseline(make_job(tmp_path, [HEAD], evaluate=evaluate)) == rows.fingerprint.tolist()
+    assert curve_table(rows)[["method", "images_per_class", "n_repeats"]].to_numpy().tolist() == [
+        ["linear_head", 1, 2],
+        ["linear_head", 2, 2],
+    ]
+
+
+def test_a_size_beyond_the_smallest_class_is_refused(tmp_path: Path) -> None:
+    job = make_job(tmp_path, [HEAD], evaluate={"train_sizes": [500]})
+    with pytest.raises(UsageError, match="asks for 500 images a class, and the smallest class has"):
+        baseline(job)
+
+
+def test_a_search_is_in_the_row_and_leaves_no_checkpoints(tmp_path: Path) -> None:
+    job = make_job(tmp_path, [HEAD | {"tune": 3, "lr": "auto"}])
+    baseline(job)
+    params = json.loads(load_results(job.results_dir).iloc[0].params)
+    assert params["lr_by"] == "range test"
+    assert params["tuned"]["trainings"] == len(params["tuned"]["lr_epochs_val_accuracy"]) == 3
+    assert [params["lr"], params["epochs"]] in [trial[:2] for trial in params["tuned"]["lr_epochs_val_accuracy"]]
+    assert job.progress.bars == [f"linear_head {number} of 3" for number in (1, 2, 3)]
+    assert not list(job.results_dir.glob("checkpoints/*"))
 
 
 def test_one_network_asked_for_by_two_entries_is_trained_once(tmp_path: Path) -> None:
@@ -135,7 +167,7 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path: Path) -> None:
     assert not (killed.results_dir / "results.csv").exists()
     job = make_job(tmp_path, [asked])
     baseline(job)
-    assert "scratch of resnet20: goes on from its last checkpoint" in job.progress.said
+    assert "scratch of resnet20: goes on from where it was" in job.progress.said
     assert not list(job.results_dir.glob("checkpoints/*"))
     whole = make_job(tmp_path / "whole", [asked])
     baseline(whole)

@@ -1,0 +1,104 @@
+"""Ctrl-C: a training ends after the batch, keeps how far it came, and goes on from there.
+
+Lightning goes on from whole epochs. What an interrupted epoch has done is kept beside its checkpoint; the next process
+runs past as many batches without training on them, and then has everything as it was.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from featbench.baselines.checkpoint import CheckpointFiles
+from featbench.baselines.keep import KeepBest
+from featbench.baselines.module import ReferenceModule
+from featbench.progress import Progress
+
+
+def within_epoch(checkpoint: Path) -> Path:
+    """Return where the state within an epoch is kept."""
+    return checkpoint.with_suffix(".batch.ckpt")
+
+
+class StopAfterBatch(Callback):
+    """Ends a training after the batch in which Ctrl-C came; a second Ctrl-C ends it at once.
+
+    Args:
+        keeper: Counts the seconds of the epoch.
+        checkpoint: That of the whole epochs; None keeps nothing.
+        progress: Told where the training stands.
+    """
+
+    def __init__(self, keeper: KeepBest, checkpoint: Path | None, progress: Progress) -> None:
+        self.keeper = keeper
+        self.file = None if checkpoint is None else within_epoch(checkpoint)
+        self.progress = progress
+        self.asked = False
+        self._state: dict[str, Any] | None = None
+        self._before: Any = None
+
+    def __enter__(self) -> StopAfterBatch:
+        # where the shell has Ctrl-C ignored, as behind &, it stays so
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+            self._before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        signal.signal(signal.SIGINT, self._before)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read how far an interrupted epoch came."""
+        assert isinstance(pl_module, ReferenceModule)
+        if self.file is None or not self.file.exists():
+            return
+        state = CheckpointFiles().load_checkpoint(self.file)
+        if state["epoch"] == trainer.current_epoch:  # else a later process trained on
+            self._state = state
+            pl_module.passed_over = state["batches"]
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Take over an interrupted epoch where it stood; end where Ctrl-C came in the batch before."""
+        assert isinstance(pl_module, ReferenceModule)
+        if self._state is not None and batch_idx == self._state["batches"]:
+            self._restore(trainer, pl_module, self._state)
+            self._state = None
+        if self.asked and self._state is None:
+            if self.file is not None and batch_idx:
+                CheckpointFiles().save_checkpoint(self._take(trainer, pl_module, batch_idx), self.file)
+            epoch, count = trainer.current_epoch + 1, trainer.num_training_batches
+            self.progress.say(f"stopped after batch {batch_idx} of {count} in epoch {epoch}")
+            raise KeyboardInterrupt
+
+    def _take(self, trainer: Trainer, module: ReferenceModule, batches: int) -> dict[str, Any]:
+        state: dict[str, Any] = {
+            "epoch": trainer.current_epoch,
+            "batches": batches,
+            "network": module.network.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
+            "schedules": [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs],
+            "sums": module.sums["train"],
+            "seconds": self.keeper.epoch_s(),
+        }
+        module.on_save_checkpoint(state)
+        return state
+
+    def _restore(self, trainer: Trainer, module: ReferenceModule, state: dict[str, Any]) -> None:
+        module.network.load_state_dict(state["network"])
+        for optimizer, kept in zip(trainer.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
+        for config, kept in zip(trainer.lr_scheduler_configs, state["schedules"], strict=True):
+            config.scheduler.load_state_dict(kept)
+        module.sums["train"] = state["sums"].to(module.device)
+        module.on_load_checkpoint(state)
+        module.passed_over = 0
+        self.keeper.add_seconds(state["seconds"])
