@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -22,8 +23,17 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.pipeline import Pipeline, make_pipeline
 
+from featbench.classifiers.calibrate import Rows, calibrate
 from featbench.classifiers.rows import LabelledFeatures
-from featbench.classifiers.select import How, check_rows, convergence_recorded, final_rows, fit, select
+from featbench.classifiers.select import (
+    How,
+    Selection,
+    check_rows,
+    convergence_recorded,
+    final_rows,
+    fit,
+    select,
+)
 from featbench.classifiers.steps import fit_steps
 from featbench.classifiers.table import get_classifier, used_params
 from featbench.config import EvaluateConfig
@@ -50,7 +60,8 @@ class Fitted:
         predicted: (N,) int64 in [0, n_classes), of the test rows.
         scores: (N, n_classes) float64; see `class_scores`.
         engine: What searched and fitted, `featbench` or `scikit-learn`; see `engine`.
-        fit_s: Seconds of selection and final fit, wall-clock.
+        temperature: Of decision values, see `calibrate`; None where there are probabilities, or nothing was held out.
+        fit_s: Seconds of selection and final fit, wall-clock; not those of the temperature, which no metric needs.
         predict_s: Seconds of scoring the test rows, wall-clock.
     """
 
@@ -68,6 +79,7 @@ class Fitted:
     predicted: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float64]
     engine: str
+    temperature: float | None
     fit_s: float
     predict_s: float
 
@@ -106,19 +118,22 @@ def fit_and_test(
 
     started = perf_counter()
     chosen = select(spec_name, X, y, len(train.y), config, seed, steps)
-    before = fit_steps(steps, X[:n_final], seed) if steps else None
-    rows = X[:n_final] if before is None else before.transform(X[:n_final])
-    with convergence_recorded(spec):
-        model = fit(spec_name, chosen.params, rows, y[:n_final], seed, chosen.engine)
+    fit_on = partial(_fit_whole, spec_name, chosen, steps, seed)
+    model = fit_on(X[:n_final], y[:n_final])
     params = used_params(spec, chosen.params, model)
-    if before is not None:
-        params |= {"steps": list(steps), "width_after_steps": rows.shape[1]}
-        model = make_pipeline(*(part for _, part in [*before.steps, *model.steps]))
+    if steps:
+        params |= {"steps": list(steps), "width_after_steps": int(model[-1].n_features_in_)}
     fitted = perf_counter()
 
     scores = class_scores(model, X_test, n_classes)
     predicted = scores.argmax(axis=1)
     predicted_at = perf_counter()
+
+    def score_split(rows: Rows, held_out: Rows) -> npt.NDArray[np.float64]:
+        return class_scores(fit_on(X[rows], y[rows]), X[held_out], n_classes)
+
+    has_probabilities = hasattr(model[-1], "predict_proba")
+    temperature = None if has_probabilities else calibrate(score_split, y, chosen.splits)
 
     return Fitted(
         model=model,
@@ -135,9 +150,20 @@ def fit_and_test(
         predicted=predicted,
         scores=scores,
         engine=chosen.engine,
+        temperature=temperature,
         fit_s=fitted - started,
         predict_s=predicted_at - fitted,
     )
+
+
+def _fit_whole(
+    name: str, chosen: Selection, steps: Sequence[str], seed: int, X: npt.NDArray[Any], y: npt.NDArray[np.int64]
+) -> Pipeline:
+    """Fit the steps, then the classifier with the chosen parameters, on the same rows."""
+    before = fit_steps(steps, X, seed) if steps else None
+    with convergence_recorded(get_classifier(name)):
+        model = fit(name, chosen.params, X if before is None else before.transform(X), y, seed, chosen.engine)
+    return model if before is None else make_pipeline(*(part for _, part in [*before.steps, *model.steps]))
 
 
 def class_scores(model: Pipeline, X: npt.NDArray[Any], n_classes: int) -> npt.NDArray[np.float64]:

@@ -54,6 +54,7 @@ class Selection:
         n_tried: Candidates that were tried; those with more neighbours than a fold has rows are not.
         n_not_converged: Candidates that did not converge, in any fold.
         engine: What did the search or, without one, what will fit the model.
+        splits: (rows fitted on, rows held out) of the search; none for `oob` and `none`.
     """
 
     how: How
@@ -63,6 +64,7 @@ class Selection:
     n_tried: int
     n_not_converged: int
     engine: Engine
+    splits: Sequence[tuple[Rows, Rows]] = ()
 
 
 def select(
@@ -98,6 +100,7 @@ def select(
         X = fit_steps(steps, X[:1], seed).transform(X)
         steps = ()
     grid, engine = candidates(name, config), fit_engine(name, [], config)
+    splits: list[tuple[Rows, Rows]] = []
     if how == "oob":
         tried = [_out_of_bag(name, params, X[:n_final], y[:n_final], seed) for params in grid]
         n_val = n_final
@@ -113,7 +116,7 @@ def select(
     accuracies = [accuracy for accuracy, _ in tried]
     best = int(np.argmax(accuracies))
     not_converged = sum(converged is False for _, converged in tried)
-    return Selection(how, grid[best], float(accuracies[best]), n_val, len(grid), not_converged, engine)
+    return Selection(how, grid[best], float(accuracies[best]), n_val, len(grid), not_converged, engine, splits)
 
 
 def fit(

@@ -17,6 +17,7 @@ from featbench.results.store import load_predictions
 from tests.predict.conftest import Kept
 
 DIGITS = np.rint(load_digits().images * (255 / 16)).astype(np.uint8)  # what the data set's docstring says
+LABELS = load_digits().target.astype(str)
 METHODS = ["linear_svc", "svm_rbf", "random_forest", "linear_head", "scratch"]
 
 
@@ -145,3 +146,31 @@ def test_a_file_that_cannot_be_read_is_an_error(photos: Kept, tmp_path: Path) ->
         model.predict(tmp_path / "text.jpg")
     with pytest.raises(DataError, match=r"gone\.jpg cannot be read: No such file"):
         model.predict([tmp_path / "gone.jpg"])
+
+
+@pytest.mark.parametrize("method", ["linear_svc", "svm_rbf"])
+def test_decision_values_have_calibrated_probabilities(digits: Kept, method: str) -> None:
+    model = featbench.load_model(digits.folder, f"{method}/pixels/pixels", device="cpu")
+    assert model.gives == "calibrated probability"
+    scores, probabilities = model.scores(list(DIGITS[:500])), model.predict_proba(list(DIGITS[:500]))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    np.testing.assert_array_equal(np.argsort(probabilities, axis=1)[:, -1], scores.argmax(axis=1))
+    confidence, right = probabilities.max(axis=1), np.array(model.predict(list(DIGITS[:500]))) == LABELS[:500]
+    assert abs(confidence.mean() - right.mean()) < 0.1  # 120 training rows; most of the 500 are new to it
+
+
+def test_without_held_out_rows_there_are_only_scores(tmp_path: Path) -> None:
+    overrides = [
+        "dataset.limit_train=60",
+        "dataset.limit_test=20",
+        "dataset.val_fraction=0.02",
+        "baselines=[]",
+        'backbones=[{name="pixels"}]',
+        'evaluate={classifiers=["linear_svc"],selection="none"}',
+    ]
+    featbench.run("digits", results=tmp_path / "r", cache=tmp_path / "c", device="cpu", overrides=overrides)
+    model = featbench.load_model(tmp_path / "r", "linear_svc/pixels/pixels")
+    assert model.gives == "score"
+    with pytest.raises(UsageError, match="linear_svc/pixels/pixels gives no probabilities, only scores: use `scores`"):
+        model.predict_proba(DIGITS[0])
+    assert model.predict(DIGITS[0]) == [str(model.scores(DIGITS[0]).argmax())]
