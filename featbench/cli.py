@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import featbench
-from featbench.commands import predict, stages
+from featbench.commands import predict, report, stages
 from featbench.commands.caches import caches
 from featbench.commands.lists import lists
 
@@ -26,6 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 stages.add_to(app)
+report.add_to(app)
 predict.add_to(app)
 app.add_typer(lists, name="list")
 app.add_typer(caches, name="cache")

@@ -1,4 +1,4 @@
-"""The stages in order: images in, accuracy table out."""
+"""The stages in order: images in, tables and a page out."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from featbench.backbones.device import resolve_device
 from featbench.config import Experiment, load_experiment
 from featbench.progress import Progress, Silent
 from featbench.results.statistics import write_statistics
-from featbench.results.store import load_results
+from featbench.results.store import load_results, write_current
 from featbench.results.tables import write_accuracy_tables
 from featbench.stages.evaluate import evaluate
 from featbench.stages.extract import extract
 from featbench.stages.job import Job
+from featbench.stages.pictures import write_pictures
 
 HOME = Path("~/.cache/featbench")
-STAGES = ("extract", "evaluate", "baseline")
+STAGES = ("extract", "evaluate", "baseline", "report")
 
 
 def run(
@@ -33,7 +34,7 @@ def run(
     stages: Sequence[str] = STAGES,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Run an experiment: extract features, train and test classifiers and reference networks, write the tables.
+    """Run an experiment: extract features, train and test classifiers and networks, write the tables and the page.
 
     What is already in the cache and in results.csv is reused; to do it again, delete the results folder.
 
@@ -45,7 +46,7 @@ def run(
         device: "auto", "cpu", "cuda" or "cuda:N".
         overrides: `KEY=VALUE` settings that replace what the experiment says.
         offline: Forbid downloads.
-        stages: Which of "extract", "evaluate" and "baseline" to run.
+        stages: Which of "extract", "evaluate", "baseline" and "report" (the pictures and the page) to run.
         progress: Takes messages and progress; nobody looks where it is None.
 
     Returns:
@@ -81,6 +82,12 @@ def run(
     rows = load_results(job.results_dir)
     # rows of earlier settings stay in results.csv but not in the tables; kinds that were not run stay in both
     rows = rows[[kind not in done or row in done[kind] for kind, row in zip(rows.kind, rows.fingerprint, strict=True)]]
+    write_current(job.results_dir, rows)
     write_accuracy_tables(job.results_dir, rows)
     write_statistics(job.results_dir, rows, job.progress.warn)
+    if "report" in stages:
+        from featbench.report.build import write_report  # the libraries of the page take seconds to import
+
+        write_pictures(job)
+        write_report(job.results_dir, job.progress.warn)
     return rows.reset_index(drop=True)

@@ -21,7 +21,7 @@ from featbench.commands.options import (
 )
 
 _STAGES = {
-    "run": "Run all stages: extract features, train classifiers and reference networks, write the tables.",
+    "run": "Run all stages: extract features, train classifiers and reference networks, write tables and page.",
     "extract": "Run stage 1: the features of every backbone and layer, into the cache.",
     "evaluate": "Run stage 2: classifiers on cached features, into results.csv.",
     "baseline": "Run the reference columns: linear head, fine-tuned and from-scratch networks, into results.csv.",

@@ -50,14 +50,14 @@ def advise(rows: pd.DataFrame, comparisons: pd.DataFrame) -> list[str]:
 
 def _advise_on(rows: pd.DataFrame, comparisons: pd.DataFrame) -> list[str | None]:
     models = main_rows(rows)
-    best = _best(models)
+    best = best_model(models)
     if best is None:
         return [
             f"No model can be recommended for {rows['dataset'].iloc[0]}: none has a validation accuracy, and choosing "
             "by test accuracy would spoil it as an estimate; set evaluate.selection to another value than none."
         ]
     names = model_names(models)
-    rivals = _rivals(models, comparisons, best)
+    rivals = against_best(models, comparisons, best)
     return [
         _use(models, best, names),
         _tied(models, best, names, rivals),
@@ -66,7 +66,12 @@ def _advise_on(rows: pd.DataFrame, comparisons: pd.DataFrame) -> list[str | None
     ]
 
 
-def _best(models: pd.DataFrame) -> pd.Series | None:
+def best_model(models: pd.DataFrame) -> pd.Series | None:
+    """Return the model of one data set that rule 1 names; None where no model has a validation accuracy.
+
+    Args:
+        models: What `main_rows` returns.
+    """
     best = best_by_validation(models)
     networks = models[models["val_accuracy"].notna()]
     if best is None and not networks.empty:
@@ -91,8 +96,19 @@ def _use(models: pd.DataFrame, best: pd.Series, names: dict[str, str]) -> str:
     )
 
 
-def _rivals(models: pd.DataFrame, comparisons: pd.DataFrame, best: pd.Series) -> pd.DataFrame:
-    """Return the other models with `gain`, `gain_low`, `gain_high` (accuracy minus that of the best) and `p_holm`."""
+def against_best(models: pd.DataFrame, comparisons: pd.DataFrame, best: pd.Series) -> pd.DataFrame:
+    """Compare models with the best one.
+
+    Args:
+        models: What `main_rows` returns, of one data set.
+        comparisons: What `compare_models` makes of the same rows.
+        best: What `best_model` returns.
+
+    Returns:
+        The others that were tested on the same rows, with `gain`, `gain_low`, `gain_high` (accuracy minus that of the
+        best), `p_holm` and `verdict`: "tied" by rule 2, "better", "worse", or "open", where the interval of the
+        difference does not hold 0 but the difference does not survive the correction.
+    """
     own = best["fingerprint"]
     as_a, as_b = (comparisons[comparisons[f"{side}_fingerprint"] == own] for side in "ab")
     gains = [
@@ -103,7 +119,14 @@ def _rivals(models: pd.DataFrame, comparisons: pd.DataFrame, best: pd.Series) ->
         for row in as_b.itertuples()
     ]
     table = pd.DataFrame(gains, columns=["fingerprint", "gain", "gain_low", "gain_high", "p_holm"])
-    return models.merge(table.astype({"fingerprint": models["fingerprint"].dtype}), on="fingerprint")
+    table = models.merge(table.astype({"fingerprint": models["fingerprint"].dtype}), on="fingerprint")
+    return table.assign(verdict=[_verdict(row) for row in table.to_dict("records")])
+
+
+def _verdict(rival: dict[Any, Any]) -> str:
+    if rival["p_holm"] < LEVEL:
+        return "better" if rival["gain"] > 0 else "worse"
+    return "tied" if rival["gain_low"] <= 0 <= rival["gain_high"] else "open"
 
 
 def _tied(models: pd.DataFrame, best: pd.Series, names: dict[str, str], rivals: pd.DataFrame) -> str | None:
@@ -111,9 +134,8 @@ def _tied(models: pd.DataFrame, best: pd.Series, names: dict[str, str], rivals: 
         return None
     if rivals.empty:
         return "It is compared with no other model: predictions are missing, or are of other test images."
-    holds_0 = (rivals["gain_low"] <= 0) & (rivals["gain_high"] >= 0)
-    tied = rivals[(rivals["p_holm"] >= LEVEL) & holds_0]
-    parts = [_count_of(tied, rivals), *_others(rivals, int(((rivals["p_holm"] >= LEVEL) & ~holds_0).sum()))]
+    tied = rivals[rivals["verdict"] == "tied"]
+    parts = [_count_of(tied, rivals), *_others(rivals)]
     if not tied.empty:
         parts.append(_cheapest(tied, best, names))
     return "; ".join(parts) + "."
@@ -128,9 +150,8 @@ def _count_of(tied: pd.DataFrame, rivals: pd.DataFrame) -> str:
     )
 
 
-def _others(rivals: pd.DataFrame, n_open: int) -> list[str]:
-    different = rivals[rivals["p_holm"] < LEVEL]
-    better, worse = int((different["gain"] > 0).sum()), int((different["gain"] < 0).sum())
+def _others(rivals: pd.DataFrame) -> list[str]:
+    worse, better, n_open = (int((rivals["verdict"] == verdict).sum()) for verdict in ("worse", "better", "open"))
     parts = [f"{worse} {'is' if worse == 1 else 'are'} worse"] if worse else []
     if better:
         parts.append(f"{better} {'is' if better == 1 else 'are'} better, which only new images could confirm")

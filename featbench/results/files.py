@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from featbench.errors import ResultsError
 
 
@@ -61,3 +63,25 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
+
+
+def read_csv(path: Path, columns: Sequence[str], numbers: Sequence[str] = ()) -> pd.DataFrame:
+    """Read a CSV file of this package: `columns` in this order, strings but for the `numbers`, which become float64.
+
+    An empty cell is "" or NaN; no other text is a missing value, since a class may be called NA.
+
+    Raises:
+        ResultsError: It is missing or no CSV file, a column is missing, or a number is none.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        missing = [column for column in columns if column not in table.columns]
+        if missing:
+            raise ResultsError(f"{path} lacks the columns {', '.join(missing)}: another version or program wrote it")
+        return table[list(columns)].assign(
+            **{column: pd.to_numeric(table[column]).astype("float64") for column in numbers}
+        )
+    except FileNotFoundError:
+        raise ResultsError(f"there is no {path}") from None
+    except (ValueError, OSError) as error:  # pandas' parser errors and decoding errors are ValueErrors
+        raise ResultsError(f"{path} is not a readable CSV file: {error}") from error

@@ -19,6 +19,7 @@ from featbench.results.advice import advise
 from featbench.results.compare import compare_models
 from featbench.results.files import write_csv, write_text
 from featbench.results.measures import confusion_table, metric_table
+from featbench.results.mistakes import MISTAKES, mistake_table
 from featbench.results.models import load_answers, main_rows
 from featbench.results.spread import curve_table, spread_table
 
@@ -26,7 +27,7 @@ ADVICE = "advice.md"
 
 
 def write_statistics(folder: Path, rows: pd.DataFrame, warn: Callable[[str], None]) -> None:
-    """Write comparisons.csv, metrics.csv, confusion.csv, spread.csv, curves.csv and advice.md.
+    """Write comparisons.csv, metrics.csv, confusion.csv, spread.csv, curves.csv, mistakes.csv and advice.md.
 
     Args:
         folder: The results folder.
@@ -39,14 +40,15 @@ def write_statistics(folder: Path, rows: pd.DataFrame, warn: Callable[[str], Non
     answers = load_answers(folder, main_rows(rows), warn)
     comparisons = compare_models(answers, warn)
     tables = {
-        "comparisons": comparisons,
-        "metrics": metric_table(answers),
-        "confusion": confusion_table(answers),
-        "spread": spread_table(rows),
-        "curves": curve_table(rows),
+        "comparisons.csv": comparisons,
+        "metrics.csv": metric_table(answers),
+        "confusion.csv": confusion_table(answers),
+        "spread.csv": spread_table(rows),
+        "curves.csv": curve_table(rows),
+        MISTAKES: mistake_table(answers),
     }
     for name, table in tables.items():
-        write_csv(folder / f"{name}.csv", list(table.columns), map(_cells, table.itertuples(index=False, name=None)))
+        write_csv(folder / name, list(table.columns), map(_cells, table.itertuples(index=False, name=None)))
     write_text(folder / ADVICE, "".join(f"- {sentence}\n" for sentence in advise(rows, comparisons)))
 
 

@@ -26,6 +26,7 @@ from featbench.results.files import replacing, write_csv, writing_to
 from featbench.results.row import COLUMNS, Row
 
 RESULTS_CSV = "results.csv"
+CURRENT_CSV = "current.csv"
 PREDICTIONS = "predictions"
 _LOCK_TIMEOUT_S = 60.0
 _NAME_LENGTH = 60  # characters of each part: four parts stay below the 255 bytes that file systems allow
@@ -100,6 +101,36 @@ def load_results(path: str | Path) -> pd.DataFrame:
         except (ValueError, TypeError) as error:
             raise ResultsError(f"{file}: column {field.name} holds something that is no {kind}: {error}") from error
     return table
+
+
+def write_current(folder: Path, rows: pd.DataFrame) -> None:
+    """Write current.csv: which rows of results.csv the tables are about, those of the experiment as it ran last.
+
+    Raises:
+        ResultsError: The file cannot be written.
+    """
+    write_csv(folder / CURRENT_CSV, ["fingerprint"], ([fingerprint] for fingerprint in rows["fingerprint"]))
+
+
+def load_current(folder: Path) -> pd.DataFrame:
+    """Read the rows of results.csv that the tables are about: those current.csv names, or all where there is none.
+
+    Raises:
+        ResultsError: As `load_results`; or current.csv names no row of results.csv.
+    """
+    rows = load_results(folder)
+    try:
+        listed = (folder / CURRENT_CSV).read_text("utf-8").split()
+    except FileNotFoundError:
+        return rows
+    except (ValueError, OSError) as error:
+        raise ResultsError(f"{folder / CURRENT_CSV} is not a text file: {error}; remove it") from error
+    current = rows[rows["fingerprint"].isin(listed)].reset_index(drop=True)
+    if current.empty and not rows.empty:
+        raise ResultsError(
+            f"{folder / CURRENT_CSV} names no row of {RESULTS_CSV}; remove it to have the tables of all rows"
+        )
+    return current
 
 
 def artifact_path(folder: Path, kind: str, row: Row, suffix: str) -> Path:

@@ -13,7 +13,7 @@ from featbench.results.store import load_results
 from tests.tiny import Recorder
 
 Save = Callable[..., pd.DataFrame]
-FILES = ("comparisons.csv", "metrics.csv", "confusion.csv", "spread.csv", "curves.csv", "advice.md")
+FILES = ("comparisons.csv", "metrics.csv", "confusion.csv", "spread.csv", "curves.csv", "mistakes.csv", "advice.md")
 MODELS: tuple[dict[str, Any], ...] = (
     {"accuracy": 0.9, "val_accuracy": 0.8},
     {"accuracy": 0.5, "val_accuracy": 0.7, "layer": "layer4"},

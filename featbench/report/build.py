@@ -1,0 +1,36 @@
+"""`featbench report`: tables, pictures and the page, from a results folder alone.
+
+write_report(Path("results/digits"), print)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from featbench.report.folder import read_folder
+from featbench.report.page import write_page
+from featbench.report.plots import write_plots
+
+PAGE = "report.html"
+
+
+def write_report(folder: Path, warn: Callable[[str], None], output: Path | None = None) -> Path:
+    """Write the tables, plots/ and report.html of a results folder.
+
+    Args:
+        folder: The results folder.
+        warn: Told of files that are missing or damaged; the page goes without them.
+        output: The page; `report.html` in the folder where it is None.
+
+    Returns:
+        The page.
+
+    Raises:
+        ResultsError: There is no results.csv with a row in it, or a file cannot be written.
+    """
+    read = read_folder(folder, warn)
+    page = output or folder / PAGE
+    write_plots(read)
+    write_page(read, page)
+    return page

@@ -1,0 +1,287 @@
+"""plots/: the figures of the page as PNG files, for papers and slides."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from featbench.report.folder import Folder
+from featbench.report.series import (
+    COSTS,
+    curve_series,
+    history_series,
+    layer_series,
+    map_classes,
+    map_series,
+    model_points,
+)
+from featbench.results.files import replacing
+from featbench.results.pictures import thumbnail_path
+from featbench.results.spread import IMAGES_PER_CLASS
+
+PLOTS = "plots"
+DPI = 150
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8a8f98", "#c9b800")  # Okabe and Ito
+MARKERS = ("o", "s", "D", "^", "P", "X", "*", "p")
+DASHES = ("-", "--", ":", "-.")
+_VERDICTS = {"best": 0, "tied": 2, "open": 1, "worse": 3, "better": 4, "": 6}
+_MODELS = 30
+_NAMED_CLASSES = 24
+_MISTAKES = 24
+_NAME_LENGTH = 44
+
+
+def write_plots(folder: Folder) -> list[Path]:
+    """Write the figures that the folder has data for; those that it has none for are removed.
+
+    Returns:
+        The PNG files.
+
+    Raises:
+        ResultsError: A file cannot be written.
+    """
+    written = []
+    for name, make in _FIGURES.items():
+        path = folder.path / PLOTS / f"{name}.png"
+        figure = make(folder)
+        if figure is None:
+            path.unlink(missing_ok=True)
+            continue
+        with replacing(path) as temporary, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph")  # a script that the font lacks is drawn as boxes
+            warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
+            FigureCanvasAgg(figure)
+            figure.savefig(temporary, dpi=DPI, format="png")
+        written.append(path)
+    return written
+
+
+def _models(folder: Folder) -> Figure:
+    points = sorted(model_points(folder), key=lambda point: -(point["val_accuracy"] or 0.0))[:_MODELS][::-1]
+    figure, axes = _figure(8, 1.4 + 0.27 * len(points))
+    for row, point in enumerate(points):
+        index = _VERDICTS[point["verdict"]]
+        ends = [[point["accuracy"] - point["accuracy_low"]], [point["accuracy_high"] - point["accuracy"]]]
+        style: dict[str, Any] = {"color": COLOURS[index], "marker": "*" if point["verdict"] == "best" else "o"}
+        style["markersize"] = 11 if point["verdict"] == "best" else 6
+        label = point["verdict"] or "not compared"
+        axes.errorbar(point["accuracy"], row, xerr=ends, capsize=2, label=label, linestyle="none", **style)
+    axes.set_yticks(range(len(points)), [_text(point["name"]) for point in points])
+    axes.set_xlabel("test accuracy, 95% interval")
+    _legend(axes, ncols=4)
+    return figure
+
+
+def _cost(folder: Folder) -> Figure:
+    points = model_points(folder)
+    methods = list(dict.fromkeys(point["method"] for point in points))
+    shown = [axis for axis in COSTS if any((point.get(axis) or 0) > 0 for point in points)]
+    figure = Figure(figsize=(4.2 * len(shown), 3.8), layout="constrained")
+    for axes, axis in zip(figure.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown, strict=True):
+        _bare(axes)
+        for index, method in enumerate(methods):
+            mine = [point for point in points if point["method"] == method and (point.get(axis) or 0) > 0]
+            x, y = [point[axis] for point in mine], [point["accuracy"] for point in mine]
+            axes.plot(x, y, linestyle="none", label=_text(method), **_style(index))
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel(COSTS[axis])
+    figure.axes[0].set_ylabel("test accuracy")
+    _legend(figure.axes[0])
+    return figure
+
+
+def _layers(folder: Folder) -> Figure | None:
+    lines = layer_series(folder)
+    if not lines:
+        return None
+    figure, axes = _figure(8, 4.5)
+    layers = list(dict.fromkeys(layer for line in lines for layer in line["layers"]))
+    for index, line in enumerate(lines):
+        x = [layers.index(layer) for layer in line["layers"]]
+        axes.plot(x, line["accuracy"], label=_text(line["name"]), linestyle=_dash(index), **_style(index))
+        axes.fill_between(x, line["accuracy_low"], line["accuracy_high"], color=COLOURS[index % 8], alpha=0.1, lw=0)
+    axes.set_xticks(range(len(layers)), [_text(layer, 20) for layer in layers], rotation=30 if len(layers) > 5 else 0)
+    axes.set_ylabel("test accuracy, 95% band")
+    _legend(axes)
+    return figure
+
+
+def _curves(folder: Folder) -> Figure | None:
+    lines = curve_series(folder)
+    if not lines:
+        return None
+    figure, axes = _figure(8, 4.5)
+    for index, line in enumerate(lines):
+        mean, low, high = (np.array(line[f"accuracy_{name}"]) for name in ("mean", "min", "max"))
+        style = _style(index) | {"linestyle": _dash(index), "label": _text(line["name"]), "capsize": 2}
+        axes.errorbar(line[IMAGES_PER_CLASS], mean, yerr=[mean - low, high - mean], **style)
+    sizes = sorted({size for line in lines for size in line[IMAGES_PER_CLASS]})
+    axes.set_xscale("log")
+    axes.set_xticks(sizes, [f"{size:g}" for size in sizes], minor=False)
+    axes.minorticks_off()
+    axes.set_xlabel("training images a class")
+    axes.set_ylabel("test accuracy: mean, lowest and highest draw")
+    _legend(axes)
+    return figure
+
+
+def _history(folder: Folder) -> Figure | None:
+    lines = history_series(folder)
+    if not lines:
+        return None
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axes, metric in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
+        _bare(axes)
+        for index, line in enumerate(lines):
+            colour = COLOURS[index % 8]
+            for part, dash, label in (("val", "-", _text(line["name"])), ("train", ":", None)):
+                y = [np.nan if value is None else value for value in line[f"{part}_{metric}"]]
+                axes.plot(line["epoch"], y, color=colour, linestyle=dash, label=label)
+            if line["best_epoch"] is not None:
+                axes.axvline(line["best_epoch"], color=colour, linestyle="--", lw=1)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(f"{metric}: validation solid, training dotted")
+    _legend(figure.axes[0])
+    return figure
+
+
+def _confusion(folder: Folder) -> Figure | None:
+    best = folder.best(folder.datasets[0])
+    table = folder.tables["confusion.csv"]
+    mine = table[table["fingerprint"] == best["fingerprint"]] if best else table.head(0)
+    if best is None or mine.empty:
+        return None
+    metrics = folder.tables["metrics.csv"]
+    names = metrics.loc[(metrics["fingerprint"] == best["fingerprint"]) & (metrics["class"] != ""), "class"].unique()
+    place = {name: number for number, name in enumerate(names)}
+    counts = np.zeros((len(place), len(place)))
+    for label, predicted, count in zip(mine["label"], mine["predicted"], mine["count"], strict=True):
+        counts[place[label], place[predicted]] = count
+    side = min(14.0, 2.8 + 0.34 * len(place))
+    figure, axes = _figure(side, side)
+    axes.grid(visible=False)
+    axes.imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
+    if len(place) <= _NAMED_CLASSES:
+        for label, predicted in np.argwhere(counts).tolist():
+            dark = counts[label, predicted] > counts[label].sum() / 2
+            text = f"{counts[label, predicted]:.0f}"
+            axes.text(predicted, label, text, ha="center", va="center", size=8, color="white" if dark else "black")
+    ticks = range(0, len(place), max(1, len(place) // 40))
+    labels = [_text(str(names[tick]), 16) for tick in ticks]
+    axes.set_xticks(ticks, labels, rotation=90 if len(place) > 4 else 0, size=8)
+    axes.set_yticks(ticks, labels, size=8)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(_text(best["name"], int(13 * side)), size=9)
+    return figure
+
+
+def _mistakes(folder: Folder) -> Figure | None:
+    table = folder.tables["mistakes.csv"]
+    images = [
+        (path, said)
+        for (dataset, image_id), said in table.groupby(["dataset", "id"], sort=False)
+        if (path := thumbnail_path(folder.path, str(dataset), str(image_id))).is_file()
+    ][:_MISTAKES]
+    if not images:
+        return None
+    from PIL import Image
+
+    n_columns = min(6, len(images))
+    n_rows = -(-len(images) // n_columns)
+    figure = Figure(figsize=(1.7 * n_columns, 2.2 * n_rows), layout="constrained")
+    for axes, (path, said) in zip(figure.subplots(n_rows, n_columns, squeeze=False).flat, images, strict=False):
+        with Image.open(path) as image:
+            axes.imshow(np.asarray(image.convert("RGB")))
+        label = str(said["label"].iloc[0])
+        wrong = said[said["predicted"] != label]
+        often = str(wrong["predicted"].mode().iloc[0])
+        title = f"{_text(label, 16)}, called\n{_text(often, 16)}\nwrong: {len(wrong)} of {len(said)}"
+        axes.set_title(title, size=7)
+    for axes in figure.axes:
+        axes.axis("off")
+    return figure
+
+
+def _map(folder: Folder) -> Figure | None:
+    maps = map_series(folder)
+    if not maps:
+        return None
+    best = folder.best(folder.datasets[0]) or {}
+    keys = ("backbone", "weights", "layer")
+    shown = next((one for one in maps if all(one[key] == best.get(key) for key in keys)), maps[0])
+    figure, axes = _figure(7.5, 5.5)
+    x, y = np.array(shown["tsne"] or shown["pca"], dtype=float)
+    classes = map_classes(maps)
+    labels = np.array(shown["labels"], dtype=object)
+    for index, name in enumerate(classes):
+        mine = labels == name
+        style = _style(index) | {"linestyle": "none", "label": _text(name, 24), "markersize": 4}
+        axes.plot(x[mine], y[mine], **style)
+    axes.set_title(f"{_text(shown['name'], 60)}: {'t-SNE' if shown['tsne'] else 'PCA'} of test images", size=9)
+    if shown["tsne"]:
+        axes.set_xticks([])
+        axes.set_yticks([])
+    if len(classes) <= _NAMED_CLASSES:
+        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+_FIGURES: dict[str, Callable[[Folder], Figure | None]] = {
+    "models": _models,
+    "cost": _cost,
+    "layers": _layers,
+    "curves": _curves,
+    "history": _history,
+    "confusion": _confusion,
+    "mistakes": _mistakes,
+    "map": _map,
+}
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    _bare(axes)
+    return figure, axes
+
+
+def _bare(axes: Axes) -> None:
+    axes.grid(visible=True, color="#dce1e7", lw=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _style(index: int) -> dict[str, Any]:
+    return {"color": COLOURS[index % 8], "marker": MARKERS[(index + index // 8) % 8], "markersize": 6}
+
+
+def _dash(index: int) -> str:
+    return DASHES[index // 8 % 4]
+
+
+def _legend(axes: Axes, **options: Any) -> None:
+    """Show each name once, above the axes."""
+    handles, labels = axes.get_legend_handles_labels()
+    once = dict(zip(labels, handles, strict=True))
+    columns = {"ncols": 2 if len(once) > 3 else 1} | options
+    axes.legend(
+        once.values(), once.keys(), fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), frameon=False, **columns
+    )
+
+
+def _text(text: str, length: int = _NAME_LENGTH) -> str:
+    """Shorten a name in the middle, and keep matplotlib from reading mathematics into it."""
+    if len(text) > length:
+        tail = length // 3
+        text = f"{text[: length - tail - 1]}…{text[-tail:]}"
+    return " ".join(text.replace("$", r"\$").split()) or " "

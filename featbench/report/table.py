@@ -1,0 +1,89 @@
+"""The accuracy table as the page shows it: accuracy.csv's rows and columns, each cell with interval and verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from featbench.report.folder import Folder
+from featbench.results.models import CELL
+from featbench.results.row import strategy_of
+from featbench.results.tables import KEYS, accuracy_table, is_reference
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model in a cell; `mean` and `sd` over its `n_repeats`, where there are several."""
+
+    model: dict[Any, Any]
+    mean: float | None = None
+    sd: float | None = None
+    n_repeats: int = 1
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table: the keys that are shown, and a cell for each method."""
+
+    keys: tuple[str, ...]
+    cells: tuple[tuple[Entry, ...], ...]
+
+
+@dataclass(frozen=True)
+class AccuracyTable:
+    """The table; `methods` are the classifiers, then `n_references` reference columns."""
+
+    key_columns: tuple[str, ...]
+    methods: tuple[str, ...]
+    n_references: int
+    lines: tuple[Line, ...]
+
+
+def page_table(folder: Folder) -> AccuracyTable:
+    """Arrange the models as `accuracy_table` does; keys that are the same on every row are not shown."""
+    table = accuracy_table(folder.rows)
+    methods = tuple(column for column in table.columns if column not in KEYS)
+    shown = tuple(key for key in KEYS if table[key].nunique() > 1 or key == "layer")
+    spread = _spread(folder)
+    records = folder.models.to_dict("records")
+    lines = []
+    for line in table.to_dict("records"):
+        key = {name: str(line[name]) for name in KEYS}
+        cells = tuple(
+            tuple(_entry(r, spread) for r in records if r["method"] == method and _belongs(r, key))
+            for method in methods
+        )
+        lines.append(Line(tuple(key[name] for name in shown), cells))
+    n_references = sum(is_reference(method) for method in methods)
+    return AccuracyTable(shown, methods, n_references, tuple(lines))
+
+
+def _text(value: Any) -> str:
+    return "" if pd.isna(value) else str(value)
+
+
+def _belongs(record: dict[Any, Any], key: dict[str, str]) -> bool:
+    if record["kind"] == "classifier":
+        return all(_text(record[name]) == key[name] for name in KEYS)
+    same_weights = strategy_of(record["method"]) == "scratch" or _text(record["weights"]) == key["weights"]
+    return record["dataset"] == key["dataset"] and record["backbone"] == key["backbone"] and same_weights
+
+
+def _cell_key(record: dict[Any, Any]) -> tuple[str, ...]:
+    def text(value: Any) -> str:
+        return _text(value) if not isinstance(value, float) or pd.isna(value) else str(int(value))
+
+    return tuple(text(record[name]) for name in CELL)
+
+
+def _spread(folder: Folder) -> dict[tuple[str, ...], dict[Any, Any]]:
+    return {_cell_key(record): record for record in folder.tables["spread.csv"].to_dict("records")}
+
+
+def _entry(record: dict[Any, Any], spread: dict[tuple[str, ...], dict[Any, Any]]) -> Entry:
+    found = spread.get(_cell_key(record))
+    if found is None or not found["n_repeats"] > 1:
+        return Entry(record)
+    return Entry(record, found["accuracy_mean"], found["accuracy_sd"], int(found["n_repeats"]))

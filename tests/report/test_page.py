@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import html
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from featbench.report.build import write_report
+from featbench.report.page import script_json
+from tests.report.folders import HOSTILE, MODELS, results_folder
+
+MAX_BYTES = 8_000_000
+
+
+class Reader(HTMLParser):
+    """Collects the tags, the scripts and the visible text of a page as a browser would see them."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.scripts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        (self.scripts if self.cdata_elem == "script" else self.text).append(data)
+
+
+def read(page: Path) -> Reader:
+    reader = Reader()
+    reader.feed(page.read_text("utf-8"))
+    return reader
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Reader:
+    folder = results_folder(tmp_path_factory.mktemp("page") / "results", classes=HOSTILE)
+    return read(write_report(folder, pytest.fail))
+
+
+def test_names_from_data_are_only_text(hostile: Reader) -> None:
+    assert [tag for tag, _ in hostile.tags].count("script") == 3
+    assert not [attributes for _, attributes in hostile.tags for name in attributes if name.startswith("on")]
+    assert "b" not in {tag for tag, _ in hostile.tags}
+    text = "".join(hostile.text)
+    for name in HOSTILE:
+        assert name in text
+
+
+def test_the_data_of_the_figures_is_json_that_says_the_same(hostile: Reader) -> None:
+    data = json.loads(next(script for script in hostile.scripts if script.startswith("{")))
+    assert [line[0] for line in data["details"]["0000000000000000"]["classes"]] == list(HOSTILE)
+    assert set(data["maps"][0]["labels"]) == set(HOSTILE)
+    assert [model["accuracy"] for model in data["models"]] == [model["accuracy"] for model in MODELS]
+    assert data["history"][0]["best_epoch"] == 2  # of validation accuracies 0.5, 0.9, 0.8
+
+
+def test_the_page_asks_for_nothing(hostile: Reader) -> None:
+    addresses = [a[key] for _, a in hostile.tags for key in ("src", "href", "srcset", "data", "action") if key in a]
+    assert addresses
+    assert all(address is not None and address.startswith(("#", "data:image/jpeg;base64,")) for address in addresses)
+    policies = [a["content"] for tag, a in hostile.tags if tag == "meta" and a.get("http-equiv")]
+    assert policies
+    assert policies[0] is not None
+    assert policies[0].startswith("default-src 'none'")
+
+
+@pytest.mark.parametrize("text", ["</script>", "<!--<script>", "&lt;", "\u2028", 'quote " and \\ backslash'])
+def test_json_in_a_script_block_cannot_end_it(text: str) -> None:
+    written = script_json({"key": [text, float("nan"), float("inf")]})
+    assert not set(written) & set("<>&\u2028")
+    assert json.loads(written) == {"key": [text, None, None]}
+
+
+def test_the_accuracy_table_is_readable_without_scripts(tmp_path: Path) -> None:
+    folder = results_folder(tmp_path / "results")
+    page = write_report(folder, pytest.fail).read_text("utf-8")
+    table = re.sub(r"<[^>]+>", " ", page[page.index('<table class="accuracy') : page.index("</table>")])
+    words = " ".join(html.unescape(table).split())
+    assert "linear_svc random_forest finetune layer3" in words
+    assert "0.9000 ★ best by validation 0.800–1.000 0.6000 ▾ worse than the best 0.500–0.700" in words
+    assert "not converged" in words
+
+
+def test_the_page_of_many_classes_and_models_stays_small(tmp_path: Path) -> None:
+    classes = [f"class {number} 🐝 <b>" for number in range(200)]
+    models = [{**MODELS[0], "layer": f"layer{n}", "val_accuracy": 0.5 + n / 100} for n in range(20)]
+    folder = results_folder(tmp_path / "large", classes=classes, models=models, n_test=400)
+    page = write_report(folder, pytest.fail)
+    assert page.stat().st_size < MAX_BYTES
+    assert "more models would make this page too large" in page.read_text("utf-8")
+
+
+def test_a_page_is_made_without_torch(tmp_path: Path) -> None:
+    folder = results_folder(tmp_path / "results")
+    script = f"""
+import sys
+from pathlib import Path
+from featbench.report.build import write_report
+write_report(Path({str(folder)!r}), print)
+print(*sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "plotly" in loaded
+    assert not loaded & {"torch", "torchvision", "lightning", "matplotlib.pyplot"}
