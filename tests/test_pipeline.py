@@ -26,6 +26,7 @@ from featbench.backbones.architectures import get_architecture
 from featbench.backbones.own import ResNet20
 from featbench.config import Experiment, load_experiment
 from featbench.errors import CacheError, DataError, UsageError
+from featbench.pipeline import STAGES
 from featbench.results.statistics import write_statistics
 from featbench.results.store import load_predictions
 from tests.tiny import GRIDS, Recorder, digits_content, digits_experiment, image_folder
@@ -67,7 +68,16 @@ COLUMNS = [
     "created_at",
     "steps",
 ]
-STATISTICS = ("comparisons.csv", "metrics.csv", "confusion.csv", "spread.csv", "curves.csv", "advice.md")
+STATISTICS = (
+    "comparisons.csv",
+    "metrics.csv",
+    "confusion.csv",
+    "spread.csv",
+    "curves.csv",
+    "mistakes.csv",
+    "advice.md",
+)
+WITHOUT_PAGE = STAGES[:-1]  # pictures take seconds
 BASELINES = [{"strategy": "linear_head", "epochs": 3}, {"strategy": "scratch", "epochs": 1}]
 
 
@@ -81,6 +91,7 @@ class Finished:
     rows: pd.DataFrame
 
     def again(self, experiment: Experiment | None = None, **options: Any) -> pd.DataFrame:
+        options = {"stages": WITHOUT_PAGE} | options
         return featbench.run(experiment or self.experiment, results=self.folder, cache=self.cache, **options)
 
     def files(self) -> dict[Path, tuple[int, bytes]]:
@@ -93,6 +104,7 @@ class Finished:
 
 
 def run(experiment: Experiment, home: Path, **options: Any) -> Finished:
+    options = {"stages": WITHOUT_PAGE} | options
     rows = featbench.run(
         experiment, results=home / "results", cache=home / "cache", data=home / "data", device="cpu", **options
     )
@@ -101,7 +113,7 @@ def run(experiment: Experiment, home: Path, **options: Any) -> Finished:
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    return run(digits_experiment(baselines=BASELINES), tmp_path_factory.mktemp("digits"))
+    return run(digits_experiment(baselines=BASELINES), tmp_path_factory.mktemp("digits"), stages=STAGES)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +127,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         backbones=[{"name": "resnet20", "layers": ["layer3"]}, {"name": "pixels"}],
         baselines=BASELINES,
     )
-    return run(Experiment.model_validate(content), home)
+    return run(Experiment.model_validate(content), home, stages=STAGES)
 
 
 @pytest.fixture(params=["digits", "photos"])
@@ -128,7 +140,8 @@ def test_the_results_folder_holds_what_the_contract_says(finished: Finished) -> 
     names = {path.name for path in finished.folder.iterdir() if not path.name.startswith(".")}
     files = {"results.csv", "accuracy.csv", "accuracy.md", "accuracy.tex", "skipped.csv"}
     assert names >= files | set(STATISTICS)
-    assert names >= {"predictions", "models", "history", "experiment.toml", "environment.json"}
+    assert names >= {"predictions", "models", "history", "experiment.toml", "environment.json", "current.csv"}
+    assert names >= {"report.html", "plots", "maps.csv", "thumbnails"}
 
 
 def test_results_csv_has_the_columns_of_the_contract_in_order(finished: Finished) -> None:
