@@ -58,6 +58,7 @@ def _facts(point: Series) -> list[tuple[str, str]]:
         "validation accuracy": _number(point["val_accuracy"]),
         "selection": point["selection"],
         "features": " ".join(str(point[key]) for key in ("layer", "pooling", "feature_dim") if point[key] is not None),
+        "steps before the classifier": point["steps"],
         "weights": point["weights"],
         "training images": point["n_train"],
         "solver converged": {True: "yes", False: "no"}.get(point["converged"]),

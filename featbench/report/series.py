@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from featbench.report.folder import Folder
+from featbench.results.models import CELL
 from featbench.results.spread import IMAGES_PER_CLASS
 
 Series = dict[str, Any]
@@ -32,7 +33,19 @@ def model_points(folder: Folder) -> list[Series]:
 
 
 _POINT = (
-    *("fingerprint", "name", "dataset", "kind", "method", "backbone", "weights", "layer", "pooling", "feature_dim"),
+    *(
+        "fingerprint",
+        "name",
+        "dataset",
+        "kind",
+        "method",
+        "backbone",
+        "weights",
+        "layer",
+        "pooling",
+        "feature_dim",
+        "steps",
+    ),
     *("val_accuracy", "accuracy", "accuracy_low", "accuracy_high", "verdict", "gain", "gain_low", "gain_high"),
     *("p_holm", "fit_s", "extract_s", "predict_s", "images_per_s", "n_train", "n_test", "params", "selection", "seed"),
     *("converged", "engine", "device", "precision"),
@@ -42,11 +55,11 @@ _POINT = (
 def layer_series(folder: Folder) -> list[Series]:
     """Follow each classifier through the layers of each backbone, in the order they were run; two layers or more."""
     models = folder.models[folder.models["kind"] == "classifier"]
-    keys = ["dataset", "backbone", "weights", "method"]
+    keys = ["dataset", "backbone", "weights", "steps", "method"]
     return [
         {
             "dataset": group["dataset"].iloc[0],
-            "name": f"{group['method'].iloc[0]} on {_network(group.iloc[0])}",
+            "name": f"{_method(group.iloc[0])} on {_network(group.iloc[0])}",
             "backbone": _network(group.iloc[0]),
             "method": group["method"].iloc[0],
             "layers": _distinct_layers(group),
@@ -60,11 +73,11 @@ def layer_series(folder: Folder) -> list[Series]:
 def curve_series(folder: Folder) -> list[Series]:
     """Follow each classifier through the sizes of its training set."""
     curves = folder.tables["curves.csv"]
-    keys = ["dataset", "backbone", "weights", "layer", "pooling", "feature_dim", "method"]
     series = []
-    for _, group in curves.groupby(keys, dropna=False, sort=False):
+    for _, group in curves.groupby(list(CELL), dropna=False, sort=False):
         first = group.iloc[0]
-        features = "/".join(dict.fromkeys(part for part in (first["backbone"], first["layer"]) if part))
+        parts = (first["backbone"], first["layer"], first["steps"])
+        features = "/".join(dict.fromkeys(part for part in parts if part))
         if curves.loc[curves["backbone"] == first["backbone"], "weights"].nunique() > 1:
             features += f" ({first['weights']})"
         numbers = (IMAGES_PER_CLASS, "n_repeats", "accuracy_mean", "accuracy_min", "accuracy_max")
@@ -133,6 +146,10 @@ def plain(value: Any) -> Any:
 def _network(row: pd.Series) -> str:
     weights = row["weights"]
     return f"{row['backbone']} ({weights})" if isinstance(weights, str) and weights else str(row["backbone"])
+
+
+def _method(row: pd.Series) -> str:
+    return f"{row['steps']} {row['method']}" if isinstance(row["steps"], str) and row["steps"] else str(row["method"])
 
 
 def _distinct_layers(group: pd.DataFrame) -> list[str]:
