@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -22,7 +23,7 @@ from torch import Tensor
 from featbench.classifiers.hessians import Hessians
 from featbench.classifiers.newton import minimise
 from featbench.classifiers.problem import Problem, stopping_norms
-from featbench.classifiers.products import SharedRows, precondition
+from featbench.classifiers.products import SharedRows, fewer_rows, precondition, row_space
 
 
 class PrimalLinearSVC(LinearClassifierMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -100,15 +101,18 @@ class PrimalLinearSVC(LinearClassifierMixin, ClassifierMixin, BaseEstimator):  #
         used = weights > 0
         factors = compute_class_weight(self.class_weight, classes=self.classes_, y=y, sample_weight=weights)
         problem = self._problem(X[used], labels[used], weights[used], factors)
-        scaling = problem.rows.scaling
-        start = torch.zeros(X.shape[1] + 1, problem.signs.shape[1], dtype=torch.float64, device=self.device)
+        basis = None
+        if fewer_rows(*problem.rows.X.shape):
+            narrow, basis = row_space(problem.rows.X, problem.rows.scaling)
+            problem = replace(problem.double(), rows=SharedRows(narrow, None, None, 0.0))
+        rows = problem.rows
+        start = torch.zeros(rows.X.shape[1] + 1, problem.signs.shape[1], dtype=torch.float64, device=self.device)
         stop = stopping_norms(problem, self.tol)
-        solution = minimise(
-            problem, start, self.C, stop, self.max_iter, Hessians(precondition(problem.rows.X, scaling))
-        )
-        fitted = solution.W.T.cpu().numpy()
+        hessians = Hessians(precondition(rows.X, rows.scaling))
+        solution = minimise(problem, start, self.C, stop, self.max_iter, hessians)
+        fitted = (solution.W if basis is None else basis @ solution.W[:-1]).T.cpu().numpy()
         self.coef_ = np.ascontiguousarray(fitted[:, :-1])
-        self.intercept_ = fitted[:, -1] * scaling if self.fit_intercept else 0.0
+        self.intercept_ = fitted[:, -1] * self.intercept_scaling if self.fit_intercept else 0.0
         self.n_iter_ = int(solution.n_iter.max()) if solution.converged.all() else self.max_iter
         if not solution.converged.all():
             warnings.warn("the solver did not converge; raise max_iter", ConvergenceWarning, stacklevel=2)

@@ -8,7 +8,7 @@ the held-out rows leaks and the rows are still shared.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch import Tensor
 from featbench.classifiers.hessians import Hessians
 from featbench.classifiers.newton import minimise
 from featbench.classifiers.problem import Problem, stopping_norms
-from featbench.classifiers.products import SharedRows, precondition
+from featbench.classifiers.products import Preconditioner, SharedRows, fewer_rows, precondition, row_space
 
 Rows = npt.NDArray[np.intp]
 _VALUES = 2**23  # rows x columns fitted at a time: six float64 matrices of this size are 400 MB
@@ -86,6 +86,9 @@ def linear_grid(
         For every C, in the order given, and every split: the accuracy, and whether the solver converged.
     """
     folds = [_fold(X, y, kept, held_out, settings) for kept, held_out in splits]
+    if all(fewer_rows(len(fold.kept), X.shape[1]) for fold in folds):
+        by_fold = [_in_row_space(X, y, fold, Cs, settings, device) for fold in folds]
+        return [list(results) for results in zip(*by_fold, strict=True)]
     used = np.unique(np.concatenate([fold.kept for fold in folds]))
     mean, inverse = _scaling(X[used])
     single = X.dtype == np.float32 and all(_near(fold, mean, inverse) for fold in folds)
@@ -95,13 +98,44 @@ def linear_grid(
     results: list[list[tuple[float, bool]]] = [[] for _ in Cs]
     for batch in _batches(folds, len(used)):
         problem = _problem(rows, y[used], used, batch, mean, inverse, settings)
-        hessians = Hessians(preconditioner)
-        stop = stopping_norms(problem, settings.tol)
-        W = torch.zeros(X.shape[1] + 1, problem.signs.shape[1], dtype=torch.float64, device=device)
-        for number in sorted(range(len(Cs)), key=lambda number: Cs[number]):
-            solution = minimise(problem, W, Cs[number], stop, settings.max_iter, hessians, _GAP)
-            W = solution.W
-            results[number] += _scores(X, y, batch, W.cpu().numpy(), solution.converged.cpu().numpy(), settings)
+        for number, (W, converged) in enumerate(_path(problem, preconditioner, Cs, settings)):
+            results[number] += _scores(X, y, batch, W, converged, settings)
+    return results
+
+
+def _path(
+    problem: Problem, preconditioner: Preconditioner, Cs: Sequence[float], settings: LinearSettings
+) -> list[tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]]:
+    """Fit every C, from the smallest up; return the weights (D + 1, K) and what converged (K,) in the order given."""
+    hessians, stop = Hessians(preconditioner), stopping_norms(problem, settings.tol)
+    width = problem.rows.X.shape[1] + 1
+    W = torch.zeros(width, problem.signs.shape[1], dtype=torch.float64, device=problem.signs.device)
+    fitted = {}
+    for number in sorted(range(len(Cs)), key=lambda number: Cs[number]):
+        solution = minimise(problem, W, Cs[number], stop, settings.max_iter, hessians, _GAP)
+        W = solution.W
+        fitted[number] = W.cpu().numpy(), solution.converged.cpu().numpy()
+    return [fitted[number] for number in range(len(Cs))]
+
+
+def _in_row_space(
+    X: npt.NDArray[Any],
+    y: npt.NDArray[np.int64],
+    fold: _Fold,
+    Cs: Sequence[float],
+    settings: LinearSettings,
+    device: str,
+) -> list[tuple[float, bool]]:
+    """Fit every C on one fold that has fewer rows than features: no more features than rows are left then."""
+    scaled = torch.from_numpy((X[fold.kept] - fold.mean) * fold.inverse).to(device)
+    rows, basis = row_space(scaled, _bias(settings))
+    none = np.zeros(rows.shape[1])
+    own = replace(fold, mean=none, inverse=none + 1)
+    # The bias feature is among the rows; there is no other.
+    problem = _problem(rows, y[fold.kept], fold.kept, [own], none, none + 1, replace(settings, fit_intercept=False))
+    results = []
+    for W, converged in _path(problem, precondition(rows, 0.0), Cs, settings):
+        results += _scores(X, y, [fold], basis.cpu().numpy() @ W[:-1], converged, settings)
     return results
 
 

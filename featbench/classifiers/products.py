@@ -116,6 +116,23 @@ class Preconditioner:
         return V * rest + vectors @ (inner * (vectors.T @ V))
 
 
+def fewer_rows(n: int, d: int) -> bool:
+    """Say whether `row_space` pays: there are fewer rows than features, and few enough to know their Hessians."""
+    return n < min(d, EXACT_BELOW)
+
+
+def row_space(X: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+    """Turn rows X (N, D) with their bias feature into N features.
+
+    Nothing is lost: optimal weights are a sum of rows, so that they lie in the space that the rows span.
+
+    Returns:
+        The rows (N, N) float64, and (D + 1, N) float64, what turns their weights into those of X and the bias feature.
+    """
+    basis, triangle = torch.linalg.qr(_with_bias(X.double(), scaling).T)
+    return triangle.T.contiguous(), basis
+
+
 def precondition(X: Tensor, scaling: float, seed: int = 0) -> Preconditioner:
     """Decompose X (N, D) with its bias feature; every eigenvector where D or N is small, else the leading ones."""
     n, d = X.shape

@@ -89,6 +89,22 @@ def test_a_class_missing_in_a_fold(digits: Digits) -> None:
     assert [accuracy for accuracy, _ in found] == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"fit_intercept": False}, {"intercept_scaling": 5.0, "class_weight": "balanced"}]
+)
+def test_a_linear_grid_with_more_features_than_rows(settings: dict[str, Any]) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 90)
+    X = (rng.normal(size=(90, 200)) + rng.normal(size=(3, 200))[y] + 3).astype(np.float32)
+    X[:, 5] = 1.0
+    grid = linear_grid(X, y, folds_of(y), [1.0, 1e-4, 1e-2], LinearSettings(tol=1e-6, **settings))
+    for C, found in zip([1.0, 1e-4, 1e-2], grid, strict=True):
+        model = LinearSVC(C=C, dual=False, tol=1e-6, max_iter=5000, **settings)
+        expected = by_hand(model, X.astype(np.float64), y, folds_of(y))
+        assert [accuracy for accuracy, _ in found] == pytest.approx(expected, abs=1e-12)
+        assert all(converged for _, converged in found)
+
+
 @pytest.mark.parametrize("gamma", ["scale", "auto", 0.01])
 def test_a_kernel_grid_scores_as_the_loop(digits: Digits, gamma: Any) -> None:
     rows, splits = digits(0, 300), folds_of(digits(0, 300).y)
