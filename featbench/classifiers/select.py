@@ -105,7 +105,7 @@ def select(
         tried = [_out_of_bag(name, params, X[:n_final], y[:n_final], seed) for params in grid]
         n_val = n_final
     else:
-        splits = _splits(how, y, n_train, n_final, config.folds, seed)
+        splits = splits_of(how, y, n_train, n_final, config.folds, seed)
         grid = _with_enough_rows(name, grid, min(len(kept) for kept, _ in splits))
         engine = search_engine(name, grid, splits, config)
         attempt = _try_fast if engine == "featbench" else _try_all
@@ -247,7 +247,7 @@ def _how(spec: ClassifierSpec, config: EvaluateConfig, n_train: int, *, has_val:
     return "oob" if how == "cv" and spec.out_of_bag and not learning else how
 
 
-def _splits(
+def splits_of(
     how: How, y: npt.NDArray[np.int64], n_train: int, n_final: int, folds: int, seed: int
 ) -> list[tuple[Rows, Rows]]:
     """List (rows to fit on, rows to score on)."""

@@ -3,7 +3,9 @@
 The rules, each of which gives one sentence or none:
 
 1. **Use** the model that was best by validation accuracy (`best_by_validation`: classifiers; the reference networks
-   where there is no classifier with one). Test accuracies are reported and choose nothing.
+   where there is no classifier with one). Test accuracies are reported and choose nothing. A forest's accuracy on
+   out-of-bag rows is compared with the others' over folds: both are of rows that were not fitted on, but not of the
+   same fits, and the sentence says so.
 2. **Tied and cheaper**: a model is tied with it where McNemar's exact test on the same test rows, corrected by Holm
    over all pairs, has p >= 0.05 and the 95% interval of the difference holds 0: a difference must survive the
    correction, a tie must need none. It says "cannot be told apart on so many images", not "equal". Cost is
@@ -29,6 +31,7 @@ from featbench.results.tables import best_by_validation
 
 LEVEL = 0.05
 MIN_DRAWS = 3
+_KINDS = {"cv": "folds", "oob": "out-of-bag rows", "holdout": "held-out rows"}
 
 
 def advise(rows: pd.DataFrame, comparisons: pd.DataFrame) -> list[str]:
@@ -88,6 +91,9 @@ def _use(models: pd.DataFrame, best: pd.Series, names: dict[str, str]) -> str:
         rank = f"the first of {n_equal} that share the highest of {len(candidates)}"
     else:
         rank = f"the highest of {len(candidates)}"
+    kinds = sorted(set(candidates["selection"].dropna()))
+    if len(kinds) > 1:
+        rank += f" (of {' and '.join(_KINDS.get(kind, kind) for kind in kinds)}, which hold out different rows)"
     doubt = "; its solver did not converge" if _is_false(best["converged"]) else ""
     return (
         f"For {best['dataset']} use {names[best['fingerprint']]}: "

@@ -187,3 +187,10 @@ def test_each_data_set_has_its_own_advice(table_of: Load) -> None:
     sentences = advise(table_of(BEST, BEST | {"dataset": "cars"}), pairs())
     assert [sentence.split()[1] for sentence in sentences] == ["folder", "cars"]
     assert advise(table_of().iloc[:0], pairs()) == []
+
+
+def test_validation_accuracies_of_different_kinds_are_told(table_of: Load) -> None:
+    rows = table_of(
+        {"val_accuracy": 0.9, "selection": "cv"}, {"method": "random_forest", "val_accuracy": 0.8, "selection": "oob"}
+    )
+    assert "the highest of 2 (of folds and out-of-bag rows, which hold out different rows)" in advise(rows, pairs())[0]

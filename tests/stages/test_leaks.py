@@ -88,10 +88,17 @@ def test_labels_without_meaning_score_at_chance(tmp_path: Path, selection: str) 
         tmp_path,
         halved,
         dataset={"name": "digits", "limit_train": 200, "test_fraction": 0.4},
-        evaluate={"classifiers": list(GRIDS), "grids": GRIDS, "selection": selection},
+        evaluate={
+            "classifiers": [*GRIDS, "knn", "logistic_regression"],
+            "grids": GRIDS,
+            "selection": selection,
+            "steps": [[], ["power", "pca_whiten:0.9", "l2"]],
+        },
     )
     rows = load_results(job.results_dir)
+    assert len(rows) == 10
     for row in rows.itertuples():
-        assert row.accuracy_low < 0.5 < row.accuracy_high, row.method
+        low, high = wilson_interval(round(row.accuracy * row.n_test), row.n_test, confidence=0.999)  # ten chances
+        assert low < 0.5 < high, row.method
         low, high = wilson_interval(round(row.val_accuracy * row.n_val), row.n_val, confidence=0.999)
         assert low < 0.5 < high, row.method  # the best of a grid of two: a little above chance is no leak
