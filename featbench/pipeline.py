@@ -50,7 +50,8 @@ def run(
         progress: Takes messages and progress; nobody looks where it is None.
 
     Returns:
-        The experiment's rows of results.csv, with those of stages that did not run this time; empty after "extract".
+        The experiment's rows of results.csv, with those of stages that did not run this time; empty after "extract",
+        and in a process that only helps to train a network.
 
     Raises:
         FeatbenchError: Something went wrong; the message says what, and what to do. `UsageError` is the kind where
@@ -76,7 +77,10 @@ def run(
     if "baseline" in stages and experiment.baselines:
         from featbench.stages.baseline import baseline  # Lightning takes seconds to import
 
-        done["baseline"] = baseline(job)
+        networks = baseline(job)
+        if networks is None:
+            return pd.DataFrame()  # the main process writes
+        done["baseline"] = networks
     if not any(done.values()):
         return pd.DataFrame()
     rows = load_results(job.results_dir)

@@ -80,6 +80,10 @@ def test_unknown_keys_name_the_nearest_valid_one(tables: dict[str, Any], key: st
         ({"baselines": [{"strategy": "finetune", "schedule": "cosine", "gamma": 0.5}]}, "gamma has no effect"),
         ({"baselines": [{"strategy": "finetune", "plateau_patience": 1}]}, "plateau_patience has no effect"),
         (
+            {"baselines": [{"strategy": "scratch", "distributed": "ddp_find_unused_parameters_true"}]},
+            "distributed has no effect with one process",
+        ),
+        (
             {"baselines": [{"strategy": "finetune", "optimizer": "adam", "momentum": 0.5}]},
             'momentum has no effect with optimizer = "adam"',
         ),
@@ -115,6 +119,8 @@ def test_settings_without_effect_are_refused(tables: dict[str, Any], message: st
         ({"baselines": [{"strategy": "partial"}]}, "freeze_until is missing"),
         ({"baselines": [{"strategy": "scratch", "tune": 1}]}, "tune = 1 compares nothing"),
         ({"baselines": [{"strategy": "scratch", "lr": "automatic"}]}, "lr"),
+        ({"baselines": [{"strategy": "scratch", "lr": "auto", "devices": 2}]}, "is found by one process"),
+        ({"baselines": [{"strategy": "scratch", "batch_size": 6, "num_nodes": 4}]}, "batch_size = 6 is less than two"),
         (
             {"baselines": [{"strategy": "scratch", "schedule": "cosine", "epochs": 2, "warmup_epochs": 2}]},
             "leaves none of the 2 epochs",

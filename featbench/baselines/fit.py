@@ -19,6 +19,7 @@ from featbench.baselines.interrupt import StopAfterBatch
 from featbench.baselines.keep import KeepBest
 from featbench.baselines.learner import Images
 from featbench.baselines.module import ReferenceModule
+from featbench.baselines.processes import ALONE, Processes
 from featbench.progress import Progress
 
 EVAL_BATCH = 256
@@ -34,7 +35,7 @@ def fit(
     precision: Literal["float32", "bfloat16"],
     progress: Progress,
     checkpoint: Path | None,
-    label: str = "",
+    label: str,
 ) -> KeepBest:
     """Train a module; it goes on from the checkpoint where there is one.
 
@@ -45,19 +46,23 @@ def fit(
         KeyboardInterrupt: Ctrl-C.
         ResultsError: The checkpoint cannot be written or read.
     """
-    recipe = module.recipe
+    recipe, processes = module.recipe, module.processes
     dropout_devices = [device] if device.type == "cuda" else []  # dropout draws from the global generator
     with (
-        progress.bar(label or recipe.strategy, recipe.epochs) as advance,
+        progress.bar(label, recipe.epochs) as advance,
         torch.random.fork_rng(dropout_devices),
         _quiet_lightning(),
     ):
         torch.manual_seed(seed)
         keeper = KeepBest(advance, recipe.early_stopping, checkpoint)
-        stopper = StopAfterBatch(keeper, checkpoint, progress)
+        stopper = StopAfterBatch(keeper, checkpoint if processes.count == 1 else None, progress)
         trainer = Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=[device.index or 0] if device.type == "cuda" else 1,
+            devices=[device.index or 0] if device.type == "cuda" and processes.devices == 1 else processes.devices,
+            num_nodes=processes.num_nodes,
+            strategy="auto" if processes.count == 1 else processes.distributed,
+            sync_batchnorm=processes.count > 1 and device.type == "cuda",
+            use_distributed_sampler=False,  # every process takes its share of the same batches
             precision="bf16-mixed" if precision == "bfloat16" else "32-true",
             max_epochs=recipe.epochs,
             callbacks=[stopper, keeper],
@@ -75,7 +80,7 @@ def fit(
             try:
                 trainer.fit(
                     module,
-                    _loader(train, recipe.batch_size, module.order),
+                    _loader(train, recipe.batch_size, module.order, processes),
                     _loader(val, EVAL_BATCH, None),
                     ckpt_path=resumed,
                 )
@@ -106,20 +111,26 @@ def _quiet_lightning() -> Iterator[None]:
 class _Rows(Dataset[tuple[Tensor, Tensor]]):
     """Hands out whole batches: an item is the rows of a list of numbers."""
 
-    def __init__(self, data: Images) -> None:
+    def __init__(self, data: Images, processes: Processes) -> None:
         self.data = data
+        self.processes = processes
 
     def __getitem__(self, rows: Any) -> tuple[Tensor, Tensor]:
-        return self.data.images[rows], self.data.labels[rows]
+        own = self.processes.own_share(rows)
+        return self.data.images[own], self.data.labels[own]
 
     def __len__(self) -> int:
         return len(self.data.labels)
 
 
-def _loader(data: Images, batch_size: int, shuffle: torch.Generator | None) -> DataLoader[tuple[Tensor, Tensor]]:
-    rows = _Rows(data)
+def _loader(
+    data: Images, batch_size: int, shuffle: torch.Generator | None, processes: Processes = ALONE
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    rows = _Rows(data, processes)
     order = RandomSampler(rows, generator=shuffle) if shuffle else SequentialSampler(rows)
-    lone = shuffle is not None and len(rows) % batch_size == 1  # batch norm cannot train on one image
+    lone = (
+        shuffle is not None and 0 < len(rows) % batch_size < 2 * processes.count
+    )  # batch norm cannot train on one image
     return DataLoader(rows, batch_size=None, sampler=BatchSampler(order, batch_size, drop_last=lone))
 
 

@@ -16,6 +16,7 @@ from featbench.baselines.augment import augment
 from featbench.baselines.ema import Averaged
 from featbench.baselines.network import Trainable
 from featbench.baselines.optimizers import Plateau, make_optimizer, make_schedule
+from featbench.baselines.processes import ALONE, Processes
 from featbench.baselines.strategies import Recipe
 
 Run = Callable[[Tensor], Tensor]
@@ -31,10 +32,18 @@ class ReferenceModule(LightningModule):
         recipe: The settings.
         n_classes: Number of logits.
         seed: Draws the augmentation, and the order of the images.
+        processes: That train it together.
     """
 
     def __init__(
-        self, trainable: Trainable, prepare: Run, run: Run | None, recipe: Recipe, n_classes: int, seed: int
+        self,
+        trainable: Trainable,
+        prepare: Run,
+        run: Run | None,
+        recipe: Recipe,
+        n_classes: int,
+        seed: int,
+        processes: Processes = ALONE,
     ) -> None:
         super().__init__()
         self.network = trainable.network
@@ -42,6 +51,8 @@ class ReferenceModule(LightningModule):
         self.prepare = prepare
         self.run = run or trainable.network.__call__  # a bound method: as a module its weights would be listed twice
         self.recipe = recipe
+        self.seed = seed
+        self.processes = processes
         self.mix = MixUp(alpha=recipe.mixup, num_classes=n_classes) if recipe.mixup else None
         self.plateau = Plateau(recipe.gamma, recipe.plateau_patience)
         self.averaged: Averaged | None = None
@@ -67,7 +78,9 @@ class ReferenceModule(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor | None:
         """Return the loss of one batch; None for one that is passed over."""
-        return None if batch_idx < self.passed_over else self.loss(*batch)
+        if batch_idx < self.passed_over:
+            return None
+        return self.loss(*batch) * self.processes.weight_of(len(batch[1]), self.device)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return what a step lowers, for images as stored."""
@@ -95,7 +108,10 @@ class ReferenceModule(LightningModule):
 
     def take_means(self, split: str) -> tuple[float, float]:
         """Return the mean loss and the accuracy since the last call, and start again."""
-        loss, correct, count = self.sums.pop(split).tolist()
+        share = (
+            self.processes.summed if split == "train" else self.processes.as_in_main
+        )  # every process scores all validation rows
+        loss, correct, count = share(self.sums.pop(split)).tolist()
         return loss / count, correct / count
 
     def configure_optimizers(self) -> Any:
@@ -117,6 +133,10 @@ class ReferenceModule(LightningModule):
         if self.averaged is not None:
             self.averaged.state = {name: tensor.to(self.device) for name, tensor in self.averaged.state.items()}
 
+    def on_train_epoch_start(self) -> None:
+        """Have several processes draw apart."""
+        self.processes.seed_apart(self.generator, self.seed, self.current_epoch)
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Take the step into the average."""
         if self.averaged is not None and batch_idx >= self.passed_over:
@@ -128,6 +148,7 @@ class ReferenceModule(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Score the averaged weights."""
+        self.processes.share_statistics(self.network)
         self._scoring = self.scored_weights()
         self._scoring.__enter__()
 

@@ -22,6 +22,7 @@ from featbench.baselines.fit import EVAL_BATCH, fit
 from featbench.baselines.keep import Epoch, KeepBest
 from featbench.baselines.learner import Images, Parts, fold_scaling, make_learner
 from featbench.baselines.module import ReferenceModule
+from featbench.baselines.processes import ALONE, Processes
 from featbench.baselines.rate import find_rate
 from featbench.baselines.strategies import Recipe
 from featbench.baselines.tune import candidates
@@ -69,6 +70,7 @@ def train_network(
     checkpoint: Path | None = None,
     find_lr: bool = False,
     tune: int = 0,
+    processes: Processes = ALONE,
 ) -> TrainedNetwork:
     """Train a backbone by a recipe; see the module's protocol. The backbone's network is changed in place.
 
@@ -94,9 +96,11 @@ def train_network(
 
     def module_of(trial: Recipe) -> ReferenceModule:
         network.load_state_dict(start)
-        return ReferenceModule(learner.trainable, learner.prepare, learner.run, trial, n_classes, seed)
+        return ReferenceModule(learner.trainable, learner.prepare, learner.run, trial, n_classes, seed, processes)
 
     found: dict[str, Any] = {"frozen_part": learner.frozen}
+    if processes.count > 1:
+        found["processes"] = asdict(processes)
     if find_lr:
         tested = find_rate(module_of(recipe), learner.parts.train, seed=seed, device=device, autocast=autocast)
         recipe = replace(recipe, lr=float(f"{tested.lr:.6g}"))

@@ -31,6 +31,9 @@ class BaselineConfig(Table):
         plateau_patience: Epochs without a lower validation loss after which "plateau" multiplies it by `gamma`.
         early_stopping: Epochs without a better one by validation that end the training.
         tune: Trainings with other rates and epochs that are compared by validation; 0 is one training, as it is set.
+        devices: Processes a machine that train together, each on its GPU (or on the CPU).
+        num_nodes: Machines that train together.
+        distributed: How they do: the name of one of Lightning's strategies.
     """
 
     strategy: Literal["scratch", "finetune", "partial", "linear_head"]
@@ -60,11 +63,19 @@ class BaselineConfig(Table):
     early_stopping: Count | None = None
     tune: Annotated[int, Field(ge=0, le=10)] = 0
     repeats: Count = 1
+    devices: Count = 1
+    num_nodes: Count = 1
+    distributed: Literal["ddp", "ddp_find_unused_parameters_true"] = "ddp"
 
     @property
     def method(self) -> str:
         """What the row and the column are called: the strategy, and the label behind a colon."""
         return self.strategy if self.label is None else f"{self.strategy}:{self.label}"
+
+    @property
+    def processes(self) -> int:
+        """How many processes train one network together."""
+        return self.devices * self.num_nodes
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -85,6 +96,14 @@ class BaselineConfig(Table):
             self._refuse("gamma", f'with schedule = "{self.schedule}"')
         if self.schedule != "plateau":
             self._refuse("plateau_patience", f'with schedule = "{self.schedule}"')
+        if self.processes == 1:
+            self._refuse("distributed", "with one process; set devices or num_nodes")
+        elif self.lr == "auto":
+            raise ValueError('lr = "auto" is found by one process; find it with devices = 1, and set lr')
+        elif self.batch_size is not None and self.batch_size < 2 * self.processes:
+            raise ValueError(
+                f"batch_size = {self.batch_size} is less than two images for each of the {self.processes} processes"
+            )
         if self.tune == 1:
             raise ValueError("tune = 1 compares nothing; set how many trainings to compare, from 2 to 10")
         if self.epochs is not None and self.warmup_epochs >= self.epochs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, astuple, fields
+from dataclasses import asdict, astuple, fields, replace
 from typing import Any
 
 import safetensors.torch
@@ -11,11 +11,13 @@ import torch
 import featbench
 from featbench.baselines.keep import Epoch
 from featbench.baselines.learner import Images
+from featbench.baselines.processes import Processes
 from featbench.baselines.train import TrainedNetwork, checkpoints_of, train_network
 from featbench.data.loader import read_all
 from featbench.data.preprocess import Preprocess
 from featbench.data.splits import Split
 from featbench.errors import DataError
+from featbench.progress import Silent
 from featbench.results.cards import MODELS, write_card
 from featbench.results.files import replacing, write_csv
 from featbench.results.metrics import classification_metrics, wilson_interval
@@ -26,14 +28,17 @@ from featbench.stages.job import Job
 from featbench.stages.trainings import Plan, Subset, plans_of, splits_of
 
 
-def baseline(job: Job) -> list[str]:
+def baseline(job: Job) -> list[str] | None:
     """Train the reference networks whose rows are not in results.csv yet.
 
     Returns:
-        The fingerprints of the experiment's baseline rows.
+        The fingerprints of the experiment's baseline rows; None in a process that helped another, which writes them.
     """
     if not job.experiment.baselines:
         return []
+    helps = not all(Processes(each.processes).is_main() for each in job.experiment.baselines)
+    if helps:
+        job = replace(job, progress=Silent())
     splits = splits_of(job)
     images: dict[Preprocess, dict[str, tuple[Images, list[str]]]] = {}
     done: dict[str, None] = {}
@@ -41,6 +46,8 @@ def baseline(job: Job) -> list[str]:
         if plan.fingerprint in done:
             continue  # the same network asked for by two [[backbones]] entries, as scratch is
         done[plan.fingerprint] = None
+        if helps and plan.processes.count == 1:
+            continue
         if job.has_row(plan.fingerprint):
             job.progress.say(f"{plan.title}: already in results.csv")
             continue
@@ -49,7 +56,7 @@ def baseline(job: Job) -> list[str]:
             images = {preprocess: {name: _decode(job, split, preprocess) for name, split in splits.items()}}
             job.warn_of_duplicates()
         _train(job, plan, images[preprocess])
-    return list(done)
+    return None if helps else list(done)
 
 
 def _decode(job: Job, split: Split, preprocess: Preprocess) -> tuple[Images, list[str]]:
@@ -88,7 +95,10 @@ def _train(job: Job, plan: Plan, data: dict[str, tuple[Images, list[str]]]) -> N
         checkpoint=checkpoint,
         find_lr=plan.find_lr,
         tune=plan.tune,
+        processes=plan.processes,
     )
+    if not plan.processes.is_main():
+        return
     labels = images["test"].labels.numpy()
     predicted = trained.probabilities.argmax(1)
     row = _row(job, plan, trained, images, labels, predicted)

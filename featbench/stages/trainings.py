@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 import featbench
 from featbench.backbones.load import RANDOM, Backbone, load_backbone
+from featbench.baselines.processes import Processes
 from featbench.baselines.strategies import STRATEGIES, Recipe, make_recipe
 from featbench.classifiers.rows import train_subsets
 from featbench.config import BackboneConfig, BaselineConfig
@@ -38,6 +39,7 @@ class Plan:
         find_lr: Whether a range test finds the rate.
         tune: Trainings to compare by validation; 0 for one as it is set.
         subset: The training rows; None for all.
+        processes: That train it together; the row is the same with more.
         fingerprint: Of all that.
     """
 
@@ -50,6 +52,7 @@ class Plan:
     find_lr: bool
     tune: int
     subset: Subset | None
+    processes: Processes
     fingerprint: str
 
     @property
@@ -130,5 +133,6 @@ def _plan(
         find_lr=find_lr,
         tune=asked.tune,
         subset=subset,
+        processes=Processes(asked.devices, asked.num_nodes, asked.distributed),
         fingerprint=fingerprint(content),
     )

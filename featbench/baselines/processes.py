@@ -1,0 +1,73 @@
+"""Several processes that train one network together, on one machine or on several.
+
+Lightning starts the processes of a machine itself, each with the same command line; on several machines the command
+is started on each, or by torchrun or Slurm for each process. All of them plan the same trainings; the main process
+alone writes results.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Processes:
+    """How many processes train together, and by which of Lightning's strategies."""
+
+    devices: int = 1
+    num_nodes: int = 1
+    distributed: str = "ddp"
+
+    @property
+    def count(self) -> int:
+        """How many there are in all."""
+        return self.devices * self.num_nodes
+
+    def is_main(self) -> bool:
+        """Say whether this process is the one that writes."""
+        return self.count == 1 or getattr(rank_zero_only, "rank", 0) == 0
+
+    def own_share(self, rows: list[int]) -> list[int]:
+        """Return this process's rows of a batch: every n-th."""
+        return rows if self.count == 1 else rows[dist.get_rank() :: self.count]
+
+    def weight_of(self, n_rows: int, device: torch.device) -> float | Tensor:
+        """Return what a mean over own rows counts for, so that the mean over processes is that over all rows."""
+        if self.count == 1:
+            return 1.0
+        total = torch.tensor(float(n_rows), device=device)
+        dist.all_reduce(total)
+        return n_rows * self.count / total
+
+    def summed(self, sums: Tensor) -> Tensor:
+        """Add up what every process counted on its own rows."""
+        if self.count > 1:
+            dist.all_reduce(sums)
+        return sums
+
+    def as_in_main(self, sums: Tensor) -> Tensor:
+        """Take over what the main process has, so that all decide alike."""
+        if self.count > 1:
+            dist.broadcast(sums, 0)
+        return sums
+
+    def share_statistics(self, network: nn.Module) -> None:
+        """Give every process the batch-norm statistics of the main one."""
+        if self.count > 1:
+            for buffer in network.buffers():
+                dist.broadcast(buffer, 0)
+
+    def seed_apart(self, generator: torch.Generator, seed: int, epoch: int) -> None:
+        """Have each process draw its own augmentation and dropout in an epoch; alone, all goes on as it stands."""
+        if self.count > 1:
+            own = hash((seed, epoch, dist.get_rank())) % 2**32
+            generator.manual_seed(own)
+            torch.manual_seed(own)
+
+
+ALONE = Processes()

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from featbench.results.store import load_results
+
+# no batch norm learns here, so that two processes and one take the same steps; the last batches are uneven
+HEAD = "strategy='linear_head',epochs=3,batch_size=16,ema=0.9"
+BASELINES = f"[{{{HEAD},devices=2}},{{strategy='scratch',epochs=1,devices=2}},{{{HEAD},label='alone'}}]"
+SETTINGS = (
+    "dataset.limit_train=70",
+    "dataset.limit_test=20",
+    "backbones.0.precision=float32",
+    f"baselines={BASELINES}",
+)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
+    options = [part for setting in SETTINGS for part in ("--set", setting)]
+    command = [sys.executable, "-m", "featbench", "baseline", "digits", "--results", str(tmp_path), *options]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1500, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("scratch: 1 to do") == 1  # the process that helps says nothing
+    rows = load_results(tmp_path)
+    assert rows.method.tolist() == ["linear_head", "scratch", "linear_head:alone"]
+    assert json.loads(rows.params[0])["processes"] == {"devices": 2, "distributed": "ddp", "num_nodes": 1}
+    names = ("linear_head", "linear_head_alone")
+    histories = [next((tmp_path / "history").glob(f"{name}-*")).read_text("utf-8") for name in names]
+    figures = [[line.split(",")[:6] for line in text.splitlines()[1:]] for text in histories]
+    for two, one in zip(*figures, strict=True):
+        assert [float(v) for v in two] == pytest.approx([float(v) for v in one], rel=1e-3)
+    files = [next((tmp_path / "models").glob(f"{name}-*.safetensors")) for name in names]
+    together, alone = (safetensors.torch.load_file(file) for file in files)
+    for name, tensor in alone.items():
+        torch.testing.assert_close(together[name], tensor, rtol=1e-3, atol=1e-5)
