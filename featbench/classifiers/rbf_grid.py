@@ -46,7 +46,8 @@ def rbf_grid(
         ValueError: scikit-learn refuses a machine.
     """
     results: list[list[tuple[float, bool]]] = [[] for _ in machines]
-    for kept, held_out in splits:
+    for rows, held_out in splits:
+        kept = rows[np.argsort(y[rows], kind="stable")]  # libsvm then finds a pair of classes side by side
         scaler = StandardScaler().fit(X[kept])
         train, test = scaler.transform(X[kept]).astype(np.float64), scaler.transform(X[held_out]).astype(np.float64)
         within, across = euclidean_distances(train, squared=True), euclidean_distances(test, train, squared=True)
