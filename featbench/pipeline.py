@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from featbench.backbones.available import BUNDLED, available_backbone
 from featbench.backbones.device import resolve_device
-from featbench.config import Experiment, load_experiment
+from featbench.config import Experiment, builtin_experiments, load_experiment
 from featbench.progress import Progress, Silent
 from featbench.results.statistics import write_statistics
 from featbench.results.store import load_results, write_current
@@ -17,9 +18,11 @@ from featbench.stages.evaluate import evaluate
 from featbench.stages.extract import extract
 from featbench.stages.job import Job
 from featbench.stages.pictures import write_pictures
+from featbench.stages.plan import describe_plan
 
 HOME = Path("~/.cache/featbench")
 STAGES = ("extract", "evaluate", "baseline", "report")
+_MORE_OF_BUNDLED = ('backbones.0.layers=["layer2", "layer3"]', "backbones.0.pooling=avg:4")  # its last layer is narrow
 
 
 def run(
@@ -57,17 +60,66 @@ def run(
         FeatbenchError: Something went wrong; the message says what, and what to do. `UsageError` is the kind where
             the experiment or an argument is wrong.
     """
+    job = make_job(
+        experiment,
+        results=results,
+        cache=cache,
+        data=data,
+        device=device,
+        overrides=overrides,
+        offline=offline,
+        progress=progress,
+    )
+    if _is_folder(experiment):  # nobody wrote down what will be done
+        for line in describe_plan(job, stages):
+            job.progress.say(line)
+    return _run(job, stages)
+
+
+def make_job(
+    experiment: str | Path | Experiment,
+    *,
+    results: str | Path | None = None,
+    cache: str | Path | None = None,
+    data: str | Path | None = None,
+    device: str = "auto",
+    overrides: Sequence[str] = (),
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> Job:
+    """Settle what a run is about, from the arguments of `run`; nothing is read or written but the experiment.
+
+    A folder of images takes the pretrained backbone that is at hand, unless an override names one.
+
+    Raises:
+        UsageError: The experiment or an argument is wrong.
+    """
+    progress = progress or Silent()
     if not isinstance(experiment, Experiment):
+        if _is_folder(experiment) and not any(override.startswith("backbones") for override in overrides):
+            name, why = available_backbone(offline=offline)
+            progress.say(f"backbone     {name}: {why}; --set backbones.0.name=NAME takes another")
+            overrides = [*(_MORE_OF_BUNDLED if name == BUNDLED else ()), f"backbones.0.name={name}", *overrides]
         experiment = load_experiment(str(experiment), overrides)
-    job = Job(
+    return Job(
         experiment=experiment,
         results_dir=Path(results) if results is not None else Path("results") / experiment.name,
         cache_dir=Path(cache) if cache is not None else (HOME / "features").expanduser(),
         data_dir=Path(data) if data is not None else (HOME / "data").expanduser(),
         device=resolve_device(device),
         offline=offline,
-        progress=progress or Silent(),
+        progress=progress,
     )
+
+
+def _is_folder(experiment: str | Path | Experiment) -> bool:
+    if isinstance(experiment, Experiment) or str(experiment) in builtin_experiments():
+        return False
+    return Path(experiment).expanduser().is_dir()
+
+
+def _run(job: Job, stages: Sequence[str]) -> pd.DataFrame:
+    experiment = job.experiment
     job.prepare()
     done: dict[str, list[str]] = {}  # kind of row -> fingerprints of this experiment's rows
     if "extract" in stages and (experiment.evaluate.classifiers or "evaluate" not in stages):  # else nobody reads them

@@ -122,7 +122,7 @@ def fit_and_test(
     model = fit_on(X[:n_final], y[:n_final])
     params = used_params(spec, chosen.params, model)
     if steps:
-        params |= {"steps": list(steps), "width_after_steps": int(model[-1].n_features_in_)}
+        params |= {"steps": list(steps), "width_after_steps": model[: len(steps)].transform(X[:1]).shape[1]}
     fitted = perf_counter()
 
     scores = class_scores(model, X_test, n_classes)

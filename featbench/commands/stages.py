@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -10,6 +11,7 @@ from featbench.commands.options import (
     Cache,
     Data,
     Device,
+    DryRun,
     Offline,
     Quiet,
     Results,
@@ -27,7 +29,12 @@ _STAGES = {
     "baseline": "Run the reference columns: linear head, fine-tuned and from-scratch networks, into results.csv.",
 }
 _EXAMPLES = {
-    "run": ["run digits", "run photos/", "run digits --set evaluate.selection=cv --results results/cv"],
+    "run": [
+        "run digits",
+        "run photos/",
+        "run photos/ --dry-run",
+        "run digits --set evaluate.selection=cv --results results/cv",
+    ],
     "extract": ["extract digits"],
     "evaluate": ["evaluate digits --set 'evaluate.classifiers=[\"linear_svc\"]'"],
     "baseline": ["baseline digits --set baselines.0.epochs=5", "baseline photos/ --set baselines.1.lr=auto"],
@@ -46,25 +53,31 @@ def _add(app: typer.Typer, name: str) -> None:
         device: Device = "auto",
         settings: Set = None,
         offline: Offline = False,
+        dry_run: DryRun = False,
         quiet: Quiet = False,
         verbose: Verbose = False,
     ) -> None:
         with exit_codes(verbose=verbose):
             from featbench.console import TerminalProgress, print_table
-            from featbench.pipeline import STAGES, run
+            from featbench.pipeline import STAGES, make_job, run
+            from featbench.stages.plan import describe_plan
+
+            stages = STAGES if name == "run" else (name,)
 
             with TerminalProgress(quiet=quiet, verbose=verbose) as progress:
-                rows = run(
-                    experiment,
-                    results=results,
-                    cache=cache or home() / "features",
-                    data=data or home() / "data",
-                    device=device,
-                    overrides=settings or (),
-                    offline=offline,
-                    stages=STAGES if name == "run" else (name,),
-                    progress=progress,
-                )
+                options: dict[str, Any] = {
+                    "results": results,
+                    "cache": cache or home() / "features",
+                    "data": data or home() / "data",
+                    "device": device,
+                    "overrides": settings or (),
+                    "offline": offline,
+                    "progress": progress,
+                }
+                if dry_run:
+                    typer.echo("\n".join(describe_plan(make_job(experiment, **options), stages)))
+                    return
+                rows = run(experiment, stages=stages, **options)
             if not quiet and not rows.empty:
                 print_table(rows, results or Path("results") / rows["experiment"].iloc[0])
 

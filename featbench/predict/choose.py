@@ -8,7 +8,7 @@ import pandas as pd
 
 from featbench.errors import UsageError, unknown
 from featbench.results.models import main_rows, model_names
-from featbench.results.store import load_results
+from featbench.results.store import load_current, load_results
 from featbench.results.tables import best_by_validation
 
 _SHORTEST = 6  # digits of a fingerprint that are enough
@@ -29,12 +29,12 @@ def choose_model(folder: Path, wanted: str | None) -> tuple[str, str]:
         ResultsError: There is no results.csv that can be read.
         UsageError: There is no such model, or more than one.
     """
-    rows = load_results(folder)
+    rows = load_current(folder)
     names = model_names(main_rows(rows))
     if wanted is None:
         best = str(_best(rows, names)["fingerprint"])
         return best, names[best]
-    every = model_names(rows) | names
+    every = model_names(load_results(folder)) | names
     found = [key for key, name in names.items() if name == wanted]
     if not found and len(wanted) >= _SHORTEST:
         found = [key for key in every if key.startswith(wanted)]

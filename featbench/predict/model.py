@@ -196,7 +196,8 @@ def load_model(results: str | Path, model: str | None = None, *, device: str = "
         classifier = load_classifier(folder, fingerprint)
         backbone = trained_backbone(folder, card, offline=offline)
         features = backbone.features([str(card.layer)], card.pooling or "flatten", shape)
-        if classifier.n_features_in_ != features.widths[0] or not set(classifier.classes_) <= set(range(n_classes)):
+        width = getattr(classifier, "n_features_in_", features.widths[0])  # nearest neighbours do not say
+        if width != features.widths[0] or not set(classifier.classes_) <= set(range(n_classes)):
             raise ResultsError(f"{file} was not trained on what its card says; {AGAIN}")
         if not hasattr(classifier, "predict_proba"):
             gives = "score" if card.temperature is None else "calibrated probability"

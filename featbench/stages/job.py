@@ -67,18 +67,34 @@ class Job:
             DataError: The images are missing or too few.
             ResultsError: The results folder cannot be written.
         """
-        experiment = self.experiment
-        check_dataset(experiment.dataset)
-        for backbone in experiment.backbones:
-            check_backbone(backbone)
-        check_grids(experiment.evaluate)
+        self.check_names()
         prepare_folder(self.results_dir)
-        splits = self.dataset.splits
-        val_labels = splits["val"].labels if "val" in splits else None
-        check_trainable(splits["train"].labels, self.dataset.classes, experiment.evaluate, val_labels)
-        content = experiment.model_dump(mode="json", exclude_none=True)
+        self.check_images()
+        content = self.experiment.model_dump(mode="json", exclude_none=True)
         write_text(self.results_dir / "experiment.toml", tomli_w.dumps(content))
         write_text(self.results_dir / "environment.json", json.dumps(self._environment(), indent=2) + "\n")
+
+    def check_names(self) -> None:
+        """Check names and settings; nothing is read.
+
+        Raises:
+            UsageError: One is wrong.
+        """
+        check_dataset(self.experiment.dataset)
+        for backbone in self.experiment.backbones:
+            check_backbone(backbone)
+        check_grids(self.experiment.evaluate)
+
+    def check_images(self) -> None:
+        """Check that there are the images that every fit needs.
+
+        Raises:
+            UsageError: A training size is larger than a class.
+            DataError: Images are missing or too few.
+        """
+        splits = self.dataset.splits
+        val_labels = splits["val"].labels if "val" in splits else None
+        check_trainable(splits["train"].labels, self.dataset.classes, self.experiment.evaluate, val_labels)
 
     def leave_out(self, skipped: Iterable[Skipped]) -> None:
         """Write skipped.csv: the files that the data set left out, and these images; say so when there are more."""

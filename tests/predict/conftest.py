@@ -40,7 +40,8 @@ def _run(home: Path, images: Path | None, **changes: object) -> Kept:
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Kept:
     """Models of grey arrays of 8x8, which a network sees enlarged, and the pixels as they are."""
     home = tmp_path_factory.mktemp("digits")
-    backbones = [{"name": "resnet20", "layers": ["layer3"], "store": "float16"}, {"name": "pixels"}]
+    network = {"name": "resnet20", "layers": ["layer3"], "store": "float16", "precision": "float32"}
+    backbones = [network, {"name": "pixels"}]
     return _run(home, None, backbones=backbones, baselines=BASELINES)
 
 

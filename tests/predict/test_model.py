@@ -166,11 +166,16 @@ def test_without_held_out_rows_there_are_only_scores(tmp_path: Path) -> None:
         "dataset.val_fraction=0.02",
         "baselines=[]",
         'backbones=[{name="pixels"}]',
-        'evaluate={classifiers=["linear_svc"],selection="none"}',
+        'evaluate={classifiers=["linear_svc","knn"],steps=[["l2"]],selection="none"}',
     ]
     featbench.run("digits", results=tmp_path / "r", cache=tmp_path / "c", device="cpu", overrides=overrides)
-    model = featbench.load_model(tmp_path / "r", "linear_svc/pixels/pixels")
+    model = featbench.load_model(tmp_path / "r", "linear_svc/pixels/pixels/l2")
     assert model.gives == "score"
-    with pytest.raises(UsageError, match="linear_svc/pixels/pixels gives no probabilities, only scores: use `scores`"):
+    with pytest.raises(
+        UsageError, match="linear_svc/pixels/pixels/l2 gives no probabilities, only scores: use `scores`"
+    ):
         model.predict_proba(DIGITS[0])
     assert model.predict(DIGITS[0]) == [str(model.scores(DIGITS[0]).argmax())]
+    neighbours = featbench.load_model(tmp_path / "r", "knn/pixels/pixels/l2")
+    said = load_predictions(tmp_path / "r", neighbours.card.fingerprint)
+    assert neighbours.predict(digits_of(list(said.id))) == said.predicted.tolist()
