@@ -78,6 +78,10 @@ def test_unknown_keys_name_the_nearest_valid_one(tables: dict[str, Any], key: st
         ({"baselines": [{"strategy": "finetune", "warmup_epochs": 1}]}, "warmup_epochs has no effect"),
         ({"baselines": [{"strategy": "finetune", "step_size": 1}]}, "step_size has no effect"),
         ({"baselines": [{"strategy": "finetune", "schedule": "cosine", "gamma": 0.5}]}, "gamma has no effect"),
+        (
+            {"baselines": [{"strategy": "finetune", "schedule": "step", "epochs": 5, "step_size": 5}]},
+            "step_size = 5 has no effect in 5 epochs",
+        ),
         ({"baselines": [{"strategy": "finetune", "plateau_patience": 1}]}, "plateau_patience has no effect"),
         (
             {"baselines": [{"strategy": "scratch", "distributed": "ddp_find_unused_parameters_true"}]},

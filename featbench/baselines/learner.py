@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -37,10 +38,12 @@ class Parts:
     val: Images
     test: Images
 
-    def replaced(self, images: Callable[[Tensor], Tensor]) -> Parts:
-        """Return the same rows with other images."""
-        made = {name: replace(part, images=images(part.images)) for name, part in vars(self).items()}
-        return Parts(**made)
+    def replaced(self, images: Callable[[Tensor], Tensor]) -> tuple[Parts, float]:
+        """Return the same rows with other images, and the seconds that those of test took."""
+        train, val = (replace(part, images=images(part.images)) for part in (self.train, self.val))
+        started_s = time.perf_counter()
+        test = replace(self.test, images=images(self.test.images))
+        return Parts(train, val, test), time.perf_counter() - started_s
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Learner:
         parts: The data.
         frozen: Whether what is frozen was computed once, or is in the loop; None where nothing is frozen.
         scaling: Mean and deviation that the inputs of a linear head are standardised by.
+        test_s: Seconds that the frozen part took for the test rows, where it was computed once.
     """
 
     trainable: Trainable
@@ -62,6 +66,7 @@ class Learner:
     parts: Parts
     frozen: str | None = None
     scaling: tuple[Tensor, Tensor] | None = None
+    test_s: float = 0.0
 
 
 def make_learner(
@@ -114,8 +119,8 @@ def _cut(
     with autocast():
         if not (fits(cut.frozen, few, n_images) and is_same(cut, whole.trainable.network, few)):
             return None
-    once = parts.replaced(lambda images: activations(cut.frozen, whole.prepare, images, device, autocast))
-    return replace(whole, prepare=_as_it_is, run=cut.rest, parts=once, frozen=ONCE)
+    once, test_s = parts.replaced(lambda images: activations(cut.frozen, whole.prepare, images, device, autocast))
+    return replace(whole, prepare=_as_it_is, run=cut.rest, parts=once, frozen=ONCE, test_s=test_s)
 
 
 def _linear_head(
@@ -139,10 +144,11 @@ def _linear_head(
     def computed(images: Tensor) -> Tensor:
         return activations(features, normalise, images, device, autocast)
 
+    test_s = 0.0
     if images_change(recipe):
         train = computed(parts.train.images)
     else:
-        parts = parts.replaced(computed)
+        parts, test_s = parts.replaced(computed)
         train = parts.train.images
     mean, std = train.mean(0), train.std(0).clamp_min(1e-6)
     with torch.random.fork_rng(devices=[]):
@@ -151,8 +157,8 @@ def _linear_head(
     network = nn.Sequential(nn.Dropout(recipe.dropout), head)
     trainable = Trainable(network, "1")
     if not images_change(recipe):
-        scaled = parts.replaced(lambda rows: (rows - mean) / std)
-        return Learner(trainable, _as_it_is, None, scaled, ONCE, (mean, std))
+        scaled, _ = parts.replaced(lambda rows: (rows - mean) / std)
+        return Learner(trainable, _as_it_is, None, scaled, ONCE, (mean, std), test_s)
     centre, scale = mean.to(device), std.to(device)
 
     def run(inputs: Tensor) -> Tensor:

@@ -106,6 +106,8 @@ class BaselineConfig(Table):
             )
         if self.tune == 1:
             raise ValueError("tune = 1 compares nothing; set how many trainings to compare, from 2 to 10")
+        if self.epochs is not None and self.step_size is not None and self.step_size >= self.epochs:
+            raise ValueError(f"step_size = {self.step_size} has no effect in {self.epochs} epochs; make it smaller")
         if self.epochs is not None and self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs = {self.warmup_epochs} leaves none of the {self.epochs} epochs to train")
         return self

@@ -85,12 +85,12 @@ def run_until(folder: Path, epochs: int, number: int) -> subprocess.CompletedPro
     started = subprocess.Popen(  # a handler, as _ctrl_c sets it, is not inherited: the process starts as in a terminal
         command(folder, epochs), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     )
-    for _ in range(1200):
+    for _ in range(12_000):  # ten minutes, for a machine that is busy
         if list(folder.glob("checkpoints/*.ckpt")) or started.poll() is not None:
             break
         time.sleep(0.05)
     started.send_signal(number)
-    out, err = started.communicate(timeout=60)
+    out, err = started.communicate(timeout=600)
     return subprocess.CompletedProcess(started.args, started.returncode, out, err)
 
 

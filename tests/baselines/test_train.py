@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 from featbench.backbones.load import Backbone, load_backbone
 from featbench.backbones.own import ResNet20
 from featbench.baselines import learner
+from featbench.baselines.frozen import activations
 from featbench.baselines.learner import Images
 from featbench.baselines.network import with_new_head
 from featbench.baselines.strategies import Recipe, make_recipe
@@ -404,6 +406,17 @@ def test_a_frozen_part_computed_once_gives_the_training_that_has_it_in_the_loop(
     for one, other in zip(once.history, in_the_loop.history, strict=True):
         assert (one.val_accuracy, one.lr) == (other.val_accuracy, other.lr)
         assert one.train_loss == pytest.approx(other.train_loss, rel=1e-3)
+
+
+def test_the_seconds_of_the_test_have_its_frozen_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*arguments: Any) -> Tensor:
+        time.sleep(0.1)
+        return activations(*arguments)
+
+    monkeypatch.setattr(learner, "activations", slow)
+    trained = train(recipe("linear_head"))
+    assert trained.predict_s > 0.1
+    assert trained.fit_s > 0.2
 
 
 @pytest.mark.parametrize("settings", [{"augment": "flip"}, {"mixup": 0.2}])

@@ -12,6 +12,7 @@ from featbench.config import Experiment
 from featbench.errors import DataError, UsageError
 from featbench.results.spread import curve_table
 from featbench.results.store import load_predictions, load_results
+from featbench.stages import trainings
 from featbench.stages.baseline import baseline
 from featbench.stages.job import Job
 from tests.tiny import Recorder, digits_content, image_folder
@@ -75,6 +76,15 @@ def test_a_learning_curve_has_a_network_for_every_size_and_draw(tmp_path: Path) 
         ["linear_head", 1, 2],
         ["linear_head", 2, 2],
     ]
+
+
+@pytest.mark.parametrize(("asked", "had"), [("auto", "bfloat16"), ("float32", "float32"), ("bfloat16", "bfloat16")])
+def test_precision_follows_the_hardware_unless_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, had: str
+) -> None:
+    monkeypatch.setattr(trainings, "best_precision", lambda device: "bfloat16")
+    job = make_job(tmp_path, [HEAD], backbones=[{"name": "resnet20", "precision": asked}])
+    assert [plan.precision for plan in trainings.plans_of(job, trainings.splits_of(job))] == [had]
 
 
 def test_a_size_beyond_the_smallest_class_is_refused(tmp_path: Path) -> None:
