@@ -7,7 +7,7 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup bench extract evaluate baseline test lint type check speed lock clean
+.PHONY: help setup bench extract evaluate baseline report test lint type check speed lock clean
 .DEFAULT_GOAL := help
 
 help: ## print this
@@ -29,6 +29,9 @@ bench: $(READY) ## run EXPERIMENT from images to tables
 
 extract evaluate baseline: $(READY) ## run one stage of EXPERIMENT
 	$(BIN)/featbench $@ $(EXPERIMENT) $(OPTIONS)
+
+report: $(READY) ## make the tables, plots and page of results/EXPERIMENT again
+	$(BIN)/featbench report results/$(patsubst %.toml,%,$(notdir $(EXPERIMENT:/=))) $(OPTIONS)
 
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest

@@ -9,7 +9,11 @@ import typer
 
 from featbench.commands.options import Quiet, Verbose, exit_codes
 
-_EXAMPLES = "Examples:\n\n`featbench report results/digits`"
+_EXAMPLES = """Examples:
+
+`featbench report results/digits`
+
+`featbench report results/digits results/pets --output both.html`"""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -17,20 +21,34 @@ def add_to(app: typer.Typer) -> None:
 
     @app.command("report", epilog=_EXAMPLES)
     def report(
-        results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A results folder.")],
+        results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="A results folder, or several.")],
         output: Annotated[
-            Path | None, typer.Option(metavar="FILE", help="The page.", show_default="RESULTS/report.html")
+            Path | None,
+            typer.Option(
+                "--output",
+                "-o",
+                metavar="FILE",
+                help="The page.",
+                show_default="RESULTS/report.html; ./report.html of several",
+            ),
         ] = None,
         quiet: Quiet = False,
         verbose: Verbose = False,
     ) -> None:
         """Make the tables, the plots and the page of a results folder again.
 
-        The page is one file that opens without a network. What is missing in the folder is left out, and said.
+        The page is one file that opens without a network. What is missing in the folder is left out, and said. Of
+        several folders one page compares them, with ranks of the methods over data sets.
         """
         with exit_codes(verbose=verbose):
-            from featbench.report.build import write_report
+            from featbench.report.build import PAGE, compare_reports, write_report
 
-            page = write_report(results, lambda text: typer.echo(f"warning: {text}", err=True), output)
+            def warn(text: str) -> None:
+                typer.echo(f"warning: {text}", err=True)
+
+            if len(results) == 1:
+                page = write_report(results[0], warn, output)
+            else:
+                page = compare_reports(results, warn, output or Path(PAGE))
             if not quiet:
                 typer.echo(str(page))

@@ -5,9 +5,11 @@ write_report(Path("results/digits"), print)
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from featbench.errors import UsageError
+from featbench.report.compare import write_comparison
 from featbench.report.folder import read_folder
 from featbench.report.page import write_page
 from featbench.report.plots import write_plots
@@ -34,3 +36,27 @@ def write_report(folder: Path, warn: Callable[[str], None], output: Path | None 
     write_plots(read)
     write_page(read, page)
     return page
+
+
+def compare_reports(folders: Sequence[Path], warn: Callable[[str], None], output: Path) -> Path:
+    """Write one page that compares results folders: of several data sets, or of several machines.
+
+    Args:
+        folders: Two results folders or more.
+        warn: Told of files that are missing or damaged.
+        output: The page.
+
+    Returns:
+        The page.
+
+    Raises:
+        UsageError: A folder is named twice.
+        ResultsError: A folder has no results.csv with a row in it, or a file cannot be written.
+    """
+    seen: set[Path] = set()
+    for folder in folders:
+        if folder.resolve() in seen:
+            raise UsageError(f"{folder} is named twice; name each results folder once")
+        seen.add(folder.resolve())
+    write_comparison([read_folder(folder, warn) for folder in folders], output)
+    return output

@@ -80,7 +80,7 @@ def write_page(folder: Folder, path: Path) -> None:
         "problems": folder.problems,
         "cards": [card for dataset in folder.datasets if (card := _cards(folder, dataset))],
         "forest_height": 110 + 27 * len(forest),
-        "table": page_table(folder),
+        "table": page_table(folder).without_equal_keys(),
         "chosen": set(details),
         "costs": list(costs.items()),
         "has": {name: bool(lines) for name, lines in series.items()},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -40,12 +40,18 @@ class AccuracyTable:
     n_references: int
     lines: tuple[Line, ...]
 
+    def without_equal_keys(self) -> AccuracyTable:
+        """Leave out the key columns that are the same on every row, but for the layer."""
+        values = [{line.keys[place] for line in self.lines} for place in range(len(self.key_columns))]
+        kept = [p for p, name in enumerate(self.key_columns) if len(values[p]) > 1 or name == "layer"]
+        lines = tuple(replace(line, keys=tuple(line.keys[place] for place in kept)) for line in self.lines)
+        return replace(self, key_columns=tuple(self.key_columns[place] for place in kept), lines=lines)
 
-def page_table(folder: Folder) -> AccuracyTable:
-    """Arrange the models as `accuracy_table` does; keys that are the same on every row are not shown."""
+
+def page_table(folder: Folder, shown: tuple[str, ...] = KEYS) -> AccuracyTable:
+    """Arrange the models as `accuracy_table` does, with the key columns that are to be shown."""
     table = accuracy_table(folder.rows)
     methods = tuple(column for column in table.columns if column not in KEYS)
-    shown = tuple(key for key in KEYS if table[key].nunique() > 1 or key == "layer")
     spread = _spread(folder)
     records = folder.models.to_dict("records")
     lines = []

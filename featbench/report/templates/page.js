@@ -25,7 +25,8 @@
   const colour = (index) => (dark() && index % 8 === 0 ? "#4aa3df" : COLOURS[index % 8]);
   const symbol = (index) => SYMBOLS[(index + Math.floor(index / 8)) % 8];
   const dash = (index) => DASHES[Math.floor(index / 8) % 5];
-  const methods = [...new Set(data.models.map((model) => model.method))];
+  const by = data.group_by ?? "method"; // what has a colour of its own
+  const methods = [...new Set(data.models.map((model) => model[by]))];
   const VERDICTS = {
     best: ["best by validation", "star"], tied: ["tied with it", "circle"], open: ["may differ", "diamond"],
     worse: ["worse", "triangle-down"], better: ["better on these images", "triangle-up"], "": ["not compared", "x"],
@@ -36,7 +37,7 @@
   const drawings = [];
   function draw(id, make) {
     const place = byId(id);
-    if (!place) return () => {};
+    if (!place) return () => {}; // pages differ in the figures they have
     const now = () => {
       const { traces, layout } = make(place);
       const axis = { gridcolor: css("--line"), linecolor: css("--dim"), zeroline: false, automargin: true, tickcolor: css("--dim") };
@@ -104,7 +105,7 @@
     return { tickvals, ticktext: tickvals.map((value) => (value >= 1000 ? value.toLocaleString("en") : String(Number(value.toPrecision(1))))) };
   };
   const points = (axis) => methods.flatMap((method) => {
-    const mine = data.models.filter((m) => m.method === method && m[axis] !== null && m[axis] !== undefined && m[axis] > 0);
+    const mine = data.models.filter((m) => m[by] === method && m[axis] !== null && m[axis] !== undefined && m[axis] > 0);
     const index = methods.indexOf(method);
     return mine.length === 0 ? [] : [{
       type: "scatter", mode: "markers", name: short(method, 24), x: mine.map((m) => m[axis]), y: mine.map((m) => m.accuracy),
@@ -123,6 +124,20 @@
     } };
   });
   onChoice("cost-axis", drawCost);
+
+  // ---- ranks over data sets
+  draw("ranks-figure", () => {
+    const best = Math.min(...data.ranks.map((line) => line.average_rank));
+    return { traces: [{
+      type: "scatter", mode: "markers", x: data.ranks.map((line) => line.average_rank), y: data.ranks.map((_, i) => i), hoverinfo: "text",
+      text: data.ranks.map((line) => `<b>${short(line.method)}</b><br>average rank ${fixed(line.average_rank, 2)}<br>mean accuracy ${fixed(line.accuracy_mean)}`),
+      marker: { size: 12, color: data.ranks.map((line) => colour(line.tied_with_best ? 2 : 3)), symbol: data.ranks.map((line) => (line.tied_with_best ? "circle" : "triangle-down")) },
+    }], layout: {
+      shapes: [{ type: "rect", xref: "x", yref: "paper", x0: best, x1: best + data.critical_difference, y0: 0, y1: 1, line: { width: 0 }, fillcolor: colour(2) + "22", layer: "below" }],
+      xaxis: { title: { text: "average rank; shaded: within the critical difference of the first" }, rangemode: "normal" },
+      yaxis: { tickvals: data.ranks.map((_, i) => i), ticktext: data.ranks.map((line) => short(line.method)), autorange: "reversed" }, showlegend: false,
+    } };
+  });
 
   // ---- layer by layer
   const drawLayers = draw("layers-figure", () => {
