@@ -89,8 +89,10 @@ def folder_labels(folders: Sequence[Folder]) -> list[str]:
 
 
 def rank_all(folders: Sequence[Folder]) -> Ranks:
-    """Rank the methods over the data sets of all folders; a row that is in two folders counts once."""
+    """Rank the methods that all data sets have in common; a row that is in two folders counts once."""
     rows = pd.concat([folder.rows for folder in folders], ignore_index=True).drop_duplicates("fingerprint")
+    common = rows.groupby("method")["dataset"].nunique() == rows["dataset"].nunique()
+    rows = rows[rows["method"].isin(common.index[common])]
     try:
         table, summary = rank_methods(rows)
     except UsageError as error:
@@ -109,8 +111,11 @@ def combined_table(folders: Sequence[Folder], labels: Sequence[str]) -> Accuracy
         for line in table.lines:
             cells = dict(zip(table.methods, line.cells, strict=True))
             lines.append(replace(line, keys=(label, *line.keys), cells=tuple(cells.get(m, ()) for m in methods)))
-    whole = AccuracyTable(("folder", *tables[0].key_columns), methods, len(references), tuple(lines))
-    return whole.without_equal_keys()
+    columns = ("folder", *tables[0].key_columns)
+    if all(line.keys[0] == line.keys[1] for line in lines):  # folders are named by their data sets
+        columns = columns[1:]
+        lines = [replace(line, keys=line.keys[1:]) for line in lines]
+    return AccuracyTable(columns, methods, len(references), tuple(lines)).without_equal_keys()
 
 
 def _first(points: list[Series], label: str) -> list[str]:
