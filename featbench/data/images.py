@@ -24,7 +24,7 @@ Indices = npt.NDArray[np.int64]
 Hashes = tuple[str | None, ...]
 """A hash of each image's content; None where there is none to compare."""
 
-_DECODING = "decoding 2"  # another number whenever the same file decodes to other pixels
+_DECODING = "decoding 3"  # another number whenever the same file gives other pixels, resized ones included
 _ITEM_LOCK = threading.Lock()  # FakeData draws every image from torch's one global generator
 
 

@@ -15,7 +15,9 @@ from itertools import chain
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from joblib import cpu_count
 from torch import Tensor
 
 from featbench.data.decode import UnreadableImageError
@@ -48,7 +50,8 @@ def read_batches(
 ) -> Iterator[Batch]:
     """Yield the split's images in batches, in order; a batch is short by the images that cannot be decoded.
 
-    Arrays are resized on the device, and their batches stay there; decoded images come on the CPU.
+    Arrays are resized on the device, and their batches stay there; decoded images come on the CPU. Where the network
+    runs on the CPU too, the cores do one or the other: threads that decode under a network keep its threads waiting.
 
     Raises:
         DataError: An image cannot be decoded and `on_bad_image` is "error".
@@ -56,7 +59,8 @@ def read_batches(
     if isinstance(split.images, ArrayImages):
         yield from _array_batches(split.images, preprocess, batch_size, device)
         return
-    for batch in _decoded_batches(split, split.images, preprocess, batch_size, threads):
+    ahead = 0 if device.type == "cpu" else _BATCHES_AHEAD
+    for batch in _decoded_batches(split, split.images, preprocess, batch_size, threads or cpu_count(), ahead):
         if batch.skipped and on_bad_image == "error":
             raise bad_image(batch.skipped[0].id, batch.skipped[0].reason)
         yield batch
@@ -97,46 +101,36 @@ def _array_batches(
 
 
 def _decoded_batches(
-    split: Split, images: LazyImages, preprocess: Preprocess, batch_size: int, threads: int | None
+    split: Split, images: LazyImages, preprocess: Preprocess, batch_size: int, threads: int, ahead: int
 ) -> Iterator[Batch]:
-    def decode(row: int) -> Tensor | str:
+    def decode(row: int, place: npt.NDArray[np.uint8]) -> str | None:
         try:
-            return preprocess.fit_image(images.read(row))
+            place[:] = preprocess.fit_image(images.read(row)).permute(1, 2, 0).numpy()
         except UnreadableImageError as error:
             return str(error)
+        return None
 
     with ThreadPoolExecutor(threads) as pool:
-        ahead: deque[tuple[tuple[int, ...], list[Future[Tensor | str]]]] = deque()
+        waiting: deque[tuple[Indices, npt.NDArray[np.uint8], list[Future[str | None]]]] = deque()
         try:
-            for rows in _chunks(len(split), batch_size):
-                ahead.append((rows, [pool.submit(decode, row) for row in rows]))
-                if len(ahead) > _BATCHES_AHEAD:
-                    yield _assemble(split, preprocess, *ahead.popleft())
-            while ahead:
-                yield _assemble(split, preprocess, *ahead.popleft())
+            for start in range(0, len(split), batch_size):
+                rows = np.arange(start, min(start + batch_size, len(split)))
+                pixels = np.empty((len(rows), preprocess.crop_px, preprocess.crop_px, preprocess.channels), np.uint8)
+                decoding = [pool.submit(decode, int(row), pixels[place]) for place, row in enumerate(rows)]
+                waiting.append((rows, pixels, decoding))
+                if len(waiting) > ahead:
+                    yield _assemble(split, *waiting.popleft())
+            while waiting:
+                yield _assemble(split, *waiting.popleft())
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _assemble(
-    split: Split, preprocess: Preprocess, rows: tuple[int, ...], decoded: list[Future[Tensor | str]]
-) -> Batch:
-    kept: list[int] = []
-    images: list[Tensor] = []
-    skipped: list[Skipped] = []
-    for row, future in zip(rows, decoded, strict=True):
-        image = future.result()
-        if isinstance(image, str):
-            skipped.append(Skipped(split.name, split.ids[row], image))
-        else:
-            kept.append(row)
-            images.append(image)
-    blank = torch.empty((0, preprocess.channels, preprocess.crop_px, preprocess.crop_px), dtype=torch.uint8)
-    # decoded images have their channels last; in a batch that has them last, too, no byte changes its place
-    batch = torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2) if images else blank
-    return Batch(np.asarray(kept, np.int64), batch, tuple(skipped))
-
-
-def _chunks(count: int, size: int) -> Iterator[tuple[int, ...]]:
-    for start in range(0, count, size):
-        yield tuple(range(start, min(start + size, count)))
+def _assemble(split: Split, rows: Indices, pixels: npt.NDArray[np.uint8], reasons: list[Future[str | None]]) -> Batch:
+    """Wait for a batch; its pixels keep their channels last in memory, as networks want them."""
+    failed = {int(row): why for row, reason in zip(rows, reasons, strict=True) if (why := reason.result()) is not None}
+    if failed:
+        good = np.isin(rows, list(failed), invert=True)
+        rows, pixels = rows[good], pixels[good]
+    skipped = tuple(Skipped(split.name, split.ids[row], why) for row, why in failed.items())
+    return Batch(rows, torch.from_numpy(pixels).permute(0, 3, 1, 2), skipped)

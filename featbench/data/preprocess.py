@@ -1,8 +1,12 @@
 """Preprocessing: from an image as found to the tensor that a backbone was trained on.
 
-It has two halves. `fit` resizes and crops to uint8, on PIL images exactly as the weights' own `transforms()` do, on
-arrays in whole batches; `normalise` scales and standardises a uint8 batch on the device that runs the network. What
-travels between them is a quarter of the size of floats.
+It has two halves. `fit` resizes and crops to uint8, photos one by one, arrays in whole batches; `normalise` scales and
+standardises a uint8 batch on the device that runs the network. What travels between them is a quarter of the size of
+floats.
+
+Photos are decoded by Pillow and resized by torchvision's antialiased resize of bytes, which takes a quarter of the time
+of Pillow's. The weights' own `transforms()` use Pillow's for a photo: the two differ by rounding, by at most 1 of 255
+(bicubic: 2) in less than 1% of the values.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -62,9 +67,10 @@ class Preprocess:
         if self.resize_px * resized_px > _WHOLE_PIXELS and resized_px > self.crop_px:
             resized = self._resize_middle(image, resized_px)
         else:
-            resized = F.resize(image, [self.resize_px], InterpolationMode(self.interpolation))
-        fitted: Tensor = F.pil_to_tensor(F.center_crop(resized, [self.crop_px]))
-        return fitted
+            few = image.width * image.height <= _WHOLE_PIXELS  # more are not copied; Pillow resizes what it has
+            resized = F.resize(_pixels(image) if few else image, [self.resize_px], self._mode, antialias=True)
+        cropped = F.center_crop(resized, [self.crop_px])
+        return cropped if isinstance(cropped, Tensor) else _pixels(cropped)
 
     def _resize_middle(self, image: Image.Image, resized_px: int) -> Image.Image:
         """Resize to `resized_px` on the longer side, but only what the crop can see: the same but for rounding."""
@@ -75,21 +81,22 @@ class Preprocess:
         seen: tuple[float, float, float, float] = (0, left, image.width, right)
         if image.width > image.height:
             size, seen = (self.crop_px, self.resize_px), (left, 0, right, image.height)
-        return image.resize(size, pil_modes_mapping[InterpolationMode(self.interpolation)], box=seen)
+        return image.resize(size, pil_modes_mapping[self._mode], box=seen)
 
     def fit_batch(self, images: Tensor) -> Tensor:
         """Resize and crop a batch of arrays: (B, C, H, W) uint8. Returns (B, channels, crop_px, crop_px) uint8."""
-        mode = InterpolationMode(self.interpolation)
         shorter_px = min(images.shape[2:])
         if self.native_arrays and shorter_px < self.crop_px:
             native: Tensor = F.center_crop(images, [shorter_px])
             return native
-        resized = F.resize(images, [self.resize_px], mode, antialias=self.antialias)
+        if not self.native_arrays and images.shape[1] < self.channels:  # small yet, and of the layout resized fastest
+            images = images.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+        resized = F.resize(images, [self.resize_px], self._mode, antialias=self.antialias)
         cropped: Tensor = F.center_crop(resized, [self.crop_px])
         if self.native_arrays or cropped.shape[1] == self.channels:
             return cropped
-        fitted: Tensor = F.rgb_to_grayscale(cropped) if self.channels == 1 else cropped.expand(-1, 3, -1, -1)
-        return fitted
+        grey: Tensor = F.rgb_to_grayscale(cropped)
+        return grey
 
     def normalise(self, images: Tensor) -> Tensor:
         """Scale and standardise a batch.
@@ -112,9 +119,18 @@ class Preprocess:
                 flat.sub_(mean).div_(std)
         return inputs
 
+    @property
+    def _mode(self) -> InterpolationMode:
+        return InterpolationMode(self.interpolation)
+
     def content(self) -> dict[str, Any]:
         """Return what belongs in a fingerprint."""
         return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+
+
+def _pixels(image: Image.Image) -> Tensor:
+    """Return the pixels of a grey or RGB image: (C, H, W) uint8, channels last in memory."""
+    return torch.from_numpy(np.array(image).reshape(image.height, image.width, -1)).permute(2, 0, 1)
 
 
 def from_transforms(transforms: Any) -> Preprocess:

@@ -175,10 +175,12 @@ def test_real_weights_give_the_features_of_torchvisions_own_forward(shared_dir: 
     photos = [sorted((shared_dir / "data/hymenoptera/val" / name).glob("*.jpg"))[0] for name in ("ants", "bees")]
     images = [Image.open(photo).convert("RGB") for photo in photos]
     with torch.inference_mode():
-        expected = network.features(torch.stack([MEMBER.transforms()(image) for image in images])).mean((2, 3))
-        fitted = torch.stack([backbone.preprocess.fit_image(image) for image in images])
-        (got,) = backbone.features(["penultimate"], "avg").module(backbone.preprocess.normalise(fitted))
+        by_pillow = network.features(torch.stack([MEMBER.transforms()(image) for image in images])).mean((2, 3))
+        inputs = backbone.preprocess.normalise(torch.stack([backbone.preprocess.fit_image(image) for image in images]))
+        expected = network.features(inputs).mean((2, 3))
+        (got,) = backbone.features(["penultimate"], "avg").module(inputs)
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+    assert torch.cosine_similarity(got, by_pillow).min() > 0.9999
 
     with pytest.raises(WeightsError, match=r"need the head 'classifier\.1'"):
         backbone.features(["classifier"], "avg")

@@ -49,7 +49,9 @@ def test_preprocessing_is_timms_own(name: str) -> None:
     preprocess = get_architecture(f"timm:{name}").preprocess
     for image in images:
         got = preprocess.normalise(preprocess.fit_image(image)[None])[0]
-        torch.testing.assert_close(got, transform(image), rtol=0, atol=1e-6)
+        apart = (got - transform(image)).abs() * min(preprocess.std) * 255
+        assert apart.max() < 2.001  # of 255: Pillow rounds otherwise
+        assert (apart > 0.001).float().mean() < 0.05
 
 
 def test_preprocessing_by_hand() -> None:

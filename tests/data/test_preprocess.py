@@ -44,6 +44,12 @@ def photo(shared_dir: Path) -> Image.Image:
     return Image.open(shared_dir / "data/hymenoptera/train/bees/1092977343_cb42b38d62.jpg").convert("RGB")
 
 
+def levels_apart(preprocess: Preprocess, image: Image.Image, transforms: Any) -> torch.Tensor:
+    """By how many of 255 levels each value differs from that of torchvision's transforms, which resize with Pillow."""
+    got = preprocess.normalise(preprocess.fit_image(image)[None])[0]
+    return ((got - transforms(image)) * torch.tensor(transforms.std).view(-1, 1, 1) * 255).abs()
+
+
 @pytest.mark.parametrize("weights", WEIGHTS, ids=str)
 @pytest.mark.parametrize("picture", ["noise", "photo"])
 def test_photos_go_through_the_weights_own_transforms(
@@ -51,27 +57,34 @@ def test_photos_go_through_the_weights_own_transforms(
 ) -> None:
     image = request.getfixturevalue(picture)
     preprocess = from_transforms(weights.transforms())
-    fitted = preprocess.fit_image(image)
-    assert fitted.dtype == torch.uint8
-    torch.testing.assert_close(preprocess.normalise(fitted[None])[0], weights.transforms()(image), rtol=0, atol=1e-6)
+    assert preprocess.fit_image(image).dtype == torch.uint8
+    apart = levels_apart(preprocess, image, weights.transforms())
+    assert apart.max() < (1.001 if preprocess.interpolation == "bilinear" else 2.001)
+    assert (apart > 0.001).float().mean() < 0.01
 
 
 @pytest.mark.parametrize("size", [(40, 30), (64, 64), (90, 200)])
 def test_images_smaller_than_the_crop_are_as_in_torchvision(size: tuple[int, int]) -> None:
     transforms = models.ResNet18_Weights.DEFAULT.transforms()
     image = Image.fromarray(RNG.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
-    preprocess = from_transforms(transforms)
-    got = preprocess.normalise(preprocess.fit_image(image)[None])[0]
-    torch.testing.assert_close(got, transforms(image), rtol=0, atol=1e-6)
+    apart = levels_apart(from_transforms(transforms), image, transforms)
+    assert apart.max() < 1.001
+    assert (apart > 0.001).float().mean() < 0.01
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 200), (250, 1), (3, 700), (2000, 10), (15_000, 500)])
 def test_narrow_images_are_as_in_torchvision(size: tuple[int, int]) -> None:
     transforms = models.ResNet18_Weights.DEFAULT.transforms()
     image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
-    preprocess = from_transforms(transforms)
-    got = preprocess.normalise(preprocess.fit_image(image)[None])[0]
-    torch.testing.assert_close(got, transforms(image), rtol=0, atol=1e-6)
+    apart = levels_apart(from_transforms(transforms), image, transforms)
+    assert apart.max() < 2.001  # noise, in one direction nearly as it was: both round between the directions
+    assert (apart > 0.001).float().mean() < 0.2
+
+
+def test_photos_beyond_what_is_copied_are_those_of_pillow() -> None:
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (4200, 4000, 3), dtype=np.uint8))
+    transforms = models.ResNet18_Weights.DEFAULT.transforms()
+    assert levels_apart(from_transforms(transforms), image, transforms).max() < 0.001
 
 
 @pytest.mark.parametrize("interpolation", RESAMPLING)
