@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 _DIGITS = 16
+_BLOCK_BYTES = 1 << 18
 
 
 def fingerprint(content: Any) -> str:
@@ -37,5 +38,8 @@ def hash_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
 
 def hash_file(path: Path) -> str:
     """Hash a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()

@@ -9,11 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from joblib import cpu_count
 from PIL import Image
 from torchvision.datasets import FakeData
 
@@ -25,6 +27,7 @@ Hashes = tuple[str | None, ...]
 """A hash of each image's content; None where there is none to compare."""
 
 _DECODING = "decoding 3"  # another number whenever the same file gives other pixels, resized ones included
+_FILES_AT_ONCE = 64  # to give a thread one small file takes longer than to hash it
 _ITEM_LOCK = threading.Lock()  # FakeData draws every image from torch's one global generator
 
 
@@ -114,8 +117,9 @@ class FileImages:
 
     @cached_property
     def _hashes(self) -> tuple[str, ...]:
-        with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
-            return tuple(pool.map(_hash_or_reason, self.paths))
+        parts = [self.paths[start : start + _FILES_AT_ONCE] for start in range(0, len(self.paths), _FILES_AT_ONCE)]
+        with ThreadPoolExecutor(cpu_count()) as pool:  # hashing releases the interpreter lock
+            return tuple(chain.from_iterable(pool.map(_hash_or_reason_each, parts)))
 
 
 @dataclass(frozen=True)
@@ -172,10 +176,14 @@ def gather_array(pixels: Any) -> ArrayImages:
 
 def file_images(paths: Sequence[str | Path]) -> FileImages:
     """Wrap paths."""
-    return FileImages(tuple(Path(path) for path in paths))
+    return FileImages(tuple(path if isinstance(path, Path) else Path(path) for path in paths))
 
 
 _NO_BYTES = "unreadable: "
+
+
+def _hash_or_reason_each(paths: Sequence[Path]) -> list[str]:
+    return [_hash_or_reason(path) for path in paths]
 
 
 def _hash_or_reason(path: Path) -> str:
