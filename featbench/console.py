@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,15 +13,31 @@ from typing import Any, Self
 import pandas as pd
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bars
 from rich.table import Table
+from rich.text import Text
 
 from featbench.progress import Advance
 from featbench.results.statistics import ADVICE
 from featbench.results.tables import KEYS, accuracy_table, best_by_validation, is_reference
 
 _PIPE_WIDTH = 200
+_LINE_EVERY_S = 30.0  # on a pipe
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.3g}/s")
 
 
 class TerminalProgress:
@@ -33,6 +51,7 @@ class TerminalProgress:
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
+            _Rate(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
@@ -60,11 +79,29 @@ class TerminalProgress:
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Advance]:
-        """Show a bar; on a pipe, one line when the work begins."""
+        """Show a bar; on a pipe, a line when the work begins and then every half minute."""
         if not self._console.is_terminal:
             self.say(f"{label}: {total} to do")
+            yield self._lines(label, total)
+            return
         task = self._bars.add_task(label, total=total, note="")
         yield lambda steps, note: self._bars.update(task, advance=steps, note=note)
+
+    def _lines(self, label: str, total: int) -> Advance:
+        done = 0
+        started_s = said_s = time.monotonic()
+
+        def advance(steps: int, note: str) -> None:
+            nonlocal done, said_s
+            done += steps
+            now_s = time.monotonic()
+            if done and done < total and now_s - said_s >= _LINE_EVERY_S:
+                said_s = now_s
+                rate = done / (now_s - started_s)
+                left = f"{timedelta(seconds=round((total - done) / rate))} to go"
+                self.say(", ".join([f"{label}: {done} of {total}", f"{rate:.3g}/s", left, *([note] if note else [])]))
+
+        return advance
 
 
 def print_table(rows: pd.DataFrame, results_dir: Path) -> None:

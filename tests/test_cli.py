@@ -124,7 +124,6 @@ def test_a_second_run_says_that_it_reuses(home: Path) -> None:
         (["evaluate.classifiers=['svm_rfb']", "evaluate.grids={}"], ["'svm_rfb'", "did you mean 'svm_rbf'"]),
         (["evaluate.fold=3"], ["unknown key 'evaluate.fold'", "did you mean 'folds'"]),
         (["baselines.0.strategy=fine_tune"], ["baselines.0.strategy = 'fine_tune'", "'finetune'"]),
-        (["baselines.0.augment=flip"], ["augment has no effect"]),
         (["seed=-1"], ["seed = -1"]),
         (["seed"], ["KEY=VALUE", "'seed'"]),
     ],
@@ -276,7 +275,7 @@ def test_verbose_shows_the_traceback_and_keeps_the_exit_code(home: Path, setting
     [
         ("datasets", DATASETS),
         ("backbones", [*backbone_names(), "timm:NAME", "python:MODULE:FACTORY"]),
-        ("classifiers", CLASSIFIERS),
+        ("classifiers", [*CLASSIFIERS, "python:MODULE:FACTORY"]),
         ("experiments", builtin_experiments()),
     ],
 )
@@ -361,3 +360,13 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     command = f"{sys.executable} -m featbench list backbones | head -1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, timeout=120)
     assert (done.stdout.split(), done.stderr) == (["pixels", "none"], "")
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [("featbench run di", ["digits"]), ("featbench list layers resnet20", ["resnet20", "resnet20_cifar10"])],
+)
+def test_the_shell_completes_names(typed: str, expected: list[str]) -> None:
+    words = {"_FEATBENCH_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    result = CliRunner().invoke(app, [], env=words, prog_name="featbench")
+    assert result.stdout.split() == expected

@@ -17,6 +17,7 @@ def table(**changes: object) -> pd.DataFrame:
         "layer": "layer3",
         "pooling": "avg",
         "feature_dim": 256,
+        "steps": None,
         "seed": 0,
         "n_train": 100,
         "n_test": 50,
@@ -89,3 +90,17 @@ def test_progress_goes_to_stderr_and_quiet_keeps_only_warnings(capsys: pytest.Ca
     assert out == ""
     lines = ["reused [cache]", "warning: 3 files were left out", "resnet18 train: 10 to do"]
     assert err.splitlines() == ([lines[1]] if quiet else lines)
+
+
+def test_a_pipe_gets_a_line_with_rate_and_remaining_time_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 10.0, 40.0, 50.0, 80.0])
+    monkeypatch.setattr("featbench.console.time.monotonic", lambda: next(clock))
+    with TerminalProgress(quiet=False, verbose=False) as progress, progress.bar("resnet18 train", 400) as advance:
+        for steps in (20, 100, 20, 260):
+            advance(steps, "")
+    assert capsys.readouterr().err.splitlines() == [
+        "resnet18 train: 400 to do",
+        "resnet18 train: 120 of 400, 3/s, 0:01:33 to go",  # 280 / 3 s
+    ]

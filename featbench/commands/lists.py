@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from featbench.commands.options import exit_codes, print_columns
+from featbench.commands.options import complete_backbones, exit_codes, print_columns
 
 lists = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Print what there is.")
 
@@ -39,9 +39,9 @@ def list_backbones() -> None:
         )
 
 
-@lists.command("layers")
+@lists.command("layers", epilog="`featbench list layers resnet18 --pooling avg:2 --image-size 64`")
 def list_layers(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone.", autocompletion=complete_backbones)],
     pooling: Annotated[
         str, typer.Option(metavar="POOLING", help="avg, max, avg:K, max:K, flatten, cls or tokens.")
     ] = "avg",

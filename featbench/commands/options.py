@@ -13,8 +13,26 @@ import typer
 
 from featbench.errors import FeatbenchError
 
+
+def _experiments(incomplete: str) -> list[str]:
+    """Complete the name of a built-in experiment; the shell completes files and folders."""
+    from featbench.config import builtin_experiments
+
+    return [name for name in builtin_experiments() if name.startswith(incomplete)]
+
+
+def complete_backbones(incomplete: str) -> list[str]:
+    """Complete the name of a backbone."""
+    from featbench.backbones.architectures import backbone_names
+
+    return [name for name in backbone_names() if name.startswith(incomplete)]
+
+
 Source = Annotated[
-    str, typer.Argument(metavar="EXPERIMENT", help="A built-in name, a TOML file or a folder of images.")
+    str,
+    typer.Argument(
+        metavar="EXPERIMENT", help="A built-in name, a TOML file or a folder of images.", autocompletion=_experiments
+    ),
 ]
 Results = Annotated[
     Path | None, typer.Option(metavar="DIR", help="This run's own folder.", show_default="results/NAME")

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Literal
 
 from rich.cells import cell_len, set_cell_size
@@ -54,13 +55,16 @@ def write_predictions(
     else:
         lines = _Table(images.ids, model.classes, top, columns, model.gives)
     failed = 0
-    for batch in model.stream(images, progress):
-        values = model.probabilities(batch.scores)
-        rows = [(images.ids[row], _top(model, of, top)) for row, of in zip(batch.rows, values, strict=True)]
-        write(lines(rows))
-        for image in batch.skipped:
-            failed += 1
-            progress.warn(f"{image.id} cannot be read: {image.reason}")
+    # on a terminal the lines themselves show how far it is
+    with progress.bar("predict", len(images)) if columns is None else nullcontext(lambda steps, note: None) as advance:
+        for batch in model.stream(images, progress):
+            values = model.probabilities(batch.scores)
+            rows = [(images.ids[row], _top(model, of, top)) for row, of in zip(batch.rows, values, strict=True)]
+            write(lines(rows))
+            for image in batch.skipped:
+                failed += 1
+                progress.warn(f"{image.id} cannot be read: {image.reason}")
+            advance(len(batch.rows) + len(batch.skipped), "")
     if format_ == "json":
         write("\n]\n")
     return failed
