@@ -113,7 +113,10 @@ def fit_steps(steps: Sequence[str], X: npt.NDArray[Any], seed: int) -> Pipeline:
     try:
         return make_pipeline(*made).fit(X)
     except ValueError as error:
-        raise UsageError(f"steps = {list(steps)} cannot be fitted on {len(X)} rows: {error}") from error
+        raise UsageError(
+            f"steps = {list(steps)} cannot be fitted on {len(X)} rows of {X.shape[1]} features: {error}; take fewer "
+            "components, or a share of the variance, as in pca:0.95, which fits every layer"
+        ) from error
 
 
 def label(steps: Sequence[str]) -> str | None:

@@ -69,7 +69,9 @@ def test_a_wrong_step_is_refused(step: str, message: str) -> None:
 
 
 def test_more_components_than_rows_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"steps = \['pca:9'\] cannot be fitted on 50 rows: n_components=9 must be"):
+    with pytest.raises(
+        UsageError, match=r"steps = \['pca:9'\] cannot be fitted on 50 rows of 8 features: n_components=9 .* fits"
+    ):
         fit_steps(["pca:9"], X, 0)
 
 
