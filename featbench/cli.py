@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import featbench
-from featbench.commands import predict, report, stages
+from featbench.commands import networks, predict, report, stages
 from featbench.commands.caches import caches
 from featbench.commands.lists import lists
 
@@ -31,6 +31,7 @@ app = typer.Typer(
 stages.add_to(app)
 report.add_to(app)
 predict.add_to(app)
+app.command("summary")(networks.summary)
 app.add_typer(lists, name="list")
 app.add_typer(caches, name="cache")
 

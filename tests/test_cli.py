@@ -370,3 +370,24 @@ def test_the_shell_completes_names(typed: str, expected: list[str]) -> None:
     words = {"_FEATBENCH_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
     result = CliRunner().invoke(app, [], env=words, prog_name="featbench")
     assert result.stdout.split() == expected
+
+
+def test_summary_prints_modules_and_what_each_strategy_trains(home: Path) -> None:
+    result = invoke("summary", "mlp:activation=sigmoid", "--grey", "--depth", "1")
+    assert result.exit_code == 0, result.output
+    assert [line.split() for line in result.stdout.splitlines()] == [
+        ["MODULE", "TYPE", "OUTPUT", "PARAMETERS", "MULTIPLY-ADDS"],
+        ["(whole)", "Layers", "10", "101,770", "101,632"],
+        ["layer1", "Sequential", "128", "100,480", "100,352"],
+        ["fc", "Linear", "10", "1,290", "1,280"],
+        [],
+        ["Images", "of", "1x28x28;", "0.4", "MiB", "of", "weights", "in", "float32."],
+        [],
+        ["STRATEGY", "TRAINED", "PARAMETERS", "(10", "classes)"],
+        ["linear_head", "1,290"],
+        ["finetune", "101,770"],
+        ["scratch", "101,770"],
+        ["partial:", "--freeze-until", "LAYER", "counts", "them"],
+    ]
+    assert "no head to train" in invoke("summary", "pixels").stdout
+    assert_one_message(invoke("summary", "mpl"), 2, "did you mean 'mlp'")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from featbench.commands.options import complete_backbones, exit_codes, print_columns
+from featbench.commands.options import complete_backbones, exit_codes, print_columns, print_rows
 
 lists = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Print what there is.")
 
@@ -66,10 +66,7 @@ def list_layers(
             width = "-" if layer.width is None else str(layer.width)
             note = "blocks" if layer.is_block else ""
             rows.append((layer.name, "x".join(map(str, layer.shape)), width, f"{layer.compute:.1%}", note))
-        sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for title, output, width, compute, note in rows:
-            line = f"{title:<{sizes[0]}}  {output:<{sizes[1]}}  {width:>{sizes[2]}}  {compute:>{sizes[3]}}  {note}"
-            typer.echo(line.rstrip())
+        print_rows(rows, left=(0, 1, 4))
 
 
 @lists.command("classifiers")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -87,3 +87,14 @@ def print_columns(pairs: Iterable[tuple[str, str]]) -> None:
     """Print names and what they are, in two columns."""
     for name, text in pairs:
         typer.echo(f"{name:<24} {text}")
+
+
+def print_rows(rows: Sequence[tuple[str, ...]], left: Container[int]) -> None:
+    """Print columns, those numbered in `left` flush left, numbers flush right."""
+    sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            f"{cell:<{size}}" if number in left else f"{cell:>{size}}"
+            for number, (cell, size) in enumerate(zip(row, sizes, strict=True))
+        ]
+        typer.echo("  ".join(cells).rstrip())

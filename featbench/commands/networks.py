@@ -1,0 +1,60 @@
+"""`featbench summary`: what a network is made of."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from featbench.commands.options import exit_codes, print_rows
+
+
+def summary(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone, as `featbench list backbones` prints them.")],
+    classes: Annotated[
+        int | None, typer.Option(metavar="N", min=2, help="Outputs of the head.", show_default="the network's own")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(metavar="PX", min=1, help="Size of the images.", show_default="the network's own")
+    ] = None,
+    grey: Annotated[
+        bool, typer.Option("--grey", help="For grey images; mlp, convnet, ... take their one channel.")
+    ] = False,
+    freeze_until: Annotated[
+        str | None, typer.Option(metavar="LAYER", help="Count what `partial` trains when it freezes up to here.")
+    ] = None,
+    depth: Annotated[int, typer.Option(metavar="N", min=1, help="How far to look into modules.")] = 2,
+) -> None:
+    """Print a network's modules, shapes, parameters and multiply-adds, and what each strategy trains.
+
+    Nothing is downloaded. OUTPUT is the shape of one image's output; PARAMETERS and MULTIPLY-ADDS (of matrix products
+    and convolutions, for one image) hold those of all modules inside.
+    """
+    with exit_codes():
+        from featbench.baselines.summary import summarise
+
+        found = summarise(
+            name, n_classes=classes, image_size=image_size, channels=1 if grey else 3, freeze_until=freeze_until
+        )
+        rows = [("MODULE", "TYPE", "OUTPUT", "PARAMETERS", "MULTIPLY-ADDS")]
+        for module in found.modules:
+            if module.depth <= depth:
+                title = module.path or "(whole)"
+                shape = "x".join(map(str, module.shape)) or "-"
+                rows.append((title, module.kind, shape, f"{module.parameters:,}", f"{module.multiply_adds:,}"))
+        print_rows(rows, left=(0, 1, 2))
+        size = "x".join(map(str, found.image_shape))
+        typer.echo(f"\nImages of {size}; {found.modules[0].parameters * 4 / 2**20:,.1f} MiB of weights in float32.")
+        if not found.trained:
+            typer.echo("It ends without a linear layer, so there is no head to train.")
+            return
+        typer.echo("")
+        print_rows(
+            [
+                ("STRATEGY", f"TRAINED PARAMETERS ({found.n_classes} classes)"),
+                *((strategy, f"{count:,}") for strategy, count in found.trained.items()),
+            ],
+            left=(0,),
+        )
+        if freeze_until is None:
+            typer.echo("partial: --freeze-until LAYER counts them")
