@@ -179,11 +179,6 @@ def test_a_folder_does_not_hide_a_builtin_experiment(tmp_path: Path, monkeypatch
     assert load_experiment("./digits").dataset.root == tmp_path / "digits"
 
 
-@pytest.mark.parametrize("name", sorted(builtin_experiments()))
-def test_built_in_experiments_are_valid_and_bear_their_own_name(name: str) -> None:
-    assert load_experiment(name).name == name
-
-
 def test_a_toml_file_is_an_experiment(tmp_path: Path) -> None:
     experiment = load_experiment(write(tmp_path / "trial.toml", MINIMAL))
     assert (experiment.name, experiment.dataset.name, experiment.backbones[0].name) == ("trial", "digits", "resnet18")

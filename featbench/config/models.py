@@ -28,7 +28,9 @@ class DatasetConfig(Table):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.name == "folder" and self.root is None:
-            raise ValueError('root is missing: the folder of images, as in root = "photos/"')
+            raise ValueError(
+                'root is missing: the folder of images, as in root = "photos/" or --set dataset.root=photos/'
+            )
         if self.name != "folder":
             self._refuse("root", 'unless name = "folder" (where data sets are kept is --data)')
         if self.val_fraction + self.test_fraction >= 1:
