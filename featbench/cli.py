@@ -31,7 +31,7 @@ app = typer.Typer(
 stages.add_to(app)
 report.add_to(app)
 predict.add_to(app)
-app.command("summary")(networks.summary)
+networks.add_to(app)
 app.add_typer(lists, name="list")
 app.add_typer(caches, name="cache")
 

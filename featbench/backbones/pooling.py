@@ -47,7 +47,10 @@ class Pool(nn.Module):
     def forward(self, output: Tensor) -> Tensor:
         """Pool; the copy keeps the result from sharing memory with an output that is changed in place later."""
         pooled = self.function(output).flatten(1)
-        return pooled.clone() if pooled.data_ptr() == output.data_ptr() else pooled
+        shared = (
+            torch.compiler.is_exporting() or pooled.data_ptr() == output.data_ptr()
+        )  # exporting, there is no memory
+        return pooled.clone() if shared else pooled
 
 
 def make_pool(pooling: str, shape: tuple[int, ...], layer: str, *, channels_last: bool | None = None) -> Pool:

@@ -1,12 +1,19 @@
-"""`featbench summary`: what a network is made of."""
+"""`featbench summary` and `featbench export`: what a network is made of, and a trained one as ONNX."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from featbench.commands.options import exit_codes, print_rows
+from featbench.commands.options import Offline, Quiet, Verbose, exit_codes, print_rows
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("summary")(summary)
+    app.command("export")(export)
 
 
 def summary(
@@ -58,3 +65,29 @@ def summary(
         )
         if freeze_until is None:
             typer.echo("partial: --freeze-until LAYER counts them")
+
+
+def export(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A results folder, as results/digits.")],
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A name or fingerprint.", show_default="the best network by validation"),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to.", show_default="beside the network in models/")
+    ] = None,
+    offline: Offline = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write a reference network of a run as ONNX, checked in onnxruntime against torch.
+
+    The file takes `images`, (batch, channels, height, width) float32 in [0, 1], resized and cropped as its metadata
+    says, and gives `logits` and `probabilities`; standardisation is inside. Needs pip install featbench[onnx].
+    """
+    with exit_codes(verbose=verbose):
+        from featbench.predict.export import export_onnx
+
+        done = export_onnx(results, model, output, offline=offline)
+        if not quiet:
+            typer.echo(f"{done.path}: {done.name}; its logits differ from torch's by at most {done.difference:.1g}")

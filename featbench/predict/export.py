@@ -1,0 +1,220 @@
+"""A kept reference network as an ONNX file, checked by running it in onnxruntime against torch.
+
+The file takes `images`, (batch, C, h, w) float32 in [0, 1], resized and cropped as its metadata says, and gives
+`logits` and `probabilities`, (batch, n_classes) float32. Standardisation is inside. The batch may have any size.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+import featbench
+from featbench.backbones.tracing import PENULTIMATE
+from featbench.data.preprocess import Preprocess
+from featbench.errors import ResultsError, UsageError
+from featbench.predict.choose import choose_model
+from featbench.predict.images import fitted_shape
+from featbench.predict.networks import card_preprocess, read_tensors, trained_backbone, trained_network
+from featbench.results.cards import Card, read_card
+from featbench.results.files import replacing
+from featbench.results.models import main_rows, model_names
+from featbench.results.store import load_results
+
+_NEEDED = ("onnx", "onnxscript", "onnxruntime")
+_CHECKED_BATCHES = (1, 3)
+_RTOL, _ATOL = 1e-3, 1e-4  # sums in another order; a wrong operator is far beyond
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: the file, the model's name, and the largest difference of a logit between the two runtimes."""
+
+    path: Path
+    name: str
+    difference: float
+
+
+def export_onnx(
+    results: str | Path, model: str | None = None, output: str | Path | None = None, *, offline: bool = False
+) -> Exported:
+    """Write a reference network as ONNX; the file appears under its name only when it was checked.
+
+    Args:
+        results: The results folder.
+        model: A name, as in "finetune/resnet18", or a fingerprint; None takes the reference network with the highest
+            validation accuracy.
+        output: The file to write; else beside the network in models/.
+        offline: Forbid downloads of the backbone's weights, which a `linear_head` needs.
+
+    Raises:
+        UsageError: There is no such network, it is a classifier, or the extra `onnx` is not installed.
+        ResultsError: The network or its card is damaged, torch cannot convert it, onnxruntime gives other numbers, or
+            the file cannot be written.
+        WeightsError: The backbone's weights are missing, or are not those of the training.
+    """
+    _check_installed()
+    folder = Path(results)
+    fingerprint, name = choose_model(folder, model or _best_reference(folder))
+    card, file = read_card(folder, fingerprint)
+    if card.kind != "baseline":
+        names = ", ".join(model_names(_references(folder)).values()) or "there is none here"
+        raise UsageError(f"{name} is a classifier on features; only reference networks are exported: {names}")
+    preprocess = card_preprocess(card)
+    shape = fitted_shape(preprocess)
+    network = _Deployed(_network(folder, card, file, shape, offline=offline), preprocess).eval()
+    path = file.with_suffix(".onnx") if output is None else Path(output)
+    try:
+        content = _convert(network, shape, _metadata(card, name, preprocess))
+    except torch.onnx.OnnxExporterError as error:
+        cause = str(error.__cause__ or error).partition("\n")[0]
+        raise ResultsError(f"torch cannot convert {name} to ONNX: {cause}") from error
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+        difference = _compare(temporary, network, shape, name)
+    return Exported(path, name, difference)
+
+
+class _Deployed(nn.Module):
+    """A network with its standardisation before and its softmax behind it."""
+
+    def __init__(self, network: nn.Module, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.network = network
+        self.mean = nn.Buffer(torch.tensor(preprocess.mean).view(-1, 1, 1))
+        self.std = nn.Buffer(torch.tensor(preprocess.std).view(-1, 1, 1))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.network((images - self.mean) / self.std)
+        return logits, logits.softmax(1)
+
+
+class _WithHead(nn.Module):
+    """What a `linear_head` is: a head on the frozen body."""
+
+    def __init__(self, body: nn.Module, state: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.body = body
+        n_classes, width = state["weight"].shape
+        self.head = nn.Linear(width, n_classes)
+        self.head.load_state_dict(state)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.body(images)[0])
+        return logits
+
+
+def _network(folder: Path, card: Card, file: Path, shape: tuple[int, int, int], *, offline: bool) -> nn.Module:
+    state = read_tensors(file)
+    if card.weights_hash is None:
+        return trained_network(card, state, file)
+    body = trained_backbone(folder, card, offline=offline).features([PENULTIMATE], "avg", shape)
+    return _WithHead(body.module, state)
+
+
+def _references(folder: Path) -> pd.DataFrame:
+    rows = main_rows(load_results(folder))
+    return pd.DataFrame(rows[rows["kind"] == "baseline"])
+
+
+def _best_reference(folder: Path) -> str:
+    networks = _references(folder)
+    if networks.empty:
+        raise UsageError(f"{folder} has no reference network to export; add [[baselines]] to the experiment and run it")
+    return str(networks.iloc[int(networks["val_accuracy"].to_numpy().argmax())]["fingerprint"])
+
+
+def _check_installed() -> None:
+    try:
+        with _quiet():
+            for package in _NEEDED:
+                importlib.import_module(package)
+    except ImportError as error:
+        raise UsageError(f"export needs {error.name}, which is not installed; pip install featbench[onnx]") from error
+
+
+def _metadata(card: Card, name: str, preprocess: Preprocess) -> dict[str, str]:
+    channels = "RGB" if preprocess.channels == 3 else "grey"
+    how = (
+        f"Resize the shorter side to {preprocess.resize_px} px ({preprocess.interpolation}, antialiased), cut out the "
+        f"centre {preprocess.crop_px}x{preprocess.crop_px} px, {channels}, scale to [0, 1]; standardisation is inside"
+    )
+    return {
+        "featbench_version": featbench.__version__,
+        "model": name,
+        "fingerprint": card.fingerprint,
+        "classes": json.dumps(list(card.classes), ensure_ascii=False),
+        "preprocessing": how,
+        "preprocess": json.dumps(preprocess.content()),
+    }
+
+
+def _convert(network: nn.Module, shape: tuple[int, int, int], metadata: dict[str, str]) -> bytes:
+    import onnx
+
+    batch = torch.export.Dim("batch")
+    with _quiet():
+        program = torch.onnx.export(
+            network,
+            (torch.zeros(2, *shape),),
+            dynamo=True,
+            input_names=["images"],
+            output_names=["logits", "probabilities"],
+            dynamic_shapes={"images": {0: batch}},
+            verbose=False,
+        )
+    assert program is not None  # it is so without a file to write
+    proto = program.model_proto
+    onnx.helper.set_model_props(proto, metadata)
+    onnx.checker.check_model(proto, full_check=True)
+    content: bytes = proto.SerializeToString()
+    return content
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's news of itself from the user: what it made is checked."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _compare(file: Path, network: nn.Module, shape: tuple[int, int, int], name: str) -> float:
+    """Run the file and the network on the same noise. Returns the largest difference of a logit."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    generator = torch.Generator().manual_seed(0)
+    largest = 0.0
+    for count in _CHECKED_BATCHES:
+        images = torch.rand(count, *shape, generator=generator)
+        with torch.inference_mode():
+            expected = [output.numpy() for output in network(images)]
+        given: list[Any] = session.run(None, {"images": images.numpy()})
+        for ours, theirs in zip(expected, given, strict=True):
+            if not np.allclose(theirs, ours, rtol=_RTOL, atol=_ATOL):
+                by = f"{np.abs(theirs - ours).max():.3g}"
+                raise ResultsError(
+                    f"onnxruntime gives other numbers than torch for {name} (by up to {by}), so nothing was written; "
+                    "another version of onnxruntime or onnxscript may help"
+                )
+        largest = max(largest, float(np.abs(given[0] - expected[0]).max()))
+    return largest

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from featbench.errors import ResultsError, UsageError
+from featbench.predict import export
+from featbench.predict.export import export_onnx
+from featbench.results.cards import read_card
+from featbench.results.store import load_predictions
+from tests.predict.conftest import Kept
+from tests.test_cli import invoke
+
+pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+@pytest.mark.parametrize("method", ["scratch", "linear_head"])
+def test_the_file_says_of_test_images_what_the_run_said(digits: Kept, tmp_path: Path, method: str) -> None:
+    exported = export_onnx(digits.folder, f"{method}/resnet20", tmp_path / "network.onnx", offline=True)
+    assert exported.path == tmp_path / "network.onnx"
+    session = onnxruntime.InferenceSession(exported.path)
+    (row,) = digits.rows[digits.rows.method == method].itertuples()
+    said = load_predictions(digits.folder, row.fingerprint)
+    numbers = [int(name.removeprefix("digits/")) for name in said.id]
+    pixels = torch.from_numpy(np.rint(load_digits().images[numbers] * (255 / 16)).astype(np.uint8))
+    meta = session.get_modelmeta().custom_metadata_map
+    how = json.loads(meta["preprocess"])
+    assert how["resize_px"] == how["crop_px"] == 32
+    large = torch.nn.functional.interpolate(
+        pixels[:, None].float(), 32, mode=how["interpolation"], align_corners=False, antialias=True
+    ).round()
+    images = (large / 255).expand(-1, 3, -1, -1).numpy()
+    logits, probabilities = session.run(None, {"images": images})
+    scores = said.filter(like="score:").to_numpy()
+    # torchvision rounds bytes as it resizes, which moves a pixel by one now and then
+    np.testing.assert_allclose(probabilities, scores, atol=0.02)
+    assert (probabilities.argmax(1) == scores.argmax(1)).mean() > 0.95
+    np.testing.assert_allclose(probabilities, torch.from_numpy(logits).softmax(1), atol=1e-6)
+
+
+def test_the_metadata_says_what_to_do_before(digits: Kept, tmp_path: Path) -> None:
+    exported = export_onnx(digits.folder, "scratch/resnet20", tmp_path / "a.onnx")
+    session = onnxruntime.InferenceSession(exported.path)
+    meta = session.get_modelmeta().custom_metadata_map
+    assert json.loads(meta["classes"]) == list("0123456789")
+    assert meta["model"] == "scratch/resnet20"
+    assert meta["fingerprint"] in set(digits.rows.fingerprint)
+    assert "shorter side to 32 px (bilinear, antialiased)" in meta["preprocessing"]
+    assert "RGB, scale to [0, 1]; standardisation is inside" in meta["preprocessing"]
+    (given,) = session.get_inputs()
+    assert (given.name, given.shape) == ("images", ["batch", 3, 32, 32])
+    assert [output.name for output in session.get_outputs()] == ["logits", "probabilities"]
+
+
+def test_the_best_network_by_validation_goes_beside_its_weights(digits: Kept, tmp_path: Path) -> None:
+    folder = digits.copy(tmp_path)
+    networks = digits.rows[digits.rows.kind == "baseline"]
+    best = networks.loc[networks.val_accuracy.idxmax()]
+    exported = export_onnx(folder)
+    assert exported.path.with_suffix(".safetensors") == read_card(folder, best.fingerprint)[1]
+    assert exported.name == f"{best.method}/resnet20"
+    assert 0 <= exported.difference < 1e-3
+
+
+def test_a_classifier_is_refused_with_the_networks_that_there_are(digits: Kept) -> None:
+    with pytest.raises(UsageError, match=r"is a classifier.*linear_head/resnet20, scratch/resnet20"):
+        export_onnx(digits.folder, "linear_svc/pixels/pixels")
+
+
+def test_a_folder_without_networks(photos: Kept) -> None:
+    with pytest.raises(UsageError, match=r"no reference network to export; add \[\[baselines\]\]"):
+        export_onnx(photos.folder)
+
+
+def test_other_numbers_leave_no_file(digits: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "_ATOL", -1.0)
+    with pytest.raises(ResultsError, match="onnxruntime gives other numbers than torch for scratch/resnet20"):
+        export_onnx(digits.folder, "scratch/resnet20", tmp_path / "a.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_extra_the_error_names_it(digits: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(UsageError, match=r"onnxscript, which is not installed; pip install featbench\[onnx\]"):
+        export_onnx(digits.folder)
+
+
+def test_the_command(digits: Kept, tmp_path: Path) -> None:
+    result = invoke("export", digits.folder, "--model", "scratch/resnet20", "--output", tmp_path / "a.onnx")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith(f"{tmp_path / 'a.onnx'}: scratch/resnet20; its logits differ")
+    assert result.stderr == ""
+    result = invoke("export", tmp_path)
+    assert result.exit_code == 1
+    assert "there is no results.csv" in result.stderr
