@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -322,7 +323,7 @@ def test_python_m_featbench_is_featbench() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "featbench", "list", "experiments"], capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines()[0].split()[0] == "cifar10_resnet20"
+    assert done.stdout.splitlines()[0].split()[0] == "cats_dogs_vgg16"
 
 
 def test_ctrl_c_during_training_exits_with_130_and_keeps_finished_rows(home: Path) -> None:
@@ -346,7 +347,8 @@ def test_ctrl_c_during_training_exits_with_130_and_keeps_finished_rows(home: Pat
     assert process.returncode == 130, "".join(before) + stderr
     assert stdout == ""
     assert "Traceback" not in stderr
-    assert stderr.strip() == "interrupted; what was done so far is kept, and the same command goes on from there"
+    assert re.search(r"stopped after batch \d+ of \d+ in epoch \d+", stderr)
+    assert stderr.endswith("interrupted; what was done so far is kept, and the same command goes on from there\n")
     assert featbench.load_results(home / "results" / "tiny").method.tolist() == ["linear_svc"]
     assert not [path for path in (home / "results").rglob("*") if path.name.endswith(".tmp")]
 

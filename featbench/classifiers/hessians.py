@@ -19,6 +19,7 @@ from featbench.classifiers.products import EXACT_BELOW, Preconditioner
 _MAX_STEPS = 200
 _MIN_STEPS = 5
 _TOLERANCE = 0.1  # of the length of the residual, as the preconditioner measures it
+_NOTHING = 1e-24  # of the squared length of the residual
 _SAMPLED = 8  # rows a feature
 _BYTES = 2**30  # of Hessians and their factors
 
@@ -60,6 +61,9 @@ def newton_direction(
     Kin that have spent as much on conjugate gradients as a factor of their Hessian costs stop there, and are given that
     factor the next time, so that they never cost much more than twice the better of the two ways.
 
+    In float64, which is for what is ill-conditioned, the last step must also gain little against those before it (Nash
+    and Sofer 1990): a factor of the Hessian elsewhere can hide a residual that matters.
+
     Returns:
         The steps, and (K,) how much lower than they reach the quadratic model can be at most: half the squared
         residual, since the model is strongly convex with modulus 1. Steps go on until it is at most `enough` (K,).
@@ -79,25 +83,32 @@ def newton_direction(
     stop = rz * _TOLERANCE**2
     limit = (2 * enough / norm**2).to(residual.dtype)
     left = torch.ones_like(norm)
+    gained = torch.zeros_like(rz)
+    exact = weights.dtype == torch.float64
     for steps in range(1, _MAX_STEPS + 1):
         for number in kin.tolist():
             hessians.spent[number] += 2 * weights.shape[0]
         product = p + rows.curvature(p, weights)
         alpha = rz / (p * product).sum(0)
+        gain = alpha * rz
+        gained = gained + gain
         s = s + alpha * p
         residual = residual - alpha * product
         z = _precondition(preconditioner, factors, kin, residual, q)
         previous, rz = rz, (residual * z).sum(0)
         square = (residual * residual).sum(0)
         left[alive] = square.to(left.dtype)
-        going = ((rz > stop) | (square > limit)) & (budget > steps)
+        going = (rz > stop) | (square > limit)
+        if exact:
+            going |= (steps * gain > gained / 2) & (square > _NOTHING)
+        going &= budget > steps
         if not going.all():
             solution[:, alive] = s
             kept = going.nonzero()[:, 0]
             if not len(kept):
                 break
             alive, rows, weights, q, stop = alive[kept], rows.take(kept), weights[:, kept], q[kept], stop[kept]
-            limit, kin, budget = limit[kept], kin[kept], budget[kept]
+            limit, kin, budget, gained = limit[kept], kin[kept], budget[kept], gained[kept]
             s, residual, z, p = s[:, kept], residual[:, kept], z[:, kept], p[:, kept]
             previous, rz = previous[kept], rz[kept]
         p = z + (rz / previous) * p
@@ -136,13 +147,15 @@ def _budget(problem: Problem, weights: Tensor, hessians: Hessians, C: float) -> 
         column = int(columns[0])
         stride = max(1, int(active[column]) // (hessians.sampled[number] * width))
         cost = (int(active[column]) // stride + width / 3) * width
-        if hessians.spent[number] >= cost:
+        # Float64 is for what is ill-conditioned: there an old factor, or a step cut short, leads nowhere.
+        if hessians.spent[number] >= cost or weights.dtype == torch.float64:
             kept = weights[:, column].nonzero()[::stride, 0]
             rows = problem.rows.of_column(kept, column, weights.dtype)
             hessians.losses[number] = ((rows.T * (weights[kept, column] * (stride / C))) @ rows).double()
             hessians.factored.pop(number, None)
             hessians.sampled[number] *= 2
             hessians.spent[number] = 0
-        left = (cost - hessians.spent[number]) / (2 * len(weights) * len(columns))
-        budget[columns] = max(_MIN_STEPS, int(left))
+        if weights.dtype == torch.float32:
+            left = (cost - hessians.spent[number]) / (2 * len(weights) * len(columns))
+            budget[columns] = max(_MIN_STEPS, int(left))
     return budget.clamp(max=_MAX_STEPS)

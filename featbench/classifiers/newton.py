@@ -26,6 +26,7 @@ from featbench.classifiers.hessians import Hessians, newton_direction
 from featbench.classifiers.problem import Point, Problem, along
 
 _ARMIJO = 0.01
+_SINGLE_STEPS = 100  # Newton steps after which what has not converged goes on in float64
 _ROUNDING = {torch.float32: 1e-7, torch.float64: 1e-13}  # of an objective, which is a sum of many numbers
 
 
@@ -64,9 +65,9 @@ def minimise(
         hessians: Of the problem; those of its rows at least.
         gap: Of the objective, how far above its minimum it may still be: liblinear's rule alone allows percents.
     """
-    solution = _descend(problem, start, C, stop, max_iter, hessians, gap)
     if problem.costs.dtype == torch.float64:
-        return solution
+        return _descend(problem, start, C, stop, max_iter, hessians, gap)
+    solution = _descend(problem, start, C, stop, min(max_iter, _SINGLE_STEPS), hessians, gap)
     exact = Point.at(problem.double(), solution.W)
     done = _is_flat(exact, C, stop, gap)[1]
     W, n_iter, converged = solution.W, solution.n_iter, done
@@ -117,8 +118,9 @@ def _descend(
         step, unexplored = newton_direction(batch.problem, gradient, weights, hessians, enough, C)
         length = _advance(batch, step, gradient, objective, C, rounding)
         promised = unexplored - (gradient * step).sum(0) / 2
-        batch.exhausted = promised <= torch.where(flat & (length == 1), gap, rounding) * objective
-        stuck = (length == 0) & ~batch.exhausted
+        little = promised <= torch.where(flat & (length == 1), gap, rounding) * objective
+        batch.exhausted, batch.little = little & batch.little, little  # twice: the rows inside the margin may change
+        stuck = (length == 0) & ~little
         if stuck.any():
             batch = batch.take((~stuck).nonzero()[:, 0])
             if not len(batch.alive):
@@ -134,21 +136,24 @@ class _Batch:
         alive: (K,) int64, their numbers in the whole problem.
         problem: Their problem.
         point: Where they are.
-        exhausted: (K,) bool, whether there is nothing left to gain after the step that was just taken.
+        little: (K,) bool, whether the step that was just taken promised next to nothing more.
+        exhausted: (K,) bool, whether the one before it did, too.
     """
 
     alive: Tensor
     problem: Problem
     point: Point
+    little: Tensor
     exhausted: Tensor
 
     @classmethod
     def begin(cls, problem: Problem, start: Tensor) -> _Batch:
         alive = torch.arange(start.shape[1], device=start.device)
-        return cls(alive, problem, Point.at(problem, start), torch.zeros_like(alive, dtype=torch.bool))
+        nothing = torch.zeros_like(alive, dtype=torch.bool)
+        return cls(alive, problem, Point.at(problem, start), nothing, nothing)
 
     def take(self, columns: Tensor) -> _Batch:
-        parts = self.problem.take(columns), self.point.take(columns), self.exhausted[columns]
+        parts = self.problem.take(columns), self.point.take(columns), self.little[columns], self.exhausted[columns]
         return _Batch(self.alive[columns], *parts)
 
 

@@ -76,7 +76,7 @@ def image_shape(split: Split, preprocess: Preprocess) -> tuple[int, int, int]:
     if isinstance(split.images, ArrayImages):
         first = next(_array_batches(split.images.subset(np.arange(1)), preprocess, 1, _CPU)).images
         return first.shape[1], first.shape[2], first.shape[3]
-    return preprocess.channels, preprocess.crop_px, preprocess.crop_px
+    return preprocess.photo_shape
 
 
 def read_all(split: Split, preprocess: Preprocess, *, on_bad_image: Literal["skip", "error"] = "skip") -> Batch:
@@ -110,12 +110,13 @@ def _decoded_batches(
             return str(error)
         return None
 
+    channels, *size = preprocess.photo_shape
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[tuple[Indices, npt.NDArray[np.uint8], list[Future[str | None]]]] = deque()
         try:
             for start in range(0, len(split), batch_size):
                 rows = np.arange(start, min(start + batch_size, len(split)))
-                pixels = np.empty((len(rows), preprocess.crop_px, preprocess.crop_px, preprocess.channels), np.uint8)
+                pixels = np.empty((len(rows), *size, channels), np.uint8)
                 decoding = [pool.submit(decode, int(row), pixels[place]) for place, row in enumerate(rows)]
                 waiting.append((rows, pixels, decoding))
                 if len(waiting) > ahead:

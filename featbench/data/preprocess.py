@@ -51,6 +51,11 @@ class Preprocess:
         """Channels of fitted images, 1 or 3; of `native_arrays` those that are no arrays."""
         return len(self.mean) or 3
 
+    @property
+    def photo_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of a photo after it is fitted."""
+        return self.channels, self.crop_px, self.crop_px
+
     def at_size(self, size_px: int | None) -> Preprocess:
         """Return the same preprocessing for another crop, the resize in proportion; None changes nothing."""
         if size_px is None:

@@ -26,7 +26,6 @@ from featbench.backbones.tracing import PENULTIMATE
 from featbench.data.preprocess import Preprocess
 from featbench.errors import ResultsError, UsageError
 from featbench.predict.choose import choose_model
-from featbench.predict.images import fitted_shape
 from featbench.predict.networks import card_preprocess, read_tensors, trained_backbone, trained_network
 from featbench.results.cards import Card, read_card
 from featbench.results.files import replacing
@@ -73,7 +72,7 @@ def export_onnx(
         names = ", ".join(model_names(_references(folder)).values()) or "there is none here"
         raise UsageError(f"{name} is a classifier on features; only reference networks are exported: {names}")
     preprocess = card_preprocess(card)
-    shape = fitted_shape(preprocess)
+    shape = preprocess.photo_shape
     network = _Deployed(_network(folder, card, file, shape, offline=offline), preprocess).eval()
     path = file.with_suffix(".onnx") if output is None else Path(output)
     try:

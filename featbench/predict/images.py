@@ -73,6 +73,12 @@ class ArrayPreprocess(Preprocess):
 
     array_shape: tuple[int, int, int] = (1, 1, 3)
 
+    @property
+    def photo_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of every image after it is fitted."""
+        channels, height, width = self.fit_image(Image.new("RGB", (8, 8))).shape
+        return channels, height, width
+
     def fit_image(self, image: Image.Image) -> Tensor:
         """Fit one RGB image; see `Preprocess.fit_batch`. Returns (C, h, w) uint8."""
         height, width, channels = self.array_shape
@@ -81,12 +87,6 @@ class ArrayPreprocess(Preprocess):
             image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(image).reshape(self.array_shape))
         return self.fit_batch(pixels.permute(2, 0, 1)[None])[0]
-
-
-def fitted_shape(preprocess: Preprocess) -> tuple[int, int, int]:
-    """Return (C, h, w) of every image after it is fitted."""
-    channels, height, width = preprocess.fit_image(Image.new("RGB", (8, 8))).shape
-    return channels, height, width
 
 
 def find_images(places: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:

@@ -32,7 +32,7 @@ from featbench.features.cache import as_stored
 from featbench.features.extract import default_batch_size
 from featbench.features.forward import Forward
 from featbench.predict.choose import choose_model
-from featbench.predict.images import ImageLike, as_split, fitted_shape
+from featbench.predict.images import ImageLike, as_split
 from featbench.predict.networks import (
     card_preprocess,
     logits_network,
@@ -147,7 +147,7 @@ class Model:
         if not len(images):
             return
         forward = self._forward_for(len(images), progress or Silent())
-        for batch in read_batches(images, self._preprocess, default_batch_size(fitted_shape(self._preprocess))):
+        for batch in read_batches(images, self._preprocess, default_batch_size(self._preprocess.photo_shape)):
             (features,) = forward.start(batch.images)().values()
             scores = self._score(features) if len(batch.rows) else np.empty((0, len(self.classes)))
             yield Scored(batch.rows, scores, batch.skipped)
@@ -155,7 +155,7 @@ class Model:
     def _forward_for(self, n_images: int, progress: Progress) -> Forward:
         """Return what runs the network; a longer job than before may pay for compiling it."""
         if self._forward is None or (n_images > self._forward_images and not self._forward.compiled):
-            shape = fitted_shape(self._preprocess)
+            shape = self._preprocess.photo_shape
             self._forward = Forward(
                 self._features,
                 self._preprocess,
@@ -189,7 +189,7 @@ def load_model(results: str | Path, model: str | None = None, *, device: str = "
     fingerprint, name = choose_model(folder, model)
     card, file = read_card(folder, fingerprint)
     preprocess = card_preprocess(card)
-    shape = fitted_shape(preprocess)
+    shape = preprocess.photo_shape
     n_classes = len(card.classes)
     gives: Gives = "probability"
     if card.kind == "classifier":

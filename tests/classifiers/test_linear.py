@@ -15,12 +15,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featbench.classifiers.linear import PrimalLinearSVC
 
-# The check wants 7 digits at the default tolerance, and scikit-learn excepts its own LinearSVC from it too. Below,
-# weighted fits are compared with those of LinearSVC.
-TOO_STRICT = {"check_sample_weight_equivalence_on_dense_data": "7 digits at tol=1e-4"}
 
-
-@parametrize_with_checks([PrimalLinearSVC()], expected_failed_checks=lambda estimator: TOO_STRICT)
+@parametrize_with_checks([PrimalLinearSVC()])
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 def test_scikit_learns_contract(estimator: Any, check: Any) -> None:
     check(estimator)
