@@ -149,8 +149,9 @@ def _tied(models: pd.DataFrame, best: pd.Series, names: dict[str, str], rivals: 
 
 def _count_of(tied: pd.DataFrame, rivals: pd.DataFrame) -> str:
     count = "none" if tied.empty else str(len(tied))
+    others = "1 other" if len(rivals) == 1 else f"{len(rivals)} others"
     return (
-        f"As far as {rivals['n_test'].iloc[0]} test images tell, {count} of {len(rivals)} others "
+        f"As far as {rivals['n_test'].iloc[0]} test images tell, {count} of {others} "
         f"{'is' if len(tied) < 2 else 'are'} tied with it (McNemar's exact test, Holm-corrected p >= {LEVEL}, "
         "and an interval of the difference that holds 0)"
     )

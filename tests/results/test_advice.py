@@ -93,9 +93,9 @@ def test_the_cheapest_of_the_tied_is_named(table_of: Load, flipped: bool) -> Non
 @pytest.mark.parametrize(
     ("numbers", "expected"),
     [
-        (WORSE, r"As far as 50 test images tell, none of 1 others is tied .*; 1 is worse\."),
-        (BETTER, r".* none of 1 others is tied .*; 1 is better, which only new images could confirm\."),
-        (OPEN, r".* none of 1 others is tied .*; 1 may differ, but not after the correction\."),
+        (WORSE, r"As far as 50 test images tell, none of 1 other is tied .*; 1 is worse\."),
+        (BETTER, r".* none of 1 other is tied .*; 1 is better, which only new images could confirm\."),
+        (OPEN, r".* none of 1 other is tied .*; 1 may differ, but not after the correction\."),
     ],
     ids=["worse", "better", "open"],
 )
