@@ -69,7 +69,7 @@ def predict(
             typer.echo(f"featbench: {place}: {reason}", err=True)
         terminal_columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         with TerminalProgress(quiet=quiet, verbose=verbose) as progress:
-            progress.say(f"{loaded.name}, {len(files):,} images")
+            progress.say(f"{loaded.name}, {len(files):,} image{'' if len(files) == 1 else 's'}")
             failed = write_predictions(
                 loaded,
                 as_split(files),
