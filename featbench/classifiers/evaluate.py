@@ -24,11 +24,11 @@ import numpy.typing as npt
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from featbench.classifiers.calibrate import Rows, calibrate
+from featbench.classifiers.checks import check_rows
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.classifiers.select import (
     How,
     Selection,
-    check_rows,
     convergence_recorded,
     final_rows,
     fit,

@@ -16,7 +16,7 @@ import torch
 
 import featbench
 from featbench.backbones.load import check_backbone
-from featbench.classifiers.select import check_trainable
+from featbench.classifiers.checks import check_trainable
 from featbench.classifiers.table import check_grids
 from featbench.config import Experiment
 from featbench.data.datasets import check_dataset, load_dataset

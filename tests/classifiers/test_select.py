@@ -12,8 +12,9 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
+from featbench.classifiers.checks import check_rows, check_trainable
 from featbench.classifiers.rows import LabelledFeatures
-from featbench.classifiers.select import HOLDOUT_ABOVE, check_rows, check_trainable, convergence_recorded, select
+from featbench.classifiers.select import HOLDOUT_ABOVE, convergence_recorded, select
 from featbench.classifiers.table import CLASSIFIERS
 from featbench.config import EvaluateConfig
 from featbench.errors import DataError, UsageError
