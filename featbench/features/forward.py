@@ -84,11 +84,14 @@ class Forward:
             return lambda: {layer: np.empty((0, width), np.float32) for layer, width in self._widths.items()}
         if self.device.type == "cuda" and images.device.type == "cpu":
             images = images.pin_memory()
+        # A compiled network takes batches of one size, of one memory format and made outside of inference mode; for any
+        # others it is compiled again.
+        images = images.to(self.device, non_blocking=True)
+        if count < self._padded_to:
+            images = torch.cat([images, images.new_zeros(self._padded_to - count, *images.shape[1:])])
+        images = images.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
-            images = images.to(self.device, non_blocking=True)
-            if count < self._padded_to:  # a compiled network takes batches of one size, and of one memory format
-                images = torch.cat([images, images.new_zeros(self._padded_to - count, *images.shape[1:])])
-            outputs = self.network(images.contiguous(memory_format=torch.channels_last))
+            outputs = self.network(images)
             copies = [output[:count].float().to("cpu", non_blocking=True) for output in outputs]
         if self.device.type != "cuda":
             return lambda: self._arrays(copies)

@@ -90,7 +90,7 @@ def forward_only(name: str, precision: Precision, count: int) -> float:
     """
     backbone, _ = network(name, precision)
     features = backbone.features(["penultimate"], "avg", SHAPE)
-    images = torch.randint(0, 256, (BATCH, *SHAPE), dtype=torch.uint8)
+    ready = torch.randint(0, 256, (BATCH, *SHAPE), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
     runner = Forward(
         features,
         backbone.preprocess,
@@ -102,7 +102,6 @@ def forward_only(name: str, precision: Precision, count: int) -> float:
         progress=Clock(),
     )
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-        ready = images.contiguous(memory_format=torch.channels_last)
         forward = runner.network
         if precision == "float32":
             ready, forward = backbone.preprocess.normalise(ready), features.module
