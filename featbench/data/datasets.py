@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ from sklearn.datasets import load_digits
 
 from featbench.config import DatasetConfig
 from featbench.data.folder import scan_folder
-from featbench.data.images import gather_array
+from featbench.data.images import FileImages, gather_array
 from featbench.data.names import plain_name
 from featbench.data.splits import Dataset, Skipped, Split, limit, split_whole
 from featbench.data.torchvision_sets import TORCHVISION_SETS, load_torchvision
 from featbench.errors import UsageError, unknown
+from featbench.fingerprint import fingerprint
 
 DATASETS: dict[str, str] = {
     "digits": "1,797 scanned digits of 8x8 pixels, part of scikit-learn; no download",
@@ -35,7 +37,9 @@ def check_dataset(config: DatasetConfig) -> None:
         _check_fractions(config, list(TORCHVISION_SETS[config.name].splits))
 
 
-def load_dataset(config: DatasetConfig, data_dir: Path, *, seed: int, offline: bool = False) -> Dataset:
+def load_dataset(
+    config: DatasetConfig, data_dir: Path, *, seed: int, offline: bool = False, memo_dir: Path | None = None
+) -> Dataset:
     """Read a data set's splits; images of files are decoded later.
 
     Args:
@@ -43,6 +47,7 @@ def load_dataset(config: DatasetConfig, data_dir: Path, *, seed: int, offline: b
         data_dir: torchvision's root; downloads go there.
         seed: Chooses the rows of splits that the set does not have itself, and of limited ones.
         offline: Forbids downloads.
+        memo_dir: Where the hashes of image files are remembered; nowhere if None.
 
     Raises:
         UsageError: The name, the folder or a setting is wrong.
@@ -64,7 +69,14 @@ def load_dataset(config: DatasetConfig, data_dir: Path, *, seed: int, offline: b
         splits = split_whole(splits["all"], config, classes, seed)
     splits["train"] = limit(splits["train"], config.limit_train, seed)
     splits["test"] = limit(splits["test"], config.limit_test, seed)
+    if memo_dir is not None:
+        place = fingerprint([config.name, str((config.root or data_dir).resolve())])
+        splits = {part: _remembering(split, memo_dir / f"{place}-{part}") for part, split in splits.items()}
     return Dataset(name, classes, splits, tuple(skipped))
+
+
+def _remembering(split: Split, memo: Path) -> Split:
+    return replace(split, images=replace(split.images, memo=memo)) if isinstance(split.images, FileImages) else split
 
 
 def _digits() -> tuple[tuple[str, ...], dict[str, Split]]:

@@ -104,7 +104,8 @@ class _Scan:
         self.skipped.append(Skipped(split, self._id(path), reason))
 
     def _id(self, path: Path) -> str:
-        return plain_name(path.relative_to(self.root))
+        below = os.path.join(self.root, "")  # noqa: PTH118  # with the separator at its end
+        return plain_name(str(path).removeprefix(below))
 
 
 def _is_utf8(path: Path) -> bool:

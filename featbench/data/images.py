@@ -5,29 +5,26 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from joblib import cpu_count
 from PIL import Image
 from torchvision.datasets import FakeData
 
-from featbench.data.decode import UnreadableImageError, check_regular, decode_file, reading, to_rgb
-from featbench.fingerprint import fingerprint, hash_array, hash_file
+from featbench.data.decode import UnreadableImageError, decode_file, reading, to_rgb
+from featbench.data.hashes import NO_BYTES, hash_files
+from featbench.fingerprint import fingerprint, hash_array
 
 Indices = npt.NDArray[np.int64]
 Hashes = tuple[str | None, ...]
 """A hash of each image's content; None where there is none to compare."""
 
 _DECODING = "decoding 3"  # another number whenever the same file gives other pixels, resized ones included
-_FILES_AT_ONCE = 64  # to give a thread one small file takes longer than to hash it
 _ITEM_LOCK = threading.Lock()  # FakeData draws every image from torch's one global generator
 
 
@@ -88,9 +85,10 @@ class ArrayImages:
 
 @dataclass(frozen=True)
 class FileImages:
-    """Image files."""
+    """Image files; `memo` is where their hashes are remembered, if anywhere."""
 
     paths: tuple[Path, ...]
+    memo: Path | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -105,11 +103,11 @@ class FileImages:
 
     def subset(self, indices: Indices) -> FileImages:
         """Return the files with these numbers, in this order."""
-        return FileImages(tuple(self.paths[index] for index in indices))
+        return FileImages(tuple(self.paths[index] for index in indices), self.memo)
 
     def hashes(self) -> Hashes:
         """Hash the bytes of each file; those that cannot be opened have no hash."""
-        return tuple(None if hashed.startswith(_NO_BYTES) else hashed for hashed in self._hashes)
+        return tuple(None if hashed.startswith(NO_BYTES) else hashed for hashed in self._hashes)
 
     def digest(self) -> str:
         """Hash the bytes of every file."""
@@ -117,9 +115,7 @@ class FileImages:
 
     @cached_property
     def _hashes(self) -> tuple[str, ...]:
-        parts = [self.paths[start : start + _FILES_AT_ONCE] for start in range(0, len(self.paths), _FILES_AT_ONCE)]
-        with ThreadPoolExecutor(cpu_count()) as pool:  # hashing releases the interpreter lock
-            return tuple(chain.from_iterable(pool.map(_hash_or_reason_each, parts)))
+        return hash_files(self.paths, self.memo)
 
 
 @dataclass(frozen=True)
@@ -177,20 +173,3 @@ def gather_array(pixels: Any) -> ArrayImages:
 def file_images(paths: Sequence[str | Path]) -> FileImages:
     """Wrap paths."""
     return FileImages(tuple(path if isinstance(path, Path) else Path(path) for path in paths))
-
-
-_NO_BYTES = "unreadable: "
-
-
-def _hash_or_reason_each(paths: Sequence[Path]) -> list[str]:
-    return [_hash_or_reason(path) for path in paths]
-
-
-def _hash_or_reason(path: Path) -> str:
-    try:
-        check_regular(path)
-        return hash_file(path)
-    except UnreadableImageError as error:
-        return f"{_NO_BYTES}{error}"
-    except OSError as error:
-        return f"{_NO_BYTES}{error.strerror}"

@@ -10,12 +10,12 @@ from pathlib import PurePath
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 
-def plain_name(path: PurePath) -> str:
+def plain_name(path: PurePath | str) -> str:
     r"""Write a path as printable UTF-8 with forward slashes; different paths stay different.
 
     A byte that is not UTF-8 and a control character become `\xNN`, and a backslash is doubled, so that the bytes of
     the name can be had back.
     """
-    name = os.fsencode(path.as_posix()).replace(b"\\", b"\\\\")
+    name = os.fsencode(str(path).replace(os.sep, "/")).replace(b"\\", b"\\\\")
     escaped = _CONTROL.sub(lambda found: b"\\x%02x" % found.group()[0], name)
     return escaped.decode("utf-8", "backslashreplace")

@@ -57,7 +57,8 @@ class Job:
     def dataset(self) -> Dataset:
         """The data set, read when it is first needed."""
         config = self.experiment.dataset
-        return load_dataset(config, self.data_dir, seed=self.experiment.seed, offline=self.offline)
+        memo_dir = self.cache_dir / ".hashes"
+        return load_dataset(config, self.data_dir, seed=self.experiment.seed, offline=self.offline, memo_dir=memo_dir)
 
     def prepare(self) -> None:
         """Refuse what cannot work before any work is done, and write down what is about to be done.

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,3 +119,25 @@ def test_a_folder_with_val_alone_has_no_val_split_of_its_own(make_tree: MakeTree
     assert set(load_dataset(config, NOWHERE, seed=0).splits) == {"train", "test"}
     with pytest.raises(UsageError, match="test_fraction has no effect: folder has a test split of its own"):
         load_dataset(config.model_copy(update={"test_fraction": 0.2}), NOWHERE, seed=0)
+
+
+def test_hashes_of_files_are_remembered_and_a_changed_file_is_seen(make_tree: MakeTree, tmp_path: Path) -> None:
+    root, memo_dir = make_tree({"train/a": 2, "train/b": 2, "test/a": 1, "test/b": 1}), tmp_path / "memo"
+
+    def digests(**settings: int) -> dict[str, str]:
+        config = DatasetConfig(name="folder", root=root, **settings)
+        splits = load_dataset(config, NOWHERE, seed=0, memo_dir=memo_dir).splits
+        return {name: split.digest() for name, split in splits.items()}
+
+    files = sorted(root.rglob("*.png"))
+    for file in files:
+        os.utime(file, (1_600_000_000, 1_600_000_000))
+    first = digests()
+    time.sleep(2.1)  # until then none is remembered
+    assert digests() == first
+    assert len(list(memo_dir.iterdir())) == 2
+    files[-1].write_bytes(files[-1].read_bytes()[:-1] + b"x")
+    os.utime(files[-1], (1_600_000_000, 1_600_000_000))
+    changed = digests()
+    assert changed["train"] != first["train"]
+    assert changed["test"] == first["test"]

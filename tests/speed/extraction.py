@@ -15,6 +15,7 @@ second, where the forward pass alone makes f and the decoding alone d; the table
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import subprocess
 import sys
@@ -33,7 +34,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from featbench.backbones.load import Backbone, load_backbone
-from featbench.config import BackboneConfig
+from featbench.config import BackboneConfig, DatasetConfig
+from featbench.data.datasets import load_dataset
 from featbench.data.images import ArrayImages, file_images
 from featbench.data.loader import read_batches
 from featbench.data.splits import Dataset as Images
@@ -180,6 +182,26 @@ def complete_cache_seconds(count: int) -> float:
         return time.perf_counter() - started_s
 
 
+def complete_folder_seconds(count: int) -> float:
+    """The same for a folder of JPEG files of 9 KB, from listing it on; the files are two seconds old."""
+    image = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(image, "JPEG")
+    with tempfile.TemporaryDirectory() as folder:
+        for row in range(count):
+            path = Path(folder, "images", ("train", "test")[row % 10 == 0], "ab"[row % 2], f"{row}.jpg")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(image.getvalue() + row.to_bytes(4) * 2_000)  # what follows the image is no part of it
+        time.sleep(2)
+        config = DatasetConfig(name="folder", root=Path(folder, "images"))
+        for _ in range(2):
+            started_s = time.perf_counter()
+            dataset = load_dataset(config, Path(folder), seed=0, memo_dir=Path(folder, "hashes"))
+            backbone, extraction = network("resnet20", "float32")
+            for split, key in cache_keys(dataset, backbone, extraction, Path(folder)).items():
+                extract_split(dataset.splits[split], backbone, extraction, key, Clock())
+        return time.perf_counter() - started_s
+
+
 def speed_table(name: str, paths: list[Path], count: int, repeats: int) -> None:
     arrays = split_of(ArrayImages(np.random.default_rng(0).integers(0, 256, (count, 64, 64, 3)).astype(np.uint8)))
     repeated = [paths[row % len(paths)] for row in range(count)]
@@ -258,7 +280,10 @@ def rates(arguments: argparse.Namespace) -> None:
 
 def scale() -> None:
     for count in (5_000, 50_000):
-        print(f"A complete cache of {count:,} images answers in {complete_cache_seconds(count):.2f} s.")
+        print(
+            f"A complete cache of {count:,} images answers in {complete_cache_seconds(count):.2f} s, "
+            f"of files in {complete_folder_seconds(count):.2f} s."
+        )
     small, large = peak_memory_mib(5_000), peak_memory_mib(50_000)
     print(f"Peak memory: {small:.0f} MiB for 5,000 images, {large:.0f} MiB for 50,000 ({large / small:.2f} times).")
 

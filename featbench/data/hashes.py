@@ -1,0 +1,102 @@
+"""Hashes of image files, remembered so that what has not changed is not read again.
+
+A file counts as unchanged by what git's index goes by: its size, inode, device and both times, of which the second
+(ctime) cannot be set back by a program. What changed less than two seconds ago is not remembered, for a clock's
+tick could hide another change. Of a data set of 60,000 small files this saves most of the time that it takes to find
+that its features are cached; of one of many gigabytes, minutes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+
+from joblib import cpu_count
+
+from featbench.data.decode import UnreadableImageError, check_regular
+from featbench.fingerprint import hash_file
+
+NO_BYTES = "unreadable: "
+
+_FILES_AT_ONCE = 64  # to give a thread one small file takes longer than to hash it
+_SETTLED_NS = 2_000_000_000  # the coarsest clock of a file system, FAT's, ticks every two seconds
+_STAMP_BYTES, _HASH_BYTES = 16, 32
+
+
+def hash_files(paths: Sequence[Path], memo: Path | None = None) -> tuple[str, ...]:
+    """Hash the bytes of each file.
+
+    Args:
+        paths: The files.
+        memo: A file that keeps the hashes for the next call; it is only ever a way to save time, so one that is
+            damaged, or cannot be written, is passed over.
+
+    Returns:
+        SHA-256 in hex, or `NO_BYTES` and the reason for files that cannot be opened.
+    """
+    known = _read(memo) if memo else {}
+    now_ns = time.time_ns()
+    stamps = [_stamp(path, now_ns) if memo else None for path in paths]
+    hashes = [known.get(stamp, "") if stamp else "" for stamp in stamps]
+    unknown = [row for row, hashed in enumerate(hashes) if not hashed]
+    parts = [unknown[start : start + _FILES_AT_ONCE] for start in range(0, len(unknown), _FILES_AT_ONCE)]
+    with ThreadPoolExecutor(cpu_count()) as pool:  # hashing releases the interpreter lock
+        found = pool.map(lambda rows: [_hash_or_reason(paths[row]) for row in rows], parts)
+        for row, hashed in zip(unknown, chain.from_iterable(found), strict=True):
+            hashes[row] = hashed
+    if memo and unknown:
+        states = zip(stamps, hashes, strict=True)
+        _write(memo, {stamp: hashed for stamp, hashed in states if stamp and not hashed.startswith(NO_BYTES)})
+    return tuple(hashes)
+
+
+def _hash_or_reason(path: Path) -> str:
+    try:
+        check_regular(path)
+        return hash_file(path)
+    except UnreadableImageError as error:
+        return f"{NO_BYTES}{error}"
+    except OSError as error:
+        return f"{NO_BYTES}{error.strerror}"
+
+
+def _stamp(path: Path, now_ns: int) -> bytes | None:
+    """Return what tells this state of a file from any other; None where it is too fresh to tell, or not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    settled = now_ns - max(status.st_mtime_ns, status.st_ctime_ns) >= _SETTLED_NS
+    if not settled or not status.st_ino:
+        return None
+    state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
+    return hashlib.blake2b(repr(state).encode(), digest_size=_STAMP_BYTES).digest()
+
+
+def _read(memo: Path) -> dict[bytes, str]:
+    try:
+        content = memo.read_bytes()
+    except OSError:  # there is none yet, as a rule
+        return {}
+    size = _STAMP_BYTES + _HASH_BYTES
+    if len(content) % size:
+        return {}
+    rows = (content[start : start + size] for start in range(0, len(content), size))
+    return {row[:_STAMP_BYTES]: row[_STAMP_BYTES:].hex() for row in rows}
+
+
+def _write(memo: Path, hashes: Mapping[bytes, str]) -> None:
+    temporary = memo.with_name(f".{memo.name}.{uuid.uuid4().hex[:8]}.tmp")
+    with suppress(OSError):
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(b"".join(stamp + bytes.fromhex(hashed) for stamp, hashed in hashes.items()))
+            temporary.replace(memo)
+        finally:
+            temporary.unlink(missing_ok=True)
