@@ -17,11 +17,13 @@ import featbench
 from featbench.commands import networks, predict, report, stages
 from featbench.commands.caches import caches
 from featbench.commands.lists import lists
+from featbench.commands.options import examples
 
 app = typer.Typer(
     name="featbench",
     help="Which backbone, which layer, which classifier, or should I fine-tune? One command answers, with a table.",
-    epilog="Start with `featbench run digits`: no download, a few minutes on two cores.",
+    epilog=examples("featbench run digits", "featbench run photos/", "featbench list backbones")
+    + "\n\nThe first needs no download, and takes a few minutes on two cores.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,

@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tomli_w
 import torch
+from typer.core import TyperGroup
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 import featbench
@@ -312,11 +316,29 @@ def test_list_layers_takes_a_pooling_and_a_size() -> None:
     assert_one_message(invoke("list", "layers", "resnet20", "--pooling", "agv"), 2, "did you mean 'avg'")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "-h"], ["list", "--help"]])
-def test_help_is_help(arguments: list[str]) -> None:
-    result = invoke(*arguments)
+def commands(command: Any, *names: str) -> Iterator[tuple[str, ...]]:
+    """Names of a command and of all below it, as they are typed."""
+    yield names
+    if isinstance(command, TyperGroup):
+        for name, below in command.commands.items():
+            yield from commands(below, *names, name)
+
+
+@pytest.mark.parametrize("names", list(commands(get_command(app))), ids=" ".join)
+def test_help_ends_with_examples_that_parse(names: tuple[str, ...]) -> None:
+    result = invoke(*names, "--help")
     assert result.exit_code == 0
     assert "Usage: " in result.stdout
+    examples = re.findall("`(.+?)`", " ".join(result.stdout.partition("Examples:")[2].split()))
+    assert examples
+    for example in examples:
+        words = shlex.split(example.partition(" > ")[0].rpartition(" | ")[2])
+        assert words.pop(0) == "featbench"
+        assert tuple(words[: len(names)]) == names
+        command: Any = get_command(app)
+        while isinstance(command, TyperGroup):
+            command = command.commands[words.pop(0)]
+        command.make_context("example", words)  # an unknown option, or one without its value, is an error
 
 
 def test_python_m_featbench_is_featbench() -> None:

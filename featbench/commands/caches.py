@@ -7,15 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from featbench.commands.options import Cache, exit_codes, home
+from featbench.commands.options import Cache, examples, exit_codes, home
 
 if TYPE_CHECKING:
     from featbench.features.upkeep import Entry
 
-caches = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look after the feature caches.")
+caches = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Look after the feature caches.",
+    epilog=examples("featbench cache list", "featbench cache prune"),
+)
 
 
-@caches.command("list")
+@caches.command("list", epilog=examples("featbench cache list", "featbench cache list --cache /data/features"))
 def list_caches(cache: Cache = None) -> None:
     """Print what is cached, with its size and how long ago it was used."""
     with exit_codes():
@@ -28,7 +33,7 @@ def list_caches(cache: Cache = None) -> None:
         typer.echo(f"{len(entries)} in {folder}, {_size(sum(entry.n_bytes for entry in entries))}")
 
 
-@caches.command("verify")
+@caches.command("verify", epilog=examples("featbench cache verify"))
 def verify_caches(cache: Cache = None) -> None:
     """Read every cache file against its checksums; exit code 1 if one is damaged."""
     with exit_codes():
@@ -44,13 +49,16 @@ def verify_caches(cache: Cache = None) -> None:
             raise typer.Exit(1)
 
 
-@caches.command("prune", epilog="`featbench cache prune --older-than 0` empties the cache.")
+@caches.command("prune", epilog=examples("featbench cache prune", "featbench cache prune --older-than 0 --yes"))
 def prune_caches(
     cache: Cache = None,
     older_than: Annotated[float, typer.Option(metavar="DAYS", min=0, help="Days without use.")] = 30.0,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Remove cache files that were not used for some days, and damaged ones; asks first."""
+    """Remove cache files that were not used for some days, and damaged ones; asks first.
+
+    `--older-than 0` empties the cache.
+    """
     with exit_codes():
         from featbench.features.upkeep import list_cache, prune_cache
 

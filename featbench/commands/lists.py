@@ -6,12 +6,17 @@ from typing import Annotated
 
 import typer
 
-from featbench.commands.options import complete_backbones, exit_codes, print_columns, print_rows
+from featbench.commands.options import complete_backbones, examples, exit_codes, print_columns, print_rows
 
-lists = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Print what there is.")
+lists = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Print what there is.",
+    epilog=examples("featbench list backbones", "featbench list layers resnet18"),
+)
 
 
-@lists.command("datasets")
+@lists.command("datasets", epilog=examples("featbench list datasets"))
 def list_datasets() -> None:
     """Print the data sets that `dataset.name` may be."""
     with exit_codes():
@@ -20,7 +25,7 @@ def list_datasets() -> None:
         print_columns(DATASETS.items())
 
 
-@lists.command("backbones")
+@lists.command("backbones", epilog=examples("featbench list backbones"))
 def list_backbones() -> None:
     """Print the backbones that `backbones.name` may be, with their weights; the default comes first."""
     with exit_codes():
@@ -39,7 +44,10 @@ def list_backbones() -> None:
         )
 
 
-@lists.command("layers", epilog="`featbench list layers resnet18 --pooling avg:2 --image-size 64`")
+@lists.command(
+    "layers",
+    epilog=examples("featbench list layers resnet18", "featbench list layers resnet18 --pooling avg:2 --image-size 64"),
+)
 def list_layers(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone.", autocompletion=complete_backbones)],
     pooling: Annotated[
@@ -69,7 +77,7 @@ def list_layers(
         print_rows(rows, left=(0, 1, 4))
 
 
-@lists.command("classifiers")
+@lists.command("classifiers", epilog=examples("featbench list classifiers"))
 def list_classifiers() -> None:
     """Print the classifiers that `evaluate.classifiers` may name."""
     with exit_codes():
@@ -79,7 +87,7 @@ def list_classifiers() -> None:
         print_columns([("python:MODULE:FACTORY", "what FACTORY() in MODULE.py of the current folder returns")])
 
 
-@lists.command("steps")
+@lists.command("steps", epilog=examples("featbench list steps"))
 def list_steps() -> None:
     """Print the steps before a classifier that `evaluate.steps` may name."""
     with exit_codes():
@@ -88,7 +96,7 @@ def list_steps() -> None:
         print_columns((name, spec.summary) for name, spec in STEPS.items())
 
 
-@lists.command("experiments")
+@lists.command("experiments", epilog=examples("featbench list experiments"))
 def list_experiments() -> None:
     """Print the built-in experiments."""
     with exit_codes():

@@ -7,13 +7,22 @@ from typing import Annotated
 
 import typer
 
-from featbench.commands.options import Offline, Quiet, Verbose, exit_codes, print_rows
+from featbench.commands.options import Offline, Quiet, Verbose, examples, exit_codes, print_rows
+
+_SUMMARIES = examples(
+    "featbench summary resnet18 --classes 10",
+    "featbench summary convnet --grey --image-size 28 --classes 10",
+    "featbench summary alexnet --freeze-until features",
+)
+_EXPORTS = examples(
+    "featbench export results/pets", "featbench export results/pets --model finetune/resnet18 --output pets.onnx"
+)
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("summary")(summary)
-    app.command("export")(export)
+    app.command("summary", epilog=_SUMMARIES)(summary)
+    app.command("export", epilog=_EXPORTS)(export)
 
 
 def summary(

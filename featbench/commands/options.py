@@ -83,6 +83,11 @@ def _show_traceback(*, verbose: bool) -> None:
         typer.echo(traceback.format_exc(), err=True, nl=False)
 
 
+def examples(*lines: str) -> str:
+    """Return what `--help` ends with; a line is what is typed."""
+    return "Examples:\n\n" + "\n\n".join(f"`{line}`" for line in lines)
+
+
 def print_columns(pairs: Iterable[tuple[str, str]]) -> None:
     """Print names and what they are, in two columns."""
     for name, text in pairs:

@@ -11,21 +11,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from featbench.commands.options import Device, Offline, Quiet, Verbose, exit_codes
+from featbench.commands.options import Device, Offline, Quiet, Verbose, examples, exit_codes
 
 Format = Literal["table", "csv", "json"]
 _STDIN = Path("-")
-_EXAMPLES = """Examples:
-
-`featbench predict results/pets cat.jpg dog.jpg`
-
-`featbench predict results/pets holiday/ --top 1 --format csv > holiday.csv`
-
-`find . -name '*.jpg' | featbench predict results/pets - --format json`
-
-`featbench predict results/pets cat.jpg --model finetune/resnet18`
-
-Exit code 1 if an image could not be read: it is named on stderr, and the others are predicted."""
+_EXAMPLES = examples(
+    "featbench predict results/pets cat.jpg dog.jpg",
+    "featbench predict results/pets holiday/ --top 1 --format csv > holiday.csv",
+    "find . -name '*.jpg' | featbench predict results/pets - --format json",
+    "featbench predict results/pets cat.jpg --model finetune/resnet18",
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -56,6 +51,8 @@ def predict(
 
     Numbers are probabilities, where decision values were calibrated on training images; scores, for a model that has
     neither. A folder stands for all images below it.
+
+    Exit code 1 if an image could not be read: it is named on stderr, and the others are predicted.
     """
     with exit_codes(verbose=verbose):
         from featbench.console import TerminalProgress

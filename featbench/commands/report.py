@@ -7,13 +7,11 @@ from typing import Annotated
 
 import typer
 
-from featbench.commands.options import Quiet, Verbose, exit_codes
+from featbench.commands.options import Quiet, Verbose, examples, exit_codes
 
-_EXAMPLES = """Examples:
-
-`featbench report results/digits`
-
-`featbench report results/digits results/pets --output both.html`"""
+_EXAMPLES = examples(
+    "featbench report results/digits", "featbench report results/digits results/pets --output both.html"
+)
 
 
 def add_to(app: typer.Typer) -> None:

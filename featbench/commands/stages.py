@@ -18,6 +18,7 @@ from featbench.commands.options import (
     Set,
     Source,
     Verbose,
+    examples,
     exit_codes,
     home,
 )
@@ -30,21 +31,22 @@ _STAGES = {
 }
 _EXAMPLES = {
     "run": [
-        "run digits",
-        "run photos/",
-        "run photos/ --dry-run",
-        "run digits --set evaluate.selection=cv --results results/cv",
+        "featbench run digits",
+        "featbench run photos/",
+        "featbench run photos/ --dry-run",
+        "featbench run digits --set evaluate.selection=cv --results results/cv",
     ],
-    "extract": ["extract digits"],
-    "evaluate": ["evaluate digits --set 'evaluate.classifiers=[\"linear_svc\"]'"],
-    "baseline": ["baseline digits --set baselines.0.epochs=5", "baseline photos/ --set baselines.1.lr=auto"],
+    "extract": ["featbench extract digits"],
+    "evaluate": ["featbench evaluate digits --set 'evaluate.classifiers=[\"linear_svc\"]'"],
+    "baseline": [
+        "featbench baseline digits --set baselines.0.epochs=5",
+        "featbench baseline photos/ --set baselines.1.lr=auto",
+    ],
 }
 
 
 def _add(app: typer.Typer, name: str) -> None:
-    examples = "Examples:\n\n" + "\n\n".join(f"`featbench {example}`" for example in _EXAMPLES[name])
-
-    @app.command(name, help=_STAGES[name], epilog=examples)
+    @app.command(name, help=_STAGES[name], epilog=examples(*_EXAMPLES[name]))
     def command(
         experiment: Source,
         results: Results = None,
