@@ -60,7 +60,8 @@ def _add(app: typer.Typer, name: str) -> None:
         verbose: Verbose = False,
     ) -> None:
         with exit_codes(verbose=verbose):
-            from featbench.console import TerminalProgress, print_table
+            from featbench.console import TerminalProgress
+            from featbench.final_table import print_table
             from featbench.pipeline import STAGES, make_job, run
             from featbench.stages.plan import describe_plan
 
