@@ -18,8 +18,8 @@ def model_details(folder: Folder, points: list[Series]) -> tuple[dict[str, dict[
     """Describe as many models as fit the page, the recommended one first, then by validation accuracy.
 
     Returns:
-        fingerprint -> `name`; `facts`, pairs of texts; `classes`, lists of class, test images, recall with its
-        interval, precision with its interval, F1; `confusion`, (label, predicted, count) by number of the class.
+        fingerprint -> `name`; `facts`, pairs of texts; `classes`, lists of class, test images, recall,
+        precision and F1, each with its interval; `confusion`, (label, predicted, count) by number of the class.
         And how many models did not fit.
     """
     metrics = dict(list(folder.tables["metrics.csv"].groupby("fingerprint", sort=False)))
@@ -87,7 +87,7 @@ def _class_lines(metrics: pd.DataFrame) -> list[list[Any]]:
     table = []
     for name, measures in lines.items():
         recall, precision, f1, support = (measures.get(measure, none) for measure in _CLASS_MEASURES)
-        table.append([name, int(support[0] or 0), *recall, *precision, f1[0]])
+        table.append([name, int(support[0] or 0), *recall, *precision, *f1])
     return table
 
 

@@ -1,102 +1,87 @@
-"""Bootstrap intervals of metrics that are no plain proportions: balanced accuracy and the macro averages."""
+"""Bootstrap intervals of metrics that are no plain proportions: averages over classes, F1, log-loss, calibration."""
 
 from __future__ import annotations
 
-from statistics import NormalDist
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtr, ndtri
 
-from featbench.results.metrics import macro_metrics
+from featbench.results.jackknife import accelerations
+from featbench.results.models import Answers
+from featbench.results.resamples import measured_metrics, resampled_metrics
 
 N_RESAMPLES = 2_000
 _SAME = 1e-12  # rounding of a sum, far below the step of any of these metrics
-_METRICS = ("balanced_accuracy", "macro_precision", "macro_recall", "macro_f1")
-_NORMAL = NormalDist()
+_GROUP_BYTES = 2**28  # of resampled values
 
-Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Ends = tuple[Floats, Floats]
 
 
 def bootstrap_intervals(
-    confusion: Counts, confidence: float = 0.95, n_resamples: int = N_RESAMPLES, seed: int = 0
-) -> dict[str, tuple[float, float]]:
-    """Return bias-corrected and accelerated (BCa) intervals of the metrics of `macro_metrics`.
+    models: Sequence[Answers], confidence: float = 0.95, n_resamples: int = N_RESAMPLES, seed: int = 0
+) -> list[dict[str, Ends]]:
+    """Return bias-corrected and accelerated (BCa) intervals of the metrics of `resampled_metrics`.
 
-    Test rows are drawn with replacement within each true class, so that the classes keep the shares they have in the
-    test split, which is stratified, and none is lost. Rows of one cell of the confusion matrix are alike to these
-    metrics, so cells are drawn (multinomial) in place of rows. BCa, because plain percentiles are too narrow near 1,
-    where these metrics live. A model without an error on the test rows gives the bootstrap nothing to draw: its
-    intervals are NaN, not of width 0.
+    BCa, because plain percentiles are too narrow near 1, where these metrics live. There is no interval, but NaN, where
 
-    Sources: B. Efron, "Better bootstrap confidence intervals", JASA 82 (1987); for several samples B. Efron and
-    R. J. Tibshirani, An Introduction to the Bootstrap (1993), equation 15.36, as `scipy.stats.bootstrap` has it.
+    - every resample gives the same value, as for a model without an error on the test rows: nothing can be drawn;
+    - it would not hold the measured value. Resampling adds noise, and noise alone raises a calibration error: that of a
+      well calibrated model on few rows is below nearly all of its resampled values, which then tell nothing of it.
+
+    Source: B. Efron, "Better bootstrap confidence intervals", JASA 82 (1987).
 
     Args:
-        confusion: Test rows by true (first axis) and predicted class, (K, K) int64.
+        models: The models; those with the same test labels are measured on the same resamples.
         confidence: Of the two-sided interval, in (0, 1).
         n_resamples: Number of resamples.
         seed: Of the draws.
 
     Returns:
-        Metric -> its lower and upper end.
+        For each model metric -> lower and upper ends, (1,) float64 each, (K,) for `f1` of each class.
     """
-    n_true = confusion.sum(axis=1)
-    measured = macro_metrics(np.diag(confusion), n_true, confusion.sum(axis=0))
-    hits, n_predicted = _resample(confusion, n_resamples, np.random.default_rng(seed))
-    accelerations = _accelerations(confusion)
-    return {
-        name: _bca(values, float(measured[name]), accelerations[name], confidence)
-        for name, values in macro_metrics(hits, n_true, n_predicted).items()
-    }
+    found: dict[int, dict[str, Ends]] = {}
+    for places in _groups(models, n_resamples):
+        group = [models[place] for place in places]
+        for place, values in zip(places, resampled_metrics(group, n_resamples, seed), strict=True):
+            measured, acceleration = measured_metrics(models[place]), accelerations(models[place])
+            found[place] = {
+                name: _bca(values[name], measured[name][0], acceleration[name], confidence) for name in values
+            }
+    return [found[place] for place in range(len(models))]
 
 
-def _bca(values: Floats, measured: float, acceleration: float, confidence: float) -> tuple[float, float]:
-    if np.ptp(values) < _SAME:
-        return float("nan"), float("nan")
-    below = float((values < measured - _SAME).mean() + (values < measured + _SAME).mean()) / 2
-    smallest = 0.5 / len(values)
-    bias = _NORMAL.inv_cdf(min(max(below, smallest), 1 - smallest))
-    shares = []
-    for share in (0.5 - confidence / 2, 0.5 + confidence / 2):
-        z = bias + _NORMAL.inv_cdf(share)
-        shares.append(_NORMAL.cdf(bias + z / (1 - acceleration * z)))
-    low, high = np.quantile(values, shares)
-    return float(low), float(high)
+def _groups(models: Sequence[Answers], n_resamples: int) -> Iterator[list[int]]:
+    """Yield places of models that are measured on the same resamples, as many as fit in memory."""
+    families: dict[tuple[bytes, int], list[int]] = {}
+    for place, model in enumerate(models):
+        families.setdefault((model.labels.tobytes(), len(model.classes)), []).append(place)
+    for (_, n_classes), places in families.items():
+        step = max(1, _GROUP_BYTES // (8 * n_resamples * (n_classes + 6)))
+        for start in range(0, len(places), step):
+            yield places[start : start + step]
 
 
-def _resample(confusion: Counts, n_resamples: int, rng: np.random.Generator) -> tuple[Counts, Counts]:
-    """Draw (rows predicted right, rows predicted as the class), (n_resamples, K) int64 each."""
-    hits, n_predicted = (np.zeros((n_resamples, len(confusion)), dtype=np.int64) for _ in range(2))
-    for label, counts in enumerate(confusion):
-        cells = np.flatnonzero(counts)
-        if len(cells):
-            total = counts.sum()
-            drawn = rng.multinomial(total, counts[cells] / total, n_resamples)  # (n_resamples, cells)
-            n_predicted[:, cells] += drawn
-            hits[:, label] = drawn[:, cells == label].sum(axis=1)
-    return hits, n_predicted
-
-
-def _accelerations(confusion: Counts) -> dict[str, float]:
-    """Return BCa's acceleration of each metric, from leaving out each row once: one of each cell, counted as often."""
-    squares, cubes = (dict.fromkeys(_METRICS, 0.0) for _ in range(2))
-    for label, counts in enumerate(confusion):
-        total = int(counts.sum())
-        if total < 2:
-            continue  # without its only row the class is gone, and no metric is defined
-        cells = np.flatnonzero(counts)
-        for name, values in _without_one_row(confusion, label, cells).items():
-            influence = (total - 1) * (np.average(values, weights=counts[cells]) - values)
-            squares[name] += float((counts[cells] * influence**2).sum()) / total**2
-            cubes[name] += float((counts[cells] * influence**3).sum()) / total**3
-    return {name: cubes[name] / (6 * squares[name] ** 1.5) if squares[name] > _SAME**2 else 0.0 for name in _METRICS}
-
-
-def _without_one_row(confusion: Counts, label: int, cells: npt.NDArray[np.intp]) -> dict[str, Floats]:
-    """Measure the test rows without one row of a class, for each cell it may have been in: metric -> (cells,)."""
-    removed = np.arange(len(confusion)) == cells[:, None]  # (cells, K)
-    own = np.arange(len(confusion)) == label
-    return macro_metrics(
-        np.diag(confusion) - (removed & own), confusion.sum(axis=1) - own, confusion.sum(axis=0) - removed
+def _bca(values: Floats, measured: Floats, acceleration: Floats, confidence: float) -> Ends:
+    """Return the ends, (M,) each, of M metrics from their resampled values, (R, M)."""
+    n_resamples = len(values)
+    values = np.sort(values, axis=0)
+    below = ((values < measured - _SAME).mean(axis=0) + (values < measured + _SAME).mean(axis=0)) / 2
+    smallest = 0.5 / n_resamples
+    bias = ndtri(np.clip(below, smallest, 1 - smallest))
+    low, high = (
+        _quantiles(values, ndtr(bias + z / (1 - acceleration * z)))
+        for z in (bias + ndtri(0.5 - confidence / 2), bias + ndtri(0.5 + confidence / 2))
     )
+    told = (values[-1] - values[0] >= _SAME) & (low < measured + _SAME) & (measured - _SAME < high)
+    return np.where(told, low, np.nan), np.where(told, high, np.nan)
+
+
+def _quantiles(ascending: Floats, shares: Floats) -> Floats:
+    """Return a quantile of each column, interpolated as `np.quantile` does."""
+    place = shares * (len(ascending) - 1)
+    before = np.minimum(place.astype(np.int64), len(ascending) - 2)
+    lower, upper = (np.take_along_axis(ascending, row[None], axis=0)[0] for row in (before, before + 1))
+    return np.asarray(lower + (place - before) * (upper - lower))

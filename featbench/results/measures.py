@@ -3,21 +3,23 @@
 | metric | interval |
 | --- | --- |
 | `accuracy`, `top5_accuracy`, `recall` and `precision` of a class | Wilson; of a precision, given how often the class was predicted |
-| `balanced_accuracy`, `macro_precision`, `macro_recall`, `macro_f1` | BCa bootstrap, stratified by class: see `bootstrap_intervals` |
-| `f1` and `support` of a class, `log_loss`, `expected_calibration_error` | none |
+| `balanced_accuracy`, `macro_precision`, `macro_recall`, `macro_f1`, `f1` of a class, `log_loss`, `expected_calibration_error` | BCa bootstrap, stratified by class: see `bootstrap_intervals` |
+| `support` of a class, a count | none |
 
 `top5_accuracy` needs more than five classes; `log_loss` and `expected_calibration_error` need probabilities.
+A calibration error is a sum of absolute values, above 0 on any sample: on few rows it is biased upwards, and so is its
+interval, which then holds the true error in fewer than 95% of samples. That of a well calibrated model has none.
 """  # noqa: E501
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from featbench.results.intervals import bootstrap_intervals
+from featbench.results.intervals import Ends, bootstrap_intervals
 from featbench.results.metrics import confusion_matrix, macro_metrics, ratio, wilson_intervals
 from featbench.results.models import Answers
 from featbench.results.scores import are_probabilities, expected_calibration_error, log_loss, top_k_hits
@@ -37,7 +39,9 @@ def metric_table(answers: Sequence[Answers]) -> pd.DataFrame:
         The columns `METRIC_COLUMNS`; `class`, `low` and `high` are missing where they do not apply.
     """
     lines = [
-        (model.dataset, model.name, model.fingerprint, *measure) for model in answers for measure in _measures(model)
+        (model.dataset, model.name, model.fingerprint, *measure)
+        for model, intervals in zip(answers, bootstrap_intervals(answers), strict=True)
+        for measure in _measures(model, intervals)
     ]
     table = pd.DataFrame(lines, columns=list(METRIC_COLUMNS))
     return table.astype({"value": "float64", "low": "float64", "high": "float64"})
@@ -58,31 +62,33 @@ def _confusion(model: Answers) -> Counts:
     return confusion_matrix(model.labels, model.predicted, len(model.classes))
 
 
-def _measures(model: Answers) -> Iterator[Measure]:
+def _measures(model: Answers, intervals: Mapping[str, Ends]) -> Iterator[Measure]:
     confusion = _confusion(model)
     hits, n_true, n_predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    of_all = {name: (float(low[0]), float(high[0])) for name, (low, high) in intervals.items() if name != "f1"}
     yield _proportion("accuracy", int(hits.sum()), len(model.labels))
-    intervals = bootstrap_intervals(confusion)
     for name, value in macro_metrics(hits, n_true, n_predicted).items():
-        yield (name, None, float(value), *intervals[name])
+        yield (name, None, float(value), *of_all[name])
     if len(model.classes) > TOP and not np.isnan(model.scores).any():
         yield _proportion(f"top{TOP}_accuracy", top_k_hits(model.labels, model.scores, TOP), len(model.labels))
     if are_probabilities(model.scores):
-        yield "log_loss", None, log_loss(model.labels, model.scores), None, None
+        yield ("log_loss", None, log_loss(model.labels, model.scores), *of_all["log_loss"])
         error = expected_calibration_error(model.labels, model.scores)
-        yield "expected_calibration_error", None, error, None, None
-    yield from _class_measures(model.classes, hits, n_true, n_predicted)
+        yield ("expected_calibration_error", None, error, *of_all["expected_calibration_error"])
+    yield from _class_measures(model.classes, hits, n_true, n_predicted, intervals["f1"])
 
 
-def _class_measures(classes: Sequence[str], hits: Counts, n_true: Counts, n_predicted: Counts) -> Iterator[Measure]:
-    values = {"precision": ratio(hits, n_predicted), "recall": ratio(hits, n_true)}
-    ends = {"precision": wilson_intervals(hits, n_predicted), "recall": wilson_intervals(hits, n_true)}
-    f1 = ratio(2 * hits, n_true + n_predicted)
+def _class_measures(
+    classes: Sequence[str], hits: Counts, n_true: Counts, n_predicted: Counts, f1_ends: Ends
+) -> Iterator[Measure]:
+    measured = {
+        "precision": (ratio(hits, n_predicted), *wilson_intervals(hits, n_predicted)),
+        "recall": (ratio(hits, n_true), *wilson_intervals(hits, n_true)),
+        "f1": (ratio(2 * hits, n_true + n_predicted), *f1_ends),
+    }
     for i in np.flatnonzero(n_true + n_predicted).tolist():
-        for name, value in values.items():
-            low, high = ends[name]
+        for name, (value, low, high) in measured.items():
             yield name, classes[i], float(value[i]), float(low[i]), float(high[i])
-        yield "f1", classes[i], float(f1[i]), None, None
         yield "support", classes[i], float(n_true[i]), None, None
 
 

@@ -44,14 +44,19 @@ def log_loss(labels: Labels, probabilities: Scores) -> float:
         labels: True classes, (N,) int64 in [0, K).
         probabilities: (N, K) float64; rows are divided by their sums, which rounding in files has changed.
     """
+    return float(row_losses(labels, probabilities).mean())
+
+
+def row_losses(labels: Labels, probabilities: Scores) -> Scores:
+    """Return -ln p(true class) of each row, (N,) float64 in nats; see `log_loss`."""
     own = probabilities[np.arange(len(labels)), labels] / probabilities.sum(axis=1)
-    return float(-np.log(np.maximum(own, _SMALLEST)).mean())
+    return np.asarray(-np.log(np.maximum(own, _SMALLEST)))
 
 
-def expected_calibration_error(labels: Labels, probabilities: Scores, n_bins: int = N_BINS) -> float:
+def expected_calibration_error(labels: Labels, probabilities: Scores) -> float:
     """Return the expected calibration error of the predicted class, in [0, 1].
 
-    Rows are put into `n_bins` bins of equal width, (0, 1/15], ..., (14/15, 1], by the probability of their predicted
+    Rows are put into 15 bins of equal width, (0, 1/15], ..., (14/15, 1], by the probability of their predicted
     class; the error is the mean over rows of |accuracy - mean probability| of their bin.
 
     Source: C. Guo et al., "On calibration of modern neural networks", ICML 2017, equation 3, with its 15 bins.
@@ -59,10 +64,16 @@ def expected_calibration_error(labels: Labels, probabilities: Scores, n_bins: in
     Args:
         labels: True classes, (N,) int64 in [0, K).
         probabilities: (N, K) float64.
-        n_bins: Number of bins.
+    """
+    bins, gaps = calibration_gaps(labels, probabilities)
+    return float(np.abs(np.bincount(bins, weights=gaps)).sum() / len(labels))
+
+
+def calibration_gaps(labels: Labels, probabilities: Scores) -> tuple[Labels, Scores]:
+    """Return of each row its bin, (N,) int64 in [0, 15), and right (0 or 1) minus confidence, (N,) float64.
+
+    See `expected_calibration_error`; the sum over a bin is its number of rows times accuracy - mean probability.
     """
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
-    bins = np.clip(np.ceil(confidence * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
-    gaps = np.bincount(bins, weights=right - confidence, minlength=n_bins)  # rows of the bin * its gap
-    return float(np.abs(gaps).sum() / len(labels))
+    return np.clip(np.ceil(confidence * N_BINS).astype(np.int64) - 1, 0, N_BINS - 1), right - confidence

@@ -57,6 +57,11 @@ def test_names_from_data_are_only_text(hostile: Reader) -> None:
 def test_the_data_of_the_figures_is_json_that_says_the_same(hostile: Reader) -> None:
     data = json.loads(next(script for script in hostile.scripts if script.startswith("{")))
     assert [line[0] for line in data["details"]["0000000000000000"]["classes"]] == list(HOSTILE)
+    for _, n_images, *measures in data["details"]["0000000000000000"]["classes"]:
+        assert n_images > 0
+        assert len(measures) == 9  # recall, precision and F1, each with its interval
+        for value, low, high in zip(measures[::3], measures[1::3], measures[2::3], strict=True):
+            assert low is high is None or low <= value <= high
     assert set(data["maps"][0]["labels"]) == set(HOSTILE)
     assert [model["accuracy"] for model in data["models"]] == pytest.approx([m["accuracy"] for m in MODELS], abs=0.01)
     assert data["history"][0]["best_epoch"] == 2  # of validation accuracies 0.5, 0.9, 0.8

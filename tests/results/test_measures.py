@@ -7,7 +7,7 @@ from sklearn import metrics
 
 from featbench.results.intervals import bootstrap_intervals
 from featbench.results.measures import CONFUSION_COLUMNS, METRIC_COLUMNS, confusion_table, metric_table
-from featbench.results.metrics import confusion_matrix, wilson_interval
+from featbench.results.metrics import wilson_interval
 from featbench.results.models import Answers
 
 CLASSES = tuple("abcdefgh")
@@ -67,12 +67,16 @@ def test_the_intervals_are_those_of_their_methods() -> None:
     rows = overall(table)
     n_right = int((model.labels == model.predicted).sum())
     assert (rows.low["accuracy"], rows.high["accuracy"]) == pytest.approx(wilson_interval(n_right, 200))
-    theirs = bootstrap_intervals(confusion_matrix(model.labels, model.predicted, 8))
-    for name in MACRO:
+    (theirs,) = bootstrap_intervals([model])
+    for name in (*MACRO, "log_loss", "expected_calibration_error"):
         assert (rows.low[name], rows.high[name]) == theirs[name]
         assert rows.low[name] < rows.value[name] < rows.high[name]
     assert rows.low["top5_accuracy"] < rows.value["top5_accuracy"] < rows.high["top5_accuracy"]
-    assert rows.loc[["log_loss", "expected_calibration_error"], ["low", "high"]].isna().all(axis=None)
+    of_classes = table[table["metric"] == "f1"]
+    assert np.array_equal(of_classes[["low", "high"]].to_numpy().T, theirs["f1"])
+    assert (of_classes["low"] < of_classes["value"]).all()
+    assert (of_classes["value"] < of_classes["high"]).all()
+    assert table.loc[table["metric"] == "support", ["low", "high"]].isna().all(axis=None)
     first = table[(table["class"] == "a") & (table["metric"] == "recall")].iloc[0]
     of_class = model.labels == 0
     hits = int((model.predicted[of_class] == 0).sum())

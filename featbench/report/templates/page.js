@@ -246,13 +246,13 @@
       pair.lastChild.append(Object.assign(document.createElement("bdi"), { textContent: text }));
       return pair;
     }));
-    byId("class-table").tBodies[0].replaceChildren(...detail.classes.map(([name, support, recall, rl, rh, precision, pl, ph, f1]) => {
+    byId("class-table").tBodies[0].replaceChildren(...detail.classes.map(([name, support, recall, rl, rh, precision, pl, ph, f1, fl, fh]) => {
       const row = document.createElement("tr");
       cell(row, name, { head: true });
       cell(row, String(support));
       cell(row, fixed(recall), { value: recall, small: `${fixed(rl, 3)}–${fixed(rh, 3)}` });
       cell(row, fixed(precision), { value: precision, small: `${fixed(pl, 3)}–${fixed(ph, 3)}` });
-      cell(row, fixed(f1), { value: f1 });
+      cell(row, fixed(f1), { value: f1, small: fl === null ? "" : `${fixed(fl, 3)}–${fixed(fh, 3)}` });
       return row;
     }));
     byId("class-table").querySelectorAll("[aria-sort]").forEach((head) => head.removeAttribute("aria-sort"));
