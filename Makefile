@@ -47,6 +47,7 @@ check: lint type test ## lint, type and test
 
 speed: $(READY) ## measure the speed of each stage, as ratios; IMAGES=FOLDER takes photos of yours
 	$(BIN)/python -m tests.speed.extraction $(if $(IMAGES),--images $(IMAGES))
+	$(BIN)/python -m tests.speed.prediction $(if $(IMAGES),--images $(IMAGES))
 	$(BIN)/python -m tests.speed.solvers
 	$(BIN)/python -m tests.speed.training
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -103,3 +104,23 @@ def list_experiments() -> None:
         from featbench.config import builtin_experiments
 
         print_columns((name, text.partition("\n")[0].lstrip("# ")) for name, text in builtin_experiments().items())
+
+
+@lists.command("models", epilog=examples("featbench list models results/pets"))
+def list_models(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A results folder, as results/digits.")],
+) -> None:
+    """Print the models of a results folder, by the names that --model of `predict` and `export` takes.
+
+    VALIDATION is the accuracy that models are chosen by, TEST that on the test images. The one marked best is what
+    `predict` takes without --model; one that was not kept cannot be used.
+    """
+    with exit_codes():
+        from featbench.predict.choose import list_models
+
+        rows = [("MODEL", "VALIDATION", "TEST", "FINGERPRINT", "")]
+        for model in list_models(results):
+            validation = "-" if model.val_accuracy is None else f"{model.val_accuracy:.4f}"
+            notes = ["best"] * model.is_best + ["not kept"] * (not model.is_kept)
+            rows.append((model.name, validation, f"{model.accuracy:.4f}", model.fingerprint, ", ".join(notes)))
+        print_rows(rows, left=(0, 3, 4))

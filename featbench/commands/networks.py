@@ -80,7 +80,11 @@ def export(
     results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A results folder, as results/digits.")],
     model: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="A name or fingerprint.", show_default="the best network by validation"),
+        typer.Option(
+            metavar="NAME",
+            help="A name or fingerprint; `featbench list models RESULTS` prints them.",
+            show_default="the best network by validation",
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where to.", show_default="beside the network in models/")

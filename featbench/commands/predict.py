@@ -35,7 +35,11 @@ def predict(
     ],
     model: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="A name or fingerprint.", show_default="the best by validation"),
+        typer.Option(
+            metavar="NAME",
+            help="A name or fingerprint; `featbench list models RESULTS` prints them.",
+            show_default="the best by validation",
+        ),
     ] = None,
     top: Annotated[int, typer.Option(metavar="K", min=1, help="Classes to print for each image.")] = 3,
     format_: Annotated[Format, typer.Option("--format", help="How they are printed.")] = "table",
@@ -46,8 +50,9 @@ def predict(
 ) -> None:
     """Predict the classes of new images with a model that a run kept.
 
-    The best by validation is used, or the --model of your choice: a classifier or a reference network. Its weights and
-    its preprocessing come from the results folder, and are checked against their hashes.
+    The best by validation is used, or the --model of your choice: a classifier, on the features of one layer or of a
+    fusion, or a reference network. Its weights and its preprocessing come from the results folder, and are checked
+    against their hashes.
 
     Numbers are probabilities, where decision values were calibrated on training images; scores, for a model that has
     neither. A folder stands for all images below it.

@@ -8,7 +8,7 @@ network.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -28,6 +28,7 @@ from featbench.errors import DataError
 
 _BATCHES_AHEAD = 3
 _CPU = torch.device("cpu")
+_Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,28 @@ def read_batches(
 ) -> Iterator[Batch]:
     """Yield the split's images in batches, in order; a batch is short by the images that cannot be decoded.
 
+    Where arrays are resized, and when the next images are decoded, says `read_together`.
+
+    Raises:
+        DataError: An image cannot be decoded and `on_bad_image` is "error".
+    """
+    for (batch,) in read_together(
+        split, (preprocess,), batch_size, on_bad_image=on_bad_image, threads=threads, device=device
+    ):
+        yield batch
+
+
+def read_together(
+    split: Split,
+    preprocesses: Sequence[Preprocess],
+    batch_size: int,
+    *,
+    on_bad_image: Literal["skip", "error"] = "skip",
+    threads: int | None = None,
+    device: torch.device = _CPU,
+) -> Iterator[list[Batch]]:
+    """Do as `read_batches` for several preprocessings, but decode each image once: a batch for each, of the same rows.
+
     Arrays are resized on the device, and their batches stay there; decoded images come on the CPU. Where the network
     runs on the CPU too, the cores do one or the other: threads that decode under a network keep its threads waiting.
 
@@ -57,13 +80,15 @@ def read_batches(
         DataError: An image cannot be decoded and `on_bad_image` is "error".
     """
     if isinstance(split.images, ArrayImages):
-        yield from _array_batches(split.images, preprocess, batch_size, device)
+        each = [_array_batches(split.images, preprocess, batch_size, device) for preprocess in preprocesses]
+        yield from map(list, zip(*each, strict=True))
         return
     ahead = 0 if device.type == "cpu" else _BATCHES_AHEAD
-    for batch in _decoded_batches(split, split.images, preprocess, batch_size, threads or cpu_count(), ahead):
-        if batch.skipped and on_bad_image == "error":
-            raise bad_image(batch.skipped[0].id, batch.skipped[0].reason)
-        yield batch
+    for batches in _decoded_batches(split, split.images, preprocesses, batch_size, threads or cpu_count(), ahead):
+        skipped = batches[0].skipped
+        if skipped and on_bad_image == "error":
+            raise bad_image(skipped[0].id, skipped[0].reason)
+        yield batches
 
 
 def bad_image(image: str, reason: str) -> DataError:
@@ -101,23 +126,30 @@ def _array_batches(
 
 
 def _decoded_batches(
-    split: Split, images: LazyImages, preprocess: Preprocess, batch_size: int, threads: int, ahead: int
-) -> Iterator[Batch]:
-    def decode(row: int, place: npt.NDArray[np.uint8]) -> str | None:
+    split: Split,
+    images: LazyImages,
+    preprocesses: Sequence[Preprocess],
+    batch_size: int,
+    threads: int,
+    ahead: int,
+) -> Iterator[list[Batch]]:
+    def decode(row: int, places: Sequence[_Pixels]) -> str | None:
         try:
-            place[:] = preprocess.fit_image(images.read(row)).permute(1, 2, 0).numpy()
+            image = images.read(row)
+            for preprocess, place in zip(preprocesses, places, strict=True):
+                place[:] = preprocess.fit_image(image).permute(1, 2, 0).numpy()
         except UnreadableImageError as error:
             return str(error)
         return None
 
-    channels, *size = preprocess.photo_shape
+    shapes = [preprocess.photo_shape for preprocess in preprocesses]
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[tuple[Indices, npt.NDArray[np.uint8], list[Future[str | None]]]] = deque()
+        waiting: deque[tuple[Indices, list[_Pixels], list[Future[str | None]]]] = deque()
         try:
             for start in range(0, len(split), batch_size):
                 rows = np.arange(start, min(start + batch_size, len(split)))
-                pixels = np.empty((len(rows), *size, channels), np.uint8)
-                decoding = [pool.submit(decode, int(row), pixels[place]) for place, row in enumerate(rows)]
+                pixels = [np.empty((len(rows), *size, channels), np.uint8) for channels, *size in shapes]
+                decoding = [pool.submit(decode, int(row), [of[i] for of in pixels]) for i, row in enumerate(rows)]
                 waiting.append((rows, pixels, decoding))
                 if len(waiting) > ahead:
                     yield _assemble(split, *waiting.popleft())
@@ -127,11 +159,11 @@ def _decoded_batches(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _assemble(split: Split, rows: Indices, pixels: npt.NDArray[np.uint8], reasons: list[Future[str | None]]) -> Batch:
+def _assemble(split: Split, rows: Indices, pixels: list[_Pixels], reasons: list[Future[str | None]]) -> list[Batch]:
     """Wait for a batch; its pixels keep their channels last in memory, as networks want them."""
     failed = {int(row): why for row, reason in zip(rows, reasons, strict=True) if (why := reason.result()) is not None}
     if failed:
         good = np.isin(rows, list(failed), invert=True)
-        rows, pixels = rows[good], pixels[good]
+        rows, pixels = rows[good], [of[good] for of in pixels]
     skipped = tuple(Skipped(split.name, split.ids[row], why) for row, why in failed.items())
-    return Batch(rows, torch.from_numpy(pixels).permute(0, 3, 1, 2), skipped)
+    return [Batch(rows, torch.from_numpy(of).permute(0, 3, 1, 2), skipped) for of in pixels]

@@ -45,6 +45,7 @@ class Forward:
         batch_size: Images in a full batch.
         n_images: How many there are in all, which decides whether it pays to compile.
         progress: Told where compiling fails.
+        forget: Give up the networks that were compiled before, so that there is room for this one.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Forward:
         image_shape: tuple[int, int, int],
         n_images: int,
         progress: Progress,
+        forget: bool = True,
     ) -> None:
         self._widths = dict(zip(features.layers, features.widths, strict=True))
         self.device = device
@@ -70,6 +72,8 @@ class Forward:
             with FlopCounterMode(display=False) as counter:
                 self.start(blank[:1])()
             if counter.get_total_flops() * n_images >= _COMPILED_FROM_FLOPS:
+                if forget:
+                    torch.compiler.reset()  # it keeps eight networks, and would run a ninth uncompiled
                 self._compile(_Standardised(network, preprocess), blank, progress)
 
     @property
@@ -109,7 +113,6 @@ class Forward:
 
     def _compile(self, network: nn.Module, blank: Tensor, progress: Progress) -> None:
         plain = self.network
-        torch.compiler.reset()  # it keeps eight networks, and would run a ninth uncompiled
         self.network = torch.compile(network, dynamic=False, options={"freezing": True})
         self._padded_to = len(blank)
         try:

@@ -2,16 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from featbench.errors import UsageError, unknown
+from featbench.results.cards import MODELS
 from featbench.results.models import main_rows, model_names
 from featbench.results.store import load_current, load_results
 from featbench.results.tables import best_by_validation
 
 _SHORTEST = 6  # digits of a fingerprint that are enough
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A model that can be named; accuracies are in [0, 1], that of validation is None where nothing was held out."""
+
+    name: str
+    fingerprint: str
+    val_accuracy: float | None
+    accuracy: float
+    is_best: bool
+    is_kept: bool
+
+
+def list_models(folder: Path) -> list[Listed]:
+    """List the models of a results folder, in the order of results.csv; `is_best` is the one taken where none is named.
+
+    Raises:
+        ResultsError: There is no results.csv that can be read.
+    """
+    rows = load_current(folder)
+    models = main_rows(rows)
+    names = model_names(models)
+    best = best_by_validation(rows) if rows["dataset"].nunique() == 1 else None
+    return [
+        Listed(
+            name=names[row["fingerprint"]],
+            fingerprint=row["fingerprint"],
+            val_accuracy=None if pd.isna(row["val_accuracy"]) else float(row["val_accuracy"]),
+            accuracy=float(row["accuracy"]),
+            is_best=best is not None and row["fingerprint"] == best["fingerprint"],
+            is_kept=any((folder / MODELS).glob(f"*-{row['fingerprint']}.json")),
+        )
+        for row in models.to_dict("records")
+    ]
 
 
 def choose_model(folder: Path, wanted: str | None) -> tuple[str, str]:
@@ -32,27 +69,31 @@ def choose_model(folder: Path, wanted: str | None) -> tuple[str, str]:
     rows = load_current(folder)
     names = model_names(main_rows(rows))
     if wanted is None:
-        best = str(_best(rows, names)["fingerprint"])
+        best = str(_best(folder, rows)["fingerprint"])
         return best, names[best]
     every = model_names(load_results(folder)) | names
     found = [key for key, name in names.items() if name == wanted]
     if not found and len(wanted) >= _SHORTEST:
         found = [key for key in every if key.startswith(wanted)]
     if not found:
-        raise unknown("model", wanted, names.values())
+        raise unknown("--model", wanted, names.values(), listed_by=_listed_by(folder))
     if len(found) > 1:
         raise UsageError(
-            f"{wanted!r} is the beginning of {len(found)} fingerprints: {', '.join(found)}; give more of it"
+            f"--model {wanted!r} is the beginning of {len(found)} fingerprints: {', '.join(found)}; give more of it"
         )
     return found[0], every[found[0]]
 
 
-def _best(rows: pd.DataFrame, names: dict[str, str]) -> pd.Series:
+def _best(folder: Path, rows: pd.DataFrame) -> pd.Series:
     datasets = sorted(set(rows["dataset"]))
     best = best_by_validation(rows) if len(datasets) == 1 else None
     if best is None:
         why = "was chosen by validation"
         if len(datasets) > 1:
             why = f"is the best of several data sets ({', '.join(datasets)})"
-        raise UsageError(f"no model {why}; name one with --model: {', '.join(names.values())}")
+        raise UsageError(f"no model {why}; name one with --model (`{_listed_by(folder)}` prints the names)")
     return best
+
+
+def _listed_by(folder: Path) -> str:
+    return f"featbench list models {folder}"

@@ -4,33 +4,28 @@
     model.predict(["cat.jpg", "dog.jpg"])      # ["cat", "dog"]
     model.predict_proba("cat.jpg")             # (1, n_classes) float64
 
-The network, the layer, the preprocessing and the precision are those of the training, from the model's card.
+The networks, the layers, the preprocessing and the precision are those of the training, from the model's card.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.special import softmax
 
 from featbench.backbones.device import resolve_device
-from featbench.backbones.layers import FeatureNetwork
 from featbench.backbones.tracing import PENULTIMATE
 from featbench.classifiers.evaluate import class_scores
 from featbench.classifiers.models import load_model as load_classifier
-from featbench.data.loader import read_batches
-from featbench.data.preprocess import Preprocess
 from featbench.data.splits import Skipped, Split
 from featbench.errors import DataError, ResultsError, UsageError
 from featbench.features.cache import as_stored
-from featbench.features.extract import default_batch_size
-from featbench.features.forward import Forward
+from featbench.features.forward import Outputs
 from featbench.predict.choose import choose_model
 from featbench.predict.images import ImageLike, as_split
 from featbench.predict.networks import (
@@ -40,6 +35,7 @@ from featbench.predict.networks import (
     trained_backbone,
     trained_network,
 )
+from featbench.predict.passes import Pass, Passes, make_passes
 from featbench.progress import Progress, Silent
 from featbench.results.cards import AGAIN, Card, read_card
 
@@ -76,23 +72,17 @@ class Model:
         self,
         name: str,
         card: Card,
-        features: FeatureNetwork,
-        preprocess: Preprocess,
-        score: Callable[[npt.NDArray[Any]], Scores],
+        passes: Passes,
+        score: Callable[[Sequence[Outputs]], Scores],
         *,
         gives: Gives,
-        device: torch.device,
     ) -> None:
         self.name = name
         self.card = card
         self.classes = card.classes
         self.gives: Gives = gives
-        self._features = features
-        self._preprocess = preprocess
+        self._passes = passes
         self._score = score
-        self._device = device
-        self._forward: Forward | None = None
-        self._forward_images = 0
 
     def __repr__(self) -> str:
         return f"<{self.name}: {len(self.classes)} classes>"
@@ -138,7 +128,7 @@ class Model:
         return scores if self.card.temperature is None else softmax(scores / self.card.temperature, axis=1)
 
     def stream(self, images: Split, progress: Progress | None = None) -> Iterator[Scored]:
-        """Score images batch by batch; the next are decoded meanwhile, and what was scored is not kept.
+        """Score images batch by batch; what was scored is not kept.
 
         Args:
             images: As `as_split` makes it; its labels are of no meaning.
@@ -146,28 +136,9 @@ class Model:
         """
         if not len(images):
             return
-        forward = self._forward_for(len(images), progress or Silent())
-        for batch in read_batches(images, self._preprocess, default_batch_size(self._preprocess.photo_shape)):
-            (features,) = forward.start(batch.images)().values()
-            scores = self._score(features) if len(batch.rows) else np.empty((0, len(self.classes)))
+        for batch, outputs in self._passes.stream(images, progress or Silent()):
+            scores = self._score(outputs) if len(batch.rows) else np.empty((0, len(self.classes)))
             yield Scored(batch.rows, scores, batch.skipped)
-
-    def _forward_for(self, n_images: int, progress: Progress) -> Forward:
-        """Return what runs the network; a longer job than before may pay for compiling it."""
-        if self._forward is None or (n_images > self._forward_images and not self._forward.compiled):
-            shape = self._preprocess.photo_shape
-            self._forward = Forward(
-                self._features,
-                self._preprocess,
-                device=self._device,
-                precision=self.card.precision,
-                batch_size=default_batch_size(shape),
-                image_shape=shape,
-                n_images=n_images,
-                progress=progress,
-            )
-            self._forward_images = n_images
-        return self._forward
 
 
 def load_model(results: str | Path, model: str | None = None, *, device: str = "auto", offline: bool = False) -> Model:
@@ -176,7 +147,8 @@ def load_model(results: str | Path, model: str | None = None, *, device: str = "
     Args:
         results: The results folder.
         model: A name, as in "linear_svc/resnet18/layer3", or a fingerprint of results.csv; None takes the classifier
-            with the highest validation accuracy, which the accuracy table marks.
+            with the highest validation accuracy, which the accuracy table marks. `featbench list models RESULTS`
+            prints the names.
         device: "auto", "cpu", "cuda" or "cuda:N".
         offline: Forbid downloads of the backbone's weights.
 
@@ -188,37 +160,44 @@ def load_model(results: str | Path, model: str | None = None, *, device: str = "
     folder, where = Path(results), resolve_device(device)
     fingerprint, name = choose_model(folder, model)
     card, file = read_card(folder, fingerprint)
-    preprocess = card_preprocess(card)
-    shape = preprocess.photo_shape
     n_classes = len(card.classes)
     gives: Gives = "probability"
     if card.kind == "classifier":
         classifier = load_classifier(folder, fingerprint)
-        backbone = trained_backbone(folder, card, offline=offline)
-        features = backbone.features([str(card.layer)], card.pooling or "flatten", shape)
-        width = getattr(classifier, "n_features_in_", features.widths[0])  # nearest neighbours do not say
-        if width != features.widths[0] or not set(classifier.classes_) <= set(range(n_classes)):
+        parts = card.parts
+        passes, places = make_passes(folder, card, offline=offline)
+        width = sum(sum(each.features.widths) for each in passes)
+        trained_on = getattr(classifier, "n_features_in_", width)  # nearest neighbours do not say
+        if trained_on != width or not set(classifier.classes_) <= set(range(n_classes)):
             raise ResultsError(f"{file} was not trained on what its card says; {AGAIN}")
         if not hasattr(classifier, "predict_proba"):
             gives = "score" if card.temperature is None else "calibrated probability"
 
-        def score(rows: npt.NDArray[Any]) -> Scores:
-            stored = as_stored(str(card.layer), rows, card.store).astype(np.float32, copy=False)
-            return class_scores(classifier, stored, n_classes)
+        def score(outputs: Sequence[Outputs]) -> Scores:
+            rows = [
+                as_stored(str(part.layer), outputs[place][str(part.layer)], part.store).astype(np.float32, copy=False)
+                for part, place in zip(parts, places, strict=True)
+            ]
+            return class_scores(classifier, rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1), n_classes)
 
-    elif card.weights_hash is not None:  # a head alone, on the backbone as it was
+        return Model(name, card, Passes(passes, where), score, gives=gives)
+
+    preprocess = card_preprocess(card)
+    if card.weights_hash is not None:  # a head alone, on the backbone as it was
         state = read_tensors(file)
         backbone = trained_backbone(folder, card, offline=offline)
-        features = backbone.features([PENULTIMATE], "avg", shape)
+        features = backbone.features([PENULTIMATE], "avg", preprocess.photo_shape)
         weight, bias = (state[key].double().numpy() for key in ("weight", "bias"))
 
-        def score(rows: npt.NDArray[Any]) -> Scores:
+        def score(outputs: Sequence[Outputs]) -> Scores:
+            (rows,) = outputs[0].values()
             return np.asarray(softmax(rows @ weight.T + bias, axis=1))
 
     else:
         features = logits_network(trained_network(card, read_tensors(file), file), n_classes)
 
-        def score(rows: npt.NDArray[Any]) -> Scores:
+        def score(outputs: Sequence[Outputs]) -> Scores:
+            (rows,) = outputs[0].values()
             return np.asarray(softmax(rows.astype(np.float64), axis=1))
 
-    return Model(name, card, features, preprocess, score, gives=gives, device=where)
+    return Model(name, card, Passes([Pass(features, preprocess, card.precision)], where), score, gives=gives)

@@ -53,7 +53,7 @@ def write_page(folder: Folder, path: Path) -> None:
     points = model_points(folder)
     details, n_not_shown = model_details(folder, points)
     series = {"layers": layer_series(folder), "curves": curve_series(folder), "history": history_series(folder)}
-    maps = _fitting(map_series(folder), _MAP_BYTES)
+    maps = _fitting(_best_first(folder, map_series(folder)), _MAP_BYTES)
     forest = sorted(points, key=lambda point: -(point["val_accuracy"] or 0.0))[:_FOREST_MODELS]
     costs = {axis: text for axis, text in COSTS.items() if any(point.get(axis) for point in points)}
     backbones = list(dict.fromkeys(line["backbone"] for line in series["layers"]))
@@ -66,7 +66,6 @@ def write_page(folder: Folder, path: Path) -> None:
         "details": details,
         "maps": maps,
         "map_classes": map_classes(maps),
-        "first_map": _first_map(folder, maps),
         **series,
     }
     mistakes = _mistakes(folder)
@@ -209,12 +208,12 @@ def _curve_choices(folder: Folder, curves: list[Series]) -> list[tuple[str, str]
     return [*((name, name) for name in names), ("", "all")]
 
 
-def _first_map(folder: Folder, maps: list[Series]) -> int:
-    """Return the number of the map of the recommended model's layer, or 0."""
+def _best_first(folder: Folder, maps: list[Series]) -> list[Series]:
+    """Put the map of the recommended model's features first, so that it is the one shown and never left out."""
     best = folder.best(folder.datasets[0])
     keys = ("dataset", "backbone", "weights", "layer", "pooling")
     own = None if best is None else [plain(best[key]) or "" for key in keys]
-    return next((number for number, one in enumerate(maps) if [one[key] for key in keys] == own), 0)
+    return sorted(maps, key=lambda one: [one[key] for key in keys] != own)
 
 
 def _mistakes(folder: Folder) -> list[dict[str, Any]]:

@@ -25,46 +25,65 @@ _OF_THE_ROW = ("fingerprint", "kind", "method", "backbone", "layer", "pooling", 
 AGAIN = "run the experiment again with another --results folder (features are reused)"
 
 
-class Card(BaseModel):
-    """What a kept model was made of.
+class Part(BaseModel):
+    """What features come from: a layer of a backbone. A network that was trained has no layer.
+
+    Attributes:
+        backbone: Name of the network.
+        weights: Those that the backbone started from: a name, "random", "none", or the path of a file.
+        weights_hash: Of the backbone's tensors, see `Backbone.weights_hash`; None where the model's file has them all.
+        preprocess: What images go through, as `Preprocess.content` gives it.
+        layer: Name of the layer.
+        pooling: How its output becomes a row; None for pixels.
+        precision: Of the forward pass.
+        store: What features are rounded to before the classifier sees them.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: str
+    weights: str
+    weights_hash: str | None
+    preprocess: dict[str, Any]
+    layer: str | None = None
+    pooling: str | None = None
+    precision: Literal["float32", "bfloat16"]
+    store: Literal["float32", "float16"] = "float32"
+
+
+class Card(Part):
+    """What a kept model was made of; of a fusion, `backbone` and what is like it are those of its first layer.
 
     Attributes:
         format: Of the card.
         fingerprint: Of its row in results.csv.
-        kind: Of its row, as `method`, `layer`, `pooling` and `precision`.
+        kind: Of its row, as `method`.
         classes: Names, in the order of its scores.
-        backbone: Name of the network.
-        weights: Those that the backbone started from: a name, "random", "none", or the path of a file.
-        weights_hash: Of the backbone's tensors, see `Backbone.weights_hash`; None where the model's file has them all.
         seed: Draws the backbone's weights where they are random.
-        preprocess: What images go through, as `Preprocess.content` gives it.
         array_shape: (height, width, channels) of the training images where all had one; None where they were files.
-        store: What features are rounded to before the classifier sees them.
+        fused_with: The other layers of a fusion, in the order of their features.
         temperature: Decision values divided by it become probabilities by a softmax; None where nothing is divided.
         recipe: How a network was trained.
         sha256: Of the bytes of the model's file.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1] = 1
     fingerprint: str
     kind: Literal["classifier", "baseline"]
     method: str
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
-    backbone: str
-    weights: str
-    weights_hash: str | None
     seed: int
-    preprocess: dict[str, Any]
     array_shape: tuple[int, int, int] | None
-    layer: str | None = None
-    pooling: str | None = None
-    precision: Literal["float32", "bfloat16"]
-    store: Literal["float32", "float16"] = "float32"
+    fused_with: tuple[Part, ...] = ()
     temperature: Annotated[float, Field(gt=0)] | None = None
     recipe: dict[str, Any] | None = None
     sha256: str
+
+    @property
+    def parts(self) -> tuple[Card, ...]:
+        """A card for each layer, as if it were alone; only a fusion has several."""
+        alone = self.model_copy(update={"fused_with": ()})
+        return (alone, *(alone.model_copy(update=dict(part)) for part in self.fused_with))
 
 
 def write_card(folder: Path, row: Row, **content: Any) -> Path:
@@ -73,7 +92,7 @@ def write_card(folder: Path, row: Row, **content: Any) -> Path:
     Args:
         folder: The results folder.
         row: The model's row.
-        content: The fields of `Card` that neither the row nor the file says.
+        content: The fields of `Card` that neither the row nor the file says; what it says of the row's, counts.
 
     Raises:
         ResultsError: The card cannot be written.
@@ -99,7 +118,8 @@ def read_card(folder: Path, fingerprint_: str) -> tuple[Card, Path]:
     if not list((folder / MODELS).glob(f"*-{fingerprint_}.json")):
         raise ResultsError(
             f"the model {fingerprint_} has no card in {folder / MODELS}: an older version made it, files were removed, "
-            f"it could not be kept, or it is of a fusion of layers, which predict does not take; {AGAIN}"
+            f"or it could not be kept; take another with --model (`featbench list models {folder}` prints those that "
+            f"can be used), or {AGAIN}"
         )
     path = find_artifact(folder, MODELS, fingerprint_, ".json")
     try:

@@ -106,29 +106,19 @@ def _fit(job: Job, source: FeatureSet, splits: dict[str, LabelledFeatures], plan
         row = replace(row, params=params_json(json.loads(row.params) | {"model_not_kept": str(error)}))
         job.progress.warn(f"the model of {plan.method} on {source.backbone} {source.layer} is not kept: {error}")
     else:
-        _write_card(job, source, row, fitted.temperature)
+        write_card(
+            job.results_dir,
+            row,
+            classes=job.dataset.classes,
+            seed=job.experiment.seed,
+            array_shape=job.dataset.array_shape,
+            temperature=fitted.temperature,
+            **source.card(),
+        )
     write_predictions(job.results_dir, row, test.ids, test.y, fitted.predicted, fitted.scores, classes)
     write_rows(job.results_dir, [row])  # last, so that a row's files are there when the row is
     if fitted.converged is False:
         job.progress.warn(f"{plan.method} on {source.backbone} {source.layer} did not converge; its row says so")
-
-
-def _write_card(job: Job, source: FeatureSet, row: Row, temperature: float | None) -> None:
-    if len(source.parts) > 1:
-        return  # a card describes one layer of one backbone
-    cached, _ = source.parts[0]
-    write_card(
-        job.results_dir,
-        row,
-        classes=job.dataset.classes,
-        weights=cached.backbone.source,
-        weights_hash=cached.keys["train"].content["weights"],
-        seed=job.experiment.seed,
-        preprocess=cached.backbone.preprocess.content(),
-        array_shape=job.dataset.array_shape,
-        store=cached.extraction.store,
-        temperature=temperature,
-    )
 
 
 def _row(job: Job, source: FeatureSet, fitted: Fitted, plan: _Plan, width: int) -> Row:

@@ -3,7 +3,7 @@
 | file | what |
 | --- | --- |
 | `thumbnails/` | the test images of mistakes.csv, small |
-| `maps.csv` | positions of test images by their features, a row an image and layer; see `featbench.features.map` |
+| `maps.csv` | positions of test images by their features, by layer and fusion; see `featbench.features.map` |
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from featbench.data.decode import UnreadableImageError
 from featbench.data.images import ArrayImages
 from featbench.data.splits import Split
 from featbench.errors import ResultsError
-from featbench.features.cache import load_features
 from featbench.features.map import map_features
 from featbench.results.files import read_csv, replacing, write_csv
 from featbench.results.mistakes import MISTAKE_COLUMNS, MISTAKES
 from featbench.results.pictures import MAP_COLUMNS, MAPS, THUMBNAILS, thumbnail_path
-from featbench.stages.extract import Cached, find_cached
+from featbench.stages.extract import find_cached
 from featbench.stages.job import Job
+from featbench.stages.sources import FeatureSet, feature_sets
 
 THUMBNAIL_PX = 128
 MAP_ROWS = 1000
@@ -77,10 +77,9 @@ def _shrink(image: Image.Image) -> Image.Image:
 def _write_maps(job: Job) -> None:
     old = _old_maps(job)
     lines: list[list[Any]] = []
-    for cached in find_cached(job):
-        for layer in cached.extraction.layers:
-            key = (cached.keys["test"].fingerprint, layer)
-            lines += old[key] if key in old else _map(job, cached, layer)
+    for source in feature_sets(find_cached(job), job.experiment.evaluate.fusions):
+        key = (source.fingerprint("test"), source.layer)
+        lines += old[key] if key in old else _map(job, source)
     write_csv(job.results_dir / MAPS, MAP_COLUMNS, lines)
 
 
@@ -94,20 +93,20 @@ def _old_maps(job: Job) -> dict[tuple[str, str], list[list[Any]]]:
     return {(str(key[0]), str(key[1])): group.to_numpy(dtype=object).tolist() for key, group in groups}
 
 
-def _map(job: Job, cached: Cached, layer: str) -> list[list[Any]]:
-    seed, key = job.experiment.seed, cached.keys["test"]
-    X, y, ids = load_features(key.path, layer)
+def _map(job: Job, source: FeatureSet) -> list[list[Any]]:
+    seed, test = job.experiment.seed, source.load("test")
+    X = test.X
     rows = np.arange(len(X))
     if len(X) > MAP_ROWS:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MAP_ROWS, replace=False))
     if len(rows) < 2:
         return []
     placed = map_features(X[rows], seed)
-    head = [job.dataset.name, cached.backbone.name, cached.backbone.weights, layer, cached.extraction.pooling]
+    head = [job.dataset.name, source.backbone, source.weights, source.layer, source.pooling, source.fingerprint("test")]
     shares = [f"{share:.4g}" for share in placed.shares]
     lines = []
     for place, row in enumerate(rows.tolist()):
         pca = [f"{value:.4g}" for value in placed.pca[place]]
         tsne = [None, None] if placed.tsne is None else [f"{value:.4g}" for value in placed.tsne[place]]
-        lines.append([*head, key.fingerprint, len(X), ids[row], job.dataset.classes[y[row]], *pca, *shares, *tsne])
+        lines.append([*head, len(X), test.ids[row], job.dataset.classes[test.y[row]], *pca, *shares, *tsne])
     return lines

@@ -11,6 +11,7 @@ import numpy as np
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.errors import DataError, UsageError
 from featbench.features.cache import load_features
+from featbench.fingerprint import fingerprint
 from featbench.stages.extract import Cached
 
 
@@ -73,6 +74,16 @@ class FeatureSet:
         ]
         return contents[0] if len(contents) == 1 else {"fusion": contents}
 
+    def fingerprint(self, split: str) -> str:
+        """Return what tells the features of a split from all others: of a plain layer, its cache file's fingerprint."""
+        parts = [(cached.keys[split].fingerprint, layer) for cached, layer in self.parts]
+        return parts[0][0] if len(parts) == 1 else fingerprint({"fusion": parts})
+
+    def card(self) -> dict[str, Any]:
+        """Return the fields of a `Card` that say what features a model is made of."""
+        first, *others = (_part(cached, layer) for cached, layer in self.parts)
+        return first | {"fused_with": others}
+
     def load(self, split: str) -> LabelledFeatures:
         """Read the features of a split.
 
@@ -114,6 +125,19 @@ def feature_sets(cached: Sequence[Cached], fusions: Sequence[Sequence[str]]) -> 
             )
         fused.append(FeatureSet(tuple(by_name[part] for part in fusion)))
     return single + fused
+
+
+def _part(cached: Cached, layer: str) -> dict[str, Any]:
+    return {
+        "backbone": cached.backbone.name,
+        "weights": cached.backbone.source,
+        "weights_hash": cached.keys["train"].content["weights"],
+        "preprocess": cached.backbone.preprocess.content(),
+        "layer": layer,
+        "pooling": cached.extraction.pooling,
+        "precision": cached.extraction.precision,
+        "store": cached.extraction.store,
+    }
 
 
 def _joined(names: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.datasets import FakeData
 
 from featbench.data.images import ItemImages, file_images, gather_array
-from featbench.data.loader import image_shape, read_all, read_batches
+from featbench.data.loader import image_shape, read_all, read_batches, read_together
 from featbench.data.preprocess import Preprocess
 from featbench.data.splits import Split
 from featbench.errors import DataError
@@ -38,6 +38,21 @@ def photos(tmp_path: Path, write_image: WriteImage) -> list[Path]:
 
 
 GOOD_ROWS = [0, 1, 5, 6, 8, 9, 10]
+
+
+@pytest.mark.parametrize("arrays", [False, True])
+def test_read_together_gives_each_preprocessing_its_own_batches(photos: list[Path], *, arrays: bool) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (11, 9, 9, 3)).astype(np.uint8)
+    split = Split("train", gather_array(pixels), np.zeros(11, np.int64), ("",) * 11) if arrays else files_split(photos)
+    several = [AS_IS, Preprocess(6, 4), Preprocess(8, 8, mean=(0.5,), std=(0.5,))]
+    together = list(zip(*read_together(split, several, 4), strict=True))
+    assert len(together) == 3
+    for preprocess, batches in zip(several, together, strict=True):
+        for got, alone in zip(batches, read_batches(split, preprocess, 4), strict=True):
+            assert got.rows.tolist() == alone.rows.tolist()
+            assert got.skipped == alone.skipped
+            assert got.images.shape[1:] == preprocess.photo_shape
+            assert torch.equal(got.images, alone.images)
 
 
 def pillow_crop(path: Path) -> np.ndarray:

@@ -19,7 +19,7 @@ LAYERS = ("layer1", "penultimate")
 IMAGES = torch.randint(0, 256, (10, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def make(precision: Any = "float32", progress: Recorder | None = None) -> Forward:
+def make(precision: Any = "float32", progress: Recorder | None = None, *, forget: bool = True) -> Forward:
     backbone = load_backbone(BackboneConfig(name="resnet20", weights="random"), seed=0)
     return Forward(
         backbone.features(LAYERS, "avg", SHAPE),
@@ -30,6 +30,7 @@ def make(precision: Any = "float32", progress: Recorder | None = None) -> Forwar
         image_shape=SHAPE,
         n_images=len(IMAGES),
         progress=progress or Recorder(),
+        forget=forget,
     )
 
 
@@ -65,6 +66,15 @@ def test_a_long_run_in_bfloat16_is_compiled_once_and_gives_the_same(monkeypatch:
         outputs = run(compiled)  # the last batch is short
         compiled.start(IMAGES[:4].contiguous(memory_format=torch.channels_last))  # as decoded images are
     assert_close(outputs, run(make()))
+
+
+@pytest.mark.slow
+def test_a_second_network_leaves_the_first_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward_, "_COMPILED_FROM_FLOPS", 1.0)
+    both = [make("bfloat16"), make("bfloat16", forget=False)]
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for forward in both:
+            run(forward)
 
 
 def test_float32_is_never_compiled(monkeypatch: pytest.MonkeyPatch) -> None:

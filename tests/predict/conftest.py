@@ -21,6 +21,7 @@ class Kept:
     folder: Path
     rows: pd.DataFrame
     images: Path | None = None
+    cache: Path | None = None
 
     def copy(self, to: Path) -> Path:
         return shutil.copytree(self.folder, to / "copy")
@@ -33,7 +34,7 @@ class Kept:
 def _run(home: Path, images: Path | None, **changes: object) -> Kept:
     content = digits_content(**changes)
     rows = featbench.run(parse_experiment(content), results=home / "results", cache=home / "cache", device="cpu")
-    return Kept(home / "results", rows, images)
+    return Kept(home / "results", rows, images, home / "cache")
 
 
 @pytest.fixture(scope="session")
@@ -57,4 +58,25 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Kept:
         dataset={"name": "folder", "root": str(root)},
         backbones=[{"name": "resnet20", "layers": ["layer3"]}],
         evaluate={"classifiers": ["linear_svc"], "grids": grids},
+    )
+
+
+FUSIONS = [
+    ["resnet20/layer1", "pixels/pixels", "resnet20/layer3"],
+    ["resnet20/layer3", "resnet20/layer1"],
+]
+
+
+@pytest.fixture(scope="session")
+def fused(tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    """Models of JPEG files on layers side by side: of one network, and of two that see images in another size."""
+    home = tmp_path_factory.mktemp("fused")
+    root = image_folder(home / "photos", per_class=14)
+    network = {"name": "resnet20", "layers": ["layer1", "layer3"], "store": "float16", "precision": "float32"}
+    return _run(
+        home,
+        root,
+        dataset={"name": "folder", "root": str(root)},
+        backbones=[network, {"name": "pixels", "image_size": 8}],
+        evaluate={"classifiers": ["linear_svc"], "selection": "none", "fusions": FUSIONS},
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from featbench.errors import ResultsError, UsageError
-from featbench.predict.choose import choose_model
+from featbench.predict.choose import choose_model, list_models
 from tests.predict.conftest import Kept
 
 
@@ -25,12 +25,26 @@ def test_a_model_goes_by_its_name_or_its_fingerprint(digits: Kept) -> None:
 
 @pytest.mark.parametrize("wanted", ["linear_svm/resnet20/layer3", "linear_svc/resnet20/layer33"])
 def test_another_name_is_refused_with_the_nearest(digits: Kept, wanted: str) -> None:
-    with pytest.raises(UsageError, match=f"unknown model '{wanted}'; did you mean 'linear_svc/resnet20/layer3'"):
+    with pytest.raises(
+        UsageError, match=f"unknown --model '{wanted}'; did you mean 'linear_svc/resnet20/layer3'"
+    ) as raised:
         choose_model(digits.folder, wanted)
+    assert f"`featbench list models {digits.folder}` prints the valid names" in str(raised.value)
+
+
+def test_the_models_are_listed_by_the_names_that_choose_them(digits: Kept, tmp_path: Path) -> None:
+    listed = list_models(digits.folder)
+    assert [choose_model(digits.folder, model.name)[0] for model in listed] == digits.rows.fingerprint.tolist()
+    assert [model.fingerprint for model in listed if model.is_best] == [choose_model(digits.folder, None)[0]]
+    assert [model.accuracy for model in listed] == digits.rows.accuracy.tolist()
+    assert all(model.is_kept for model in listed)
+    folder = digits.copy(tmp_path)
+    next((folder / "models").glob(f"*-{listed[1].fingerprint}.json")).unlink()
+    assert [model.is_kept for model in list_models(folder)] == [n != 1 for n in range(len(listed))]
 
 
 def test_an_empty_name_names_no_fingerprint(digits: Kept) -> None:
-    with pytest.raises(UsageError, match="unknown model ''"):
+    with pytest.raises(UsageError, match="unknown --model ''"):
         choose_model(digits.folder, "")
 
 
@@ -55,5 +69,8 @@ def _of_many_sets(text: str) -> str:
 
 def test_several_data_sets_have_no_best_model(digits: Kept, tmp_path: Path) -> None:
     (tmp_path / "results.csv").write_text(_of_many_sets((digits.folder / "results.csv").read_text()))
-    with pytest.raises(UsageError, match=r"best of several data sets \(set0, .*name one with --model: linear_svc/"):
+    with pytest.raises(
+        UsageError, match=r"best of several data sets \(set0, .*name one with --model \(`featbench list models "
+    ):
         choose_model(tmp_path, None)
+    assert not any(model.is_best for model in list_models(tmp_path))

@@ -96,7 +96,7 @@ def test_what_cannot_be_read_is_named_and_the_others_go_on(photos: Kept, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["{results}", "x.jpg", "--model", "linear_sv"], 2, "unknown model 'linear_sv'; did you mean 'linear_svc/"),
+        (["{results}", "x.jpg", "--model", "linear_sv"], 2, "unknown --model 'linear_sv'; did you mean 'linear_svc/"),
         (["{results}", "x.jpg", "--top", "0"], 2, "--top"),
         (["{results}", "x.jpg", "--format", "xml"], 2, "xml"),
         (["{results}"], 2, "IMAGE"),

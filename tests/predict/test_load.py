@@ -56,7 +56,7 @@ def sign(card: Path, **changes: object) -> None:
         (
             ".json",
             Path.unlink,
-            r"has no card in .*models: an older version made it, .*fusion.*another --results",
+            r"has no card in .*models: an older version made it, .*take another with --model \(`featbench list models ",
         ),
     ],
 )

@@ -67,6 +67,20 @@ def test_the_data_of_the_figures_is_json_that_says_the_same(hostile: Reader) -> 
     assert data["history"][0]["best_epoch"] == 2  # of validation accuracies 0.5, 0.9, 0.8
 
 
+def test_the_map_of_the_recommended_features_is_first_and_never_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = results_folder(tmp_path / "results", n_test=6)
+    header, *lines = (path / "maps.csv").read_text().splitlines()
+    others = [line.replace("layer3", "layer1").replace("cafe", "beef") for line in lines]
+    (path / "maps.csv").write_text("\n".join([header, *others, *lines, ""]))
+    for n_bytes, layers in ((10**6, ["layer3", "layer1"]), (1, ["layer3"])):
+        monkeypatch.setattr("featbench.report.page._MAP_BYTES", n_bytes)
+        scripts = read(write_report(path, pytest.fail)).scripts
+        data = json.loads(next(script for script in scripts if script.startswith("{")))
+        assert [one["layer"] for one in data["maps"]] == layers
+
+
 def test_the_page_asks_for_nothing(hostile: Reader) -> None:
     addresses = [a[key] for _, a in hostile.tags for key in ("src", "href", "srcset", "data", "action") if key in a]
     assert addresses

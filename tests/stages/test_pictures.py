@@ -6,9 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
 
 import featbench
 from featbench.config import Experiment
+from featbench.features.cache import load_features
 from featbench.results.pictures import MAP_COLUMNS, thumbnail_path
 from featbench.stages.pictures import THUMBNAIL_PX
 from tests.tiny import digits_content, image_folder, save_image
@@ -23,7 +26,11 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Experi
     content = digits_content(
         dataset={"name": "folder", "root": str(root)},
         backbones=[{"name": "resnet20", "layers": ["layer1", "layer3"], "image_size": 32}],
-        evaluate={"classifiers": ["random_forest"], "grids": {"random_forest": {"n_estimators": [3]}}},
+        evaluate={
+            "classifiers": ["random_forest"],
+            "grids": {"random_forest": {"n_estimators": [3]}},
+            "fusions": [["resnet20/layer1", "resnet20/layer3"]],
+        },
     )
     experiment = Experiment.model_validate(content)
     featbench.run(experiment, results=home / "results", cache=home / "cache", device="cpu")
@@ -55,7 +62,18 @@ def test_the_test_images_are_on_the_map_of_every_layer(photos: tuple[Path, Path,
     for _, one in maps.groupby("layer"):
         assert sorted(one["id"]) == sorted(ids)
         assert one["label"].tolist() == [image_id.split("/")[0] for image_id in one["id"]]
-    assert maps["layer"].unique().tolist() == ["layer1", "layer3"]
+    assert maps["layer"].unique().tolist() == ["layer1", "layer3", "layer1+layer3"]
+
+
+def test_the_map_of_a_fusion_is_that_of_its_layers_side_by_side(photos: tuple[Path, Path, Experiment]) -> None:
+    home, _, _ = photos
+    (file,) = (home / "cache").rglob("test-*.h5")
+    X = np.hstack([load_features(file, layer)[0] for layer in ("layer1", "layer3")])
+    expected = PCA(2, svd_solver="full").fit_transform(StandardScaler().fit_transform(X))
+    maps = pd.read_csv(home / "results" / "maps.csv").query("layer == 'layer1+layer3'")
+    assert maps["id"].tolist() == load_features(file, "layer1")[2]
+    for axis, name in enumerate(("pca_1", "pca_2")):  # the sign of an axis is of no meaning
+        np.testing.assert_allclose(maps[name].abs(), np.abs(expected[:, axis]), rtol=2e-3, atol=2e-3)
 
 
 def test_the_page_is_there_and_the_second_run_makes_no_map_again(

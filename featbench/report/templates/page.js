@@ -284,7 +284,6 @@
   onChoice("mistake-model", showMistakes);
 
   // ---- map of the features
-  if (byId("map-layer")) byId("map-layer").value = String(data.first_map);
   const drawMap = draw("map-figure", () => {
     const map = data.maps[Number(byId("map-layer").value)];
     const method = map.tsne && byId("map-method").value === "tsne" ? "tsne" : "pca";

@@ -1,0 +1,144 @@
+"""Models on layers side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import featbench
+from featbench.cli import app
+from featbench.errors import ResultsError, WeightsError
+from featbench.features.cache import load_features
+from featbench.features.forward import Forward
+from featbench.predict import images, model, passes
+from featbench.results.store import load_predictions
+from tests.predict.conftest import FUSIONS, Kept
+from tests.predict.test_load import sign
+
+NAMES = ["linear_svc/resnet20+pixels+resnet20/layer1+pixels+layer3", "linear_svc/resnet20/layer3+layer1"]
+
+
+def run_images(kept: Kept, fingerprint: str) -> tuple[list[Path], Any]:
+    said = load_predictions(kept.folder, fingerprint)
+    assert kept.images is not None
+    return [kept.images / name for name in said.id], said
+
+
+def columns_of(kept: Kept, fusion: list[str]) -> np.ndarray[Any, Any]:
+    """Put what the cache holds of the test images side by side."""
+    assert kept.cache is not None
+    parts = []
+    for part in fusion:
+        backbone, _, layer = part.partition("/")
+        (file,) = kept.cache.glob(f"*/{backbone}/test-*.h5")
+        parts.append(load_features(file, layer)[0].astype(np.float32))
+    return np.concatenate(parts, axis=1)
+
+
+@pytest.mark.parametrize(("name", "fusion"), list(zip(NAMES, FUSIONS, strict=True)))
+def test_a_fusion_says_of_the_test_images_what_the_run_said(
+    fused: Kept, monkeypatch: pytest.MonkeyPatch, name: str, fusion: list[str]
+) -> None:
+    loaded = featbench.load_model(fused.folder, name, device="cpu")
+    files, said = run_images(fused, loaded.card.fingerprint)
+    seen = []
+    class_scores = model.class_scores
+    monkeypatch.setattr(
+        model, "class_scores", lambda fitted, X, count: seen.append(X) or class_scores(fitted, X, count)
+    )
+    expected = said[[f"score:{label}" for label in loaded.classes]].to_numpy()
+    np.testing.assert_allclose(loaded.scores(files), expected, rtol=1e-5, atol=1e-6)  # six digits are in the file
+    np.testing.assert_array_equal(np.concatenate(seen), columns_of(fused, fusion))  # bit by bit
+    assert loaded.predict(files) == said.predicted.tolist()
+
+
+def test_one_pass_a_backbone_and_an_image_is_decoded_once(fused: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Forward] = []
+    decoded: list[Path] = []
+    decode = images.decode_file
+    monkeypatch.setattr(images, "decode_file", lambda path: decoded.append(path) or decode(path))
+    monkeypatch.setattr(passes, "Forward", lambda *given, **named: made.append(Forward(*given, **named)) or made[-1])
+    for name, n_passes in zip(NAMES, (2, 1), strict=True):
+        loaded = featbench.load_model(fused.folder, name, device="cpu")
+        files, _ = run_images(fused, loaded.card.fingerprint)
+        made.clear()
+        decoded.clear()
+        loaded.scores(files)
+        loaded.scores(files[:2])
+        assert len(made) == n_passes
+        assert sorted(decoded) == sorted([*files, *files[:2]])
+
+
+def test_batches_come_in_order_and_without_what_cannot_be_read(
+    fused: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = featbench.load_model(fused.folder, NAMES[0], device="cpu")
+    files, _ = run_images(fused, loaded.card.fingerprint)
+    expected = loaded.scores(files)
+    monkeypatch.setattr(passes, "default_batch_size", lambda shape: 2)
+    loaded = featbench.load_model(fused.folder, NAMES[0], device="cpu")
+    batches = list(loaded.stream(images.as_split([tmp_path / "gone.jpg", *files])))
+    assert np.concatenate([batch.rows for batch in batches]).tolist() == list(range(1, len(files) + 1))
+    np.testing.assert_allclose(np.concatenate([batch.scores for batch in batches]), expected, rtol=1e-2, atol=1e-2)
+    assert [skipped.id for batch in batches for skipped in batch.skipped] == [str(tmp_path / "gone.jpg")]
+
+
+def test_the_card_has_every_part(fused: Kept) -> None:
+    card = featbench.load_model(fused.folder, NAMES[0]).card
+    assert [f"{part.backbone}/{part.layer}" for part in card.parts] == FUSIONS[0]
+    assert [part.store for part in card.parts] == ["float16", "float32", "float16"]
+    assert [part.pooling for part in card.parts] == ["avg", None, "avg"]
+    assert [part.preprocess["crop_px"] for part in card.parts] == [32, 8, 32]
+    assert len({part.weights_hash for part in card.parts}) == 2
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_the_weights_of_every_part_are_checked(fused: Kept, tmp_path: Path, place: int) -> None:
+    folder = fused.copy(tmp_path)
+    fingerprint = featbench.load_model(folder, NAMES[0]).card.fingerprint
+    (card,) = (folder / "models").glob(f"*-{fingerprint}.json")
+    others = json.loads(card.read_text())["fused_with"]
+    others[place]["weights_hash"] = "0" * 64
+    sign(card, fused_with=others)
+    with pytest.raises(WeightsError, match=f"weights of {others[place]['backbone']} .* are not those"):
+        featbench.load_model(folder, NAMES[0])
+
+
+def test_a_fusion_with_a_part_too_few_is_refused(fused: Kept, tmp_path: Path) -> None:
+    folder = fused.copy(tmp_path)
+    fingerprint = featbench.load_model(folder, NAMES[0]).card.fingerprint
+    (card,) = (folder / "models").glob(f"*-{fingerprint}.json")
+    sign(card, fused_with=json.loads(card.read_text())["fused_with"][:1])
+    with pytest.raises(ResultsError, match="was not trained on what its card says"):
+        featbench.load_model(folder, NAMES[0])
+
+
+def test_a_card_of_a_version_without_fusions_is_read(fused: Kept, tmp_path: Path) -> None:
+    folder = fused.copy(tmp_path)
+    name = "linear_svc/resnet20/layer3"
+    before = featbench.load_model(folder, name)
+    files, _ = run_images(fused, before.card.fingerprint)
+    (card,) = (folder / "models").glob(f"*-{before.card.fingerprint}.json")
+    content = json.loads(card.read_text())
+    del content["fused_with"]
+    card.write_text(json.dumps(content))
+    sign(card)
+    np.testing.assert_array_equal(featbench.load_model(folder, name).scores(files), before.scores(files))
+
+
+def test_the_command_takes_the_name_that_is_listed(fused: Kept) -> None:
+    listed = CliRunner().invoke(app, ["list", "models", str(fused.folder)])
+    assert (listed.exit_code, listed.stderr) == (0, "")
+    header, *lines = listed.stdout.splitlines()
+    assert header.split() == ["MODEL", "VALIDATION", "TEST", "FINGERPRINT"]
+    assert [line.split()[0] for line in lines[-2:]] == NAMES
+    files, said = run_images(fused, lines[-1].split()[3])
+    arguments = ["predict", str(fused.folder), *map(str, files), "--model", NAMES[1], "--format", "json", "--quiet"]
+    result = CliRunner().invoke(app, arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert [entry["top"][0]["class"] for entry in json.loads(result.stdout)] == said.predicted.tolist()
