@@ -67,6 +67,7 @@ def test_unknown_keys_name_the_nearest_valid_one(tables: dict[str, Any], key: st
         ({"backbones": [{"name": "pixels", "pooling": "max"}]}, "pooling has no effect on pixels"),
         ({"evaluate": {"selection": "holdout", "folds": 3}}, 'folds has no effect with selection = "holdout"'),
         ({"evaluate": {"selection": "none", "folds": 3}}, 'folds has no effect with selection = "none"'),
+        ({"evaluate": {"classifiers": [], "memory_gb": 3}}, "memory_gb has no effect without classifiers"),
         ({"evaluate": {"grids": {"knn": {"k": [1]}}}}, "grids.knn has no effect: knn is not among the classifiers"),
         (
             {"evaluate": {"selection": "none", "grids": {"linear_svc": {"C": [1]}}}},

@@ -11,10 +11,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 
 from featbench.classifiers.neighbours import NearestNeighbours, neighbours_grid
 from featbench.classifiers.rbf_grid import fits_memory, rbf_grid
 from featbench.classifiers.ridge_grid import ridge_grid
+from featbench.classifiers.steps import learns
+from featbench.classifiers.streamed import FeatureRows, StreamedRows
 from featbench.classifiers.table import get_classifier
 from featbench.config import EvaluateConfig
 
@@ -52,10 +56,15 @@ def search_engine(
     return fit_engine(name, grid, config)
 
 
+def streams(name: str, grid: Sequence[Mapping[str, Any]], steps: Sequence[str], config: EvaluateConfig) -> bool:
+    """Say whether a classifier with parameters from this grid can be fitted on rows that stay on disk."""
+    return name == "linear_svc" and fit_engine(name, grid, config) == "featbench" and not learns(steps)
+
+
 def try_grid(
     name: str,
     grid: Sequence[Mapping[str, Any]],
-    X: npt.NDArray[Any],
+    X: FeatureRows,
     y: npt.NDArray[np.int64],
     splits: Sequence[tuple[Rows, Rows]],
 ) -> list[Tried]:
@@ -64,24 +73,26 @@ def try_grid(
     Raises:
         ValueError: A candidate is refused.
     """
+    if name == "linear_svc":
+        return _try_linear(grid, X, y, splits)
+    assert isinstance(X, np.ndarray)  # `streams`
     if name == "svm_rbf":
         machines = [get_classifier(name).make(params, 0, X.shape[1])[-1] for params in grid]
         return [_over_splits(folds) for folds in rbf_grid(X, y, splits, machines)]
     if name == "knn":
         machines = [_neighbours(get_classifier(name).make(params, 0, X.shape[1])[-1]) for params in grid]
         return [_over_splits(folds) for folds in neighbours_grid(X, y, splits, machines)]
-    if name == "ridge":
-        return [_over_splits(folds) for folds in ridge_grid(X, y, splits, [params["alpha"] for params in grid])]
-    return _try_linear(grid, X, y, splits)
+    return [_over_splits(folds) for folds in ridge_grid(X, y, splits, [params["alpha"] for params in grid])]
 
 
 def _try_linear(
     grid: Sequence[Mapping[str, Any]],
-    X: npt.NDArray[Any],
+    X: FeatureRows,
     y: npt.NDArray[np.int64],
     splits: Sequence[tuple[Rows, Rows]],
 ) -> list[Tried]:
-    from featbench.classifiers.linear_grid import LinearSettings, linear_grid
+    from featbench.classifiers.linear_folds import LinearSettings
+    from featbench.classifiers.linear_grid import linear_grid
 
     machines = [get_classifier("linear_svc").make(params, 0, X.shape[1])[-1] for params in grid]
     others = [{key: getattr(machine, key) for key in _LINEAR if key != "C"} for machine in machines]
@@ -100,7 +111,7 @@ def _over_splits(folds: Sequence[tuple[float, bool | None]]) -> Tried:
     return float(np.mean([accuracy for accuracy, _ in folds])), None if None in together else all(together)
 
 
-def fit_fast(name: str, model: Pipeline, X: npt.NDArray[Any], y: npt.NDArray[np.int64]) -> Pipeline:
+def fit_fast(name: str, model: Pipeline, X: FeatureRows, y: npt.NDArray[np.int64]) -> Pipeline:
     """Fit an unfitted pipeline of `ClassifierSpec.make` with featbench's own solver where there is one.
 
     Raises:
@@ -120,7 +131,7 @@ def _neighbours(machine: Any) -> NearestNeighbours:
     return NearestNeighbours(**settings | ({"metric": "euclidean"} if settings["metric"] == "minkowski" else {}))
 
 
-def fit_linear(model: Pipeline, X: npt.NDArray[Any], y: npt.NDArray[np.int64]) -> Pipeline:
+def fit_linear(model: Pipeline, X: FeatureRows, y: npt.NDArray[np.int64]) -> Pipeline:
     """Fit a pipeline of StandardScaler and LinearSVC; what returns is scikit-learn's own, fitted.
 
     Raises:
@@ -129,5 +140,21 @@ def fit_linear(model: Pipeline, X: npt.NDArray[Any], y: npt.NDArray[np.int64]) -
     from featbench.classifiers.linear import PrimalLinearSVC
 
     scaler, machine = model  # as ClassifierSpec.make gives it
+    if isinstance(X, StreamedRows):
+        return make_pipeline(scaler, _fit_streamed(scaler, machine, X, y))
     primal = PrimalLinearSVC(**{key: getattr(machine, key) for key in _LINEAR})
     return make_pipeline(scaler, primal.fit(scaler.fit_transform(X), y).to_sklearn())
+
+
+def _fit_streamed(scaler: StandardScaler, machine: LinearSVC, X: StreamedRows, y: npt.NDArray[np.int64]) -> LinearSVC:
+    """Fit both on rows that stay on disk."""
+    from featbench.classifiers.linear_folds import LinearSettings
+    from featbench.classifiers.linear_grid import fit_streamed
+
+    settings = LinearSettings(**{key: getattr(machine, key) for key in _LINEAR if key != "C"})
+    fitted = fit_streamed(X, y, machine.C, settings, scaler)
+    machine.classes_, machine.n_features_in_ = np.unique(y), X.shape[1]
+    machine.coef_ = np.ascontiguousarray(fitted.W[:-1].T)
+    machine.intercept_ = fitted.W[-1] * machine.intercept_scaling if machine.fit_intercept else 0.0
+    machine.n_iter_ = int(fitted.n_iter.max()) if fitted.converged.all() else machine.max_iter
+    return machine

@@ -34,7 +34,8 @@ from featbench.classifiers.select import (
     fit,
     select,
 )
-from featbench.classifiers.steps import fit_steps
+from featbench.classifiers.steps import fit_steps, transform_rows
+from featbench.classifiers.streamed import FeatureRows, StreamedRows, blocks, one_after_the_other, read_rows
 from featbench.classifiers.table import get_classifier, used_params
 from featbench.config import EvaluateConfig
 from featbench.errors import DataError, UsageError
@@ -122,15 +123,18 @@ def fit_and_test(
     model = fit_on(X[:n_final], y[:n_final])
     params = used_params(spec, chosen.params, model)
     if steps:
-        params |= {"steps": list(steps), "width_after_steps": model[: len(steps)].transform(X[:1]).shape[1]}
+        params |= {
+            "steps": list(steps),
+            "width_after_steps": model[: len(steps)].transform(read_rows(X, slice(1))).shape[1],
+        }
     fitted = perf_counter()
 
-    scores = class_scores(model, X_test, n_classes)
+    scores = _score(model, X_test, n_classes)
     predicted = scores.argmax(axis=1)
     predicted_at = perf_counter()
 
     def score_split(rows: Rows, held_out: Rows) -> npt.NDArray[np.float64]:
-        return class_scores(fit_on(X[rows], y[rows]), X[held_out], n_classes)
+        return _score(fit_on(X[rows], y[rows]), X[held_out], n_classes)
 
     has_probabilities = hasattr(model[-1], "predict_proba")
     temperature = None if has_probabilities else calibrate(score_split, y, chosen.splits)
@@ -157,13 +161,20 @@ def fit_and_test(
 
 
 def _fit_whole(
-    name: str, chosen: Selection, steps: Sequence[str], seed: int, X: npt.NDArray[Any], y: npt.NDArray[np.int64]
+    name: str, chosen: Selection, steps: Sequence[str], seed: int, X: FeatureRows, y: npt.NDArray[np.int64]
 ) -> Pipeline:
     """Fit the steps, then the classifier with the chosen parameters, on the same rows."""
-    before = fit_steps(steps, X, seed) if steps else None
+    # steps that learn from rows are not for those on disk (`streams`)
+    before = fit_steps(steps, X.read(slice(1)) if isinstance(X, StreamedRows) else X, seed) if steps else None
     with convergence_recorded(get_classifier(name)):
-        model = fit(name, chosen.params, X if before is None else before.transform(X), y, seed, chosen.engine)
+        model = fit(name, chosen.params, X if before is None else transform_rows(before, X), y, seed, chosen.engine)
     return model if before is None else make_pipeline(*(part for _, part in [*before.steps, *model.steps]))
+
+
+def _score(model: Pipeline, X: FeatureRows, n_classes: int) -> npt.NDArray[np.float64]:
+    if isinstance(X, StreamedRows):
+        return np.concatenate([class_scores(model, X.read(part), n_classes) for part in blocks(*X.shape)])
+    return class_scores(model, X, n_classes)
 
 
 def class_scores(model: Pipeline, X: npt.NDArray[Any], n_classes: int) -> npt.NDArray[np.float64]:
@@ -197,20 +208,20 @@ def class_scores(model: Pipeline, X: npt.NDArray[Any], n_classes: int) -> npt.ND
     return scores
 
 
-def _labelled_rows(
-    train: LabelledFeatures, val: LabelledFeatures | None
-) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+def _labelled_rows(train: LabelledFeatures, val: LabelledFeatures | None) -> tuple[FeatureRows, npt.NDArray[np.int64]]:
     X = _ready(train, "train")
     if val is None:
         return X, train.y
-    return np.concatenate([X, _ready(val, "val")]), np.concatenate([train.y, val.y])
+    return one_after_the_other(X, _ready(val, "val")), np.concatenate([train.y, val.y])
 
 
-def _ready(split: LabelledFeatures, name: str) -> npt.NDArray[Any]:
+def _ready(split: LabelledFeatures, name: str) -> FeatureRows:
     if len(split.X) == 0:
         raise DataError(f"the {name} split has no rows; give it images")
-    X = split.X.astype(np.float32) if split.X.dtype == np.float16 else split.X
-    wrong = int((~np.isfinite(X)).any(axis=1).sum())
+    X = split.X
+    if isinstance(X, np.ndarray) and X.dtype == np.float16:
+        X = X.astype(np.float32)
+    wrong = sum(int((~np.isfinite(read_rows(X, part))).any(axis=1).sum()) for part in blocks(*X.shape))
     if wrong:
         raise DataError(
             f"{wrong} of {len(X)} {name} rows hold features that are not finite; "

@@ -21,7 +21,7 @@ _MIN_STEPS = 5
 _TOLERANCE = 0.1  # of the length of the residual, as the preconditioner measures it
 _NOTHING = 1e-24  # of the squared length of the residual
 _SAMPLED = 8  # rows a feature
-_BYTES = 2**30  # of Hessians and their factors
+FACTOR_BYTES = 2**30  # of Hessians and their factors
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +34,7 @@ class Hessians:
         sampled: (D + 1) times this many of the rows inside the margin went into the next of `losses`, by `kin`.
         factored: A C and the Cholesky factor for it, by `kin`.
         spent: Products with a row spent in conjugate gradients since the last of `losses`, by `kin`.
+        memory_bytes: What Hessians and their factors may take.
     """
 
     preconditioner: Preconditioner
@@ -41,6 +42,7 @@ class Hessians:
     sampled: dict[int, int] = field(default_factory=lambda: defaultdict(lambda: _SAMPLED))
     factored: dict[int, tuple[float, Tensor | None]] = field(default_factory=dict)
     spent: dict[int, float] = field(default_factory=lambda: defaultdict(float))
+    memory_bytes: float = FACTOR_BYTES
 
     def factors(self, C: float, dtype: torch.dtype) -> dict[int, Tensor]:
         """Return the Cholesky factors of the Hessians by `kin`; one that is not positive in float64 is left out."""
@@ -139,7 +141,7 @@ def _budget(problem: Problem, weights: Tensor, hessians: Hessians, C: float) -> 
     width, kin = problem.rows.X.shape[1] + 1, problem.kin
     budget = torch.full_like(kin, _MAX_STEPS)
     numbers = torch.unique(kin).tolist()
-    if width > EXACT_BELOW or len(numbers) * 2 * 8 * width**2 > _BYTES:
+    if width > EXACT_BELOW or len(numbers) * 2 * 8 * width**2 > hessians.memory_bytes:
         return budget
     active = (weights > 0).sum(0)
     for number in numbers:
@@ -150,8 +152,8 @@ def _budget(problem: Problem, weights: Tensor, hessians: Hessians, C: float) -> 
         # Float64 is for what is ill-conditioned: there an old factor, or a step cut short, leads nowhere.
         if hessians.spent[number] >= cost or weights.dtype == torch.float64:
             kept = weights[:, column].nonzero()[::stride, 0]
-            rows = problem.rows.of_column(kept, column, weights.dtype)
-            hessians.losses[number] = ((rows.T * (weights[kept, column] * (stride / C))) @ rows).double()
+            own = weights[kept, column] * (stride / C)
+            hessians.losses[number] = problem.rows.moments(kept, own, column).double()
             hessians.factored.pop(number, None)
             hessians.sampled[number] *= 2
             hessians.spent[number] = 0

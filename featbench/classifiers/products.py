@@ -13,10 +13,47 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from featbench.classifiers.streamed import StreamedRows
+
 _BLOCK_VALUES = 2**17  # of X in one block: small enough to stay in a core's cache between its two products
 EXACT_BELOW = 1024  # features or rows: the eigenvectors of matrices this small cost less than a few products with X
 _RANK = 384
 _POWER_STEPS = 2
+
+
+@dataclass(frozen=True, eq=False)
+class ScaledRows:
+    """Rows on disk, (x - mean) * inverse: in the place of a tensor of N rows, of which only parts are ever there.
+
+    Attributes:
+        source: (N, D).
+        mean: (D,) float64.
+        inverse: (D,) float64.
+        dtype: float32 or float64, what the scaled numbers are rounded to.
+    """
+
+    source: StreamedRows
+    mean: Tensor
+    inverse: Tensor
+    dtype: torch.dtype
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, D)."""
+        return self.source.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows come to."""
+        return self.mean.device
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, rows: slice | Tensor) -> Tensor:
+        read = self.source.read(rows if isinstance(rows, slice) else rows.cpu().numpy())
+        X = torch.from_numpy(read).to(self.device).double()
+        return X.sub_(self.mean).mul_(self.inverse).to(self.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +67,7 @@ class SharedRows:
         scaling: The value of the feature that carries the bias; 0 for no bias.
     """
 
-    X: Tensor
+    X: Tensor | ScaledRows
     mean: Tensor | None
     inverse: Tensor | None
     scaling: float
@@ -46,7 +83,26 @@ class SharedRows:
         X = self.X[rows].to(dtype)
         if self.mean is not None and self.inverse is not None:
             X = (X - self.mean[:, column].to(dtype)) * self.inverse[:, column].to(dtype)
-        return torch.cat([X, X.new_full((len(X), 1), self.scaling)], dim=1)
+        return _with_bias(X, self.scaling)
+
+    def moments(self, rows: Tensor, weights: Tensor, column: int) -> Tensor:
+        """Return the sum of w x x' over rows x with weights w, as a column sees them: (D + 1, D + 1)."""
+        width = self.X.shape[1] + 1
+        total = weights.new_zeros(width, width)
+        for start in range(0, len(rows), self._block_rows()):
+            part = slice(start, start + self._block_rows())
+            X = self.of_column(rows[part], column, weights.dtype)
+            total.addmm_(X.T * weights[part], X)
+        return total
+
+    def gram(self) -> Tensor:
+        """Return X'X with the feature of the bias, (D + 1, D + 1), where no column changes X."""
+        width = self.X.shape[1] + 1
+        total = torch.zeros(width, width, dtype=self.X.dtype, device=self.X.device)
+        for rows in self._blocks():
+            X = _with_bias(self.X[rows], self.scaling)
+            total.addmm_(X.T, X)
+        return total
 
     def through(self, V: Tensor, middle: Callable[[slice, Tensor], Tensor]) -> Tensor:
         """Multiply by V (D + 1, K), change the product, and multiply by the transpose, in one pass over the rows.
@@ -73,9 +129,11 @@ class SharedRows:
         return self.through(V, lambda rows, values: values.mul_(weights[rows]))
 
     def _blocks(self) -> Iterator[slice]:
-        n, d = self.X.shape
-        size = max(256, _BLOCK_VALUES // max(d, 1))
+        n, size = self.X.shape[0], self._block_rows()
         return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+    def _block_rows(self) -> int:
+        return max(256, _BLOCK_VALUES // max(self.X.shape[1], 1))
 
     def _shared(self, V: Tensor) -> tuple[Tensor, Tensor]:
         """Express weights of the columns' own features as weights of X and an offset."""
@@ -121,7 +179,7 @@ def fewer_rows(n: int, d: int) -> bool:
     return n < min(d, EXACT_BELOW)
 
 
-def row_space(X: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+def row_space(X: Tensor | ScaledRows, scaling: float) -> tuple[Tensor, Tensor]:
     """Turn rows X (N, D) with their bias feature into N features.
 
     Nothing is lost: optimal weights are a sum of rows, so that they lie in the space that the rows span.
@@ -129,18 +187,17 @@ def row_space(X: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
     Returns:
         The rows (N, N) float64, and (D + 1, N) float64, what turns their weights into those of X and the bias feature.
     """
-    basis, triangle = torch.linalg.qr(_with_bias(X.double(), scaling).T)
+    basis, triangle = torch.linalg.qr(_with_bias(X[:].double(), scaling).T)
     return triangle.T.contiguous(), basis
 
 
-def precondition(X: Tensor, scaling: float, seed: int = 0) -> Preconditioner:
+def precondition(X: Tensor | ScaledRows, scaling: float, seed: int = 0) -> Preconditioner:
     """Decompose X (N, D) with its bias feature; every eigenvector where D or N is small, else the leading ones."""
     n, d = X.shape
     if d < EXACT_BELOW:
-        rows = _with_bias(X, scaling)
-        values, vectors = torch.linalg.eigh(rows.T @ rows)
+        values, vectors = torch.linalg.eigh(SharedRows(X, None, None, scaling).gram())
         return Preconditioner(vectors, values.clamp(min=0), 0.0)
-    if n < EXACT_BELOW:
+    if n < EXACT_BELOW and isinstance(X, Tensor):
         rows = _with_bias(X, scaling)
         values, left = torch.linalg.eigh(rows @ rows.T)
         kept = values > values[-1] * n * torch.finfo(X.dtype).eps
@@ -153,9 +210,9 @@ def _with_bias(X: Tensor, scaling: float) -> Tensor:
     return torch.cat([X, X.new_full((len(X), 1), scaling)], dim=1)
 
 
-def _leading(X: Tensor, scaling: float, seed: int) -> Preconditioner:
+def _leading(X: Tensor | ScaledRows, scaling: float, seed: int) -> Preconditioner:
     shared = SharedRows(X, None, None, scaling)
-    ones = X.new_ones(len(X), 1)
+    ones = torch.ones(len(X), 1, dtype=X.dtype, device=X.device)
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(X.shape[1] + 1, _RANK, generator=generator, dtype=X.dtype)
     basis, _ = torch.linalg.qr(start.to(X.device))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from featbench.classifiers.streamed import FeatureRows, read_rows
 from featbench.errors import DataError, UsageError
 
 SUBSAMPLE = 0.9  # of each class: enough rows to be the same problem, few enough to differ
@@ -20,12 +20,12 @@ class LabelledFeatures:
     """The features of one split.
 
     Attributes:
-        X: (N, D) float, finite.
+        X: (N, D) float, finite; in memory or on disk.
         y: (N,) int64 in [0, n_classes).
         ids: N sample ids.
     """
 
-    X: npt.NDArray[Any]
+    X: FeatureRows
     y: npt.NDArray[np.int64]
     ids: tuple[str, ...]
 
@@ -39,6 +39,10 @@ class LabelledFeatures:
     def take(self, rows: npt.NDArray[np.intp]) -> LabelledFeatures:
         """Return the rows with these indices."""
         return LabelledFeatures(self.X[rows], self.y[rows], tuple(self.ids[row] for row in rows))
+
+    def in_memory(self) -> LabelledFeatures:
+        """Return the same, read from disk if it lies there."""
+        return LabelledFeatures(read_rows(self.X, slice(None)), self.y, self.ids)
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,7 +28,8 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.pipeline import Pipeline
 
 from featbench.classifiers.engine import Engine, Tried, fit_engine, fit_fast, search_engine, try_grid
-from featbench.classifiers.steps import fit_steps, learns
+from featbench.classifiers.steps import fit_steps, learns, transform_rows
+from featbench.classifiers.streamed import FeatureRows, read_rows
 from featbench.classifiers.table import ClassifierSpec, candidates, get_classifier
 from featbench.config import EvaluateConfig
 from featbench.errors import DataError, UsageError
@@ -67,7 +68,7 @@ class Selection:
 
 def select(
     name: str,
-    X: npt.NDArray[Any],
+    X: FeatureRows,
     y: npt.NDArray[np.int64],
     n_train: int,
     config: EvaluateConfig,
@@ -95,11 +96,12 @@ def select(
     if how == "none":
         return Selection(how, {}, None, 0, 0, 0, fit_engine(name, [], config))
     if steps and not learns(steps):
-        X = fit_steps(steps, X[:1], seed).transform(X)
+        X = transform_rows(fit_steps(steps, read_rows(X, slice(1)), seed), X)
         steps = ()
     grid, engine = candidates(name, config), fit_engine(name, [], config)
     splits: list[tuple[Rows, Rows]] = []
     if how == "oob":
+        assert isinstance(X, np.ndarray)  # `streams`
         tried = [_out_of_bag(name, params, X[:n_final], y[:n_final], seed) for params in grid]
         n_val = n_final
     else:
@@ -120,7 +122,7 @@ def select(
 def fit(
     name: str,
     params: Mapping[str, Any],
-    X: npt.NDArray[Any],
+    X: FeatureRows,
     y: npt.NDArray[np.int64],
     seed: int,
     engine: Engine = "scikit-learn",
@@ -189,12 +191,13 @@ def _with_enough_rows(name: str, grid: list[dict[str, Any]], n_rows: int) -> lis
 
 
 def _prepared(
-    steps: Sequence[str], X: npt.NDArray[Any], splits: Sequence[tuple[Rows, Rows]], seed: int
-) -> Iterator[tuple[npt.NDArray[Any], Sequence[tuple[Rows, Rows]]]]:
+    steps: Sequence[str], X: FeatureRows, splits: Sequence[tuple[Rows, Rows]], seed: int
+) -> Iterator[tuple[FeatureRows, Sequence[tuple[Rows, Rows]]]]:
     """Yield rows after the steps, with the splits they are for: all at once where no step learns from rows."""
     if not steps:
         yield X, splits
         return
+    assert isinstance(X, np.ndarray)  # `streams`
     for kept, held_out in splits:
         yield fit_steps(steps, X[kept], seed).transform(X), [(kept, held_out)]
 
@@ -210,7 +213,7 @@ def _mean_of_each(parts: Iterable[Sequence[Tried]]) -> list[Tried]:
 def _try_fast(
     name: str,
     grid: Sequence[Mapping[str, Any]],
-    X: npt.NDArray[Any],
+    X: FeatureRows,
     y: npt.NDArray[np.int64],
     splits: Sequence[tuple[Rows, Rows]],
     seed: int,
@@ -226,13 +229,14 @@ def _try_fast(
 def _try_all(
     name: str,
     grid: Sequence[Mapping[str, Any]],
-    X: npt.NDArray[Any],
+    X: FeatureRows,
     y: npt.NDArray[np.int64],
     splits: Sequence[tuple[Rows, Rows]],
     seed: int,
 ) -> list[tuple[float, bool | None]]:
     """Return (mean accuracy over splits, whether all splits converged) of each candidate."""
     # Threads: the solvers release the GIL, and processes would copy X.
+    assert isinstance(X, np.ndarray)  # `streams`
     spec = get_classifier(name)
     with convergence_recorded(spec):
         tried = Parallel(n_jobs=1 if spec.all_cores else -1, prefer="threads")(
@@ -267,7 +271,7 @@ def _fitted(
     model: Pipeline,
     name: str,
     params: Mapping[str, Any],
-    X: npt.NDArray[Any],
+    X: FeatureRows,
     y: npt.NDArray[np.int64],
     engine: Engine = "scikit-learn",
 ) -> Pipeline:

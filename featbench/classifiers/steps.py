@@ -19,6 +19,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.utils.validation import validate_data
 
+from featbench.classifiers.streamed import FeatureRows, StreamedRows
 from featbench.errors import UsageError, unknown
 
 
@@ -117,6 +118,14 @@ def fit_steps(steps: Sequence[str], X: npt.NDArray[Any], seed: int) -> Pipeline:
             f"steps = {list(steps)} cannot be fitted on {len(X)} rows of {X.shape[1]} features: {error}; take fewer "
             "components, or a share of the variance, as in pca:0.95, which fits every layer"
         ) from error
+
+
+def transform_rows(steps: Pipeline, X: FeatureRows) -> FeatureRows:
+    """Put rows through fitted steps; those on disk whenever they are read."""
+    if isinstance(X, StreamedRows):
+        return X.through(steps.transform)
+    transformed: npt.NDArray[Any] = steps.transform(X)
+    return transformed
 
 
 def label(steps: Sequence[str]) -> str | None:

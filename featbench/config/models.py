@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from featbench.config.baseline import BaselineConfig
-from featbench.config.table import Count, Fraction, Table
+from featbench.config.table import Count, Fraction, Positive, Table
 from featbench.errors import nearest
 
 
@@ -63,7 +63,12 @@ class BackboneConfig(Table):
 
 
 class EvaluateConfig(Table):
-    """`[evaluate]`: which classifiers, and how their hyper-parameters are chosen."""
+    """`[evaluate]`: which classifiers, and how their hyper-parameters are chosen.
+
+    Attributes:
+        memory_gb: What features may take, with the copies that a fit makes of them, in units of 1e9 bytes; None is four
+            fifths of the memory that is free. Beyond it the linear SVC reads them from disk, and the others refuse.
+    """
 
     classifiers: tuple[str, ...] = ("linear_svc", "svm_rbf", "random_forest")
     selection: Literal["auto", "cv", "holdout", "none"] = "auto"
@@ -74,6 +79,7 @@ class EvaluateConfig(Table):
     engine: Literal["auto", "sklearn"] = "auto"
     steps: Annotated[tuple[tuple[str, ...], ...], Field(min_length=1)] = ((),)  # a list of strings is one variant
     fusions: tuple[Annotated[tuple[str, ...], Field(min_length=2)], ...] = ()  # of BACKBONE/LAYER
+    memory_gb: Positive | None = None
 
     @field_validator("steps", mode="before")
     @classmethod
@@ -88,6 +94,8 @@ class EvaluateConfig(Table):
                 raise ValueError(f"{key} names a list twice; remove one")
         if len(set(self.classifiers)) != len(self.classifiers):
             raise ValueError(f"classifiers names one twice: {', '.join(self.classifiers)}")
+        if not self.classifiers:
+            self._refuse("memory_gb", "without classifiers")
         if self.selection in ("holdout", "none"):
             self._refuse("folds", f'with selection = "{self.selection}"')
         for name, grid in self.grids.items():

@@ -88,6 +88,28 @@ def load_features(cache_file: str | Path, layer: str) -> tuple[Features, npt.NDA
         return file["features"][layer][:], file["labels"][:], [i.decode() for i in file["ids"][:]]
 
 
+def read_labels(path: Path) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Read the labels (N,) int64 and the N ids of a cache file, without its features.
+
+    Raises:
+        CacheError: The file is missing, damaged or not a cache file.
+    """
+    with _open(path) as file:
+        return file["labels"][:], [i.decode() for i in file["ids"][:]]
+
+
+def read_blocks(path: Path, layer: str, block_rows: int) -> Iterator[Features]:
+    """Read a layer that the file has, so many rows at a time.
+
+    Raises:
+        CacheError: The file is missing, damaged or not a cache file.
+    """
+    with _open(path) as file:
+        features = file["features"][layer]
+        for start in range(0, len(features), block_rows):
+            yield features[start : start + block_rows]
+
+
 def read_info(path: Path) -> CacheInfo | None:
     """Read what a cache file says of itself; None where there is no such file.
 

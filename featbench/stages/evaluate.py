@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 
 import featbench
 from featbench.classifiers.engine import fit_engine
 from featbench.classifiers.evaluate import Fitted, fit_and_test
+from featbench.classifiers.memory import check_memory, memory_budget, needed_bytes
 from featbench.classifiers.models import NotKeptError, save_model
 from featbench.classifiers.rows import LabelledFeatures, Subset, train_subsets
 from featbench.classifiers.steps import label
@@ -21,6 +22,7 @@ from featbench.results.spread import IMAGES_PER_CLASS
 from featbench.results.store import write_predictions, write_rows
 from featbench.stages.extract import find_cached
 from featbench.stages.job import Job
+from featbench.stages.on_disk import load_on_disk
 from featbench.stages.sources import FeatureSet, feature_sets
 
 
@@ -43,33 +45,70 @@ def evaluate(job: Job) -> list[str]:
     Raises:
         CacheError: Features are missing; the message names the command that makes them.
         DataError: A class has too few images.
+        UsageError: A classifier needs more memory than it may take.
     """
-    done: list[str] = []
-    if job.experiment.evaluate.classifiers:
-        for source in feature_sets(find_cached(job), job.experiment.evaluate.fusions):
-            done += _evaluate_on(job, source)
-    return done
+    config = job.experiment.evaluate
+    if not config.classifiers:
+        return []
+    budget = memory_budget(config)
+    planned = [(source, list(_plans(job, source))) for source in feature_sets(find_cached(job), config.fusions)]
+    for source, plans in planned:  # what the last one lacks should not cost the work of the first
+        for plan in plans:
+            if not job.has_row(plan.fingerprint):
+                _check_memory(job, source, plan, budget)
+    for source, plans in planned:
+        _evaluate_on(job, source, plans, budget)
+    return [plan.fingerprint for _, plans in planned for plan in plans]
 
 
-def _evaluate_on(job: Job, source: FeatureSet) -> list[str]:
-    splits = {name: source.load(name) for name in source.splits}
-    plans = list(_plans(job, source, splits["train"]))
+def _evaluate_on(job: Job, source: FeatureSet, plans: Sequence[_Plan], budget: float) -> None:
+    splits: dict[str, LabelledFeatures] = {}
     with job.progress.bar(f"{source.backbone} {source.layer}", len(plans)) as advance:
         for plan in plans:
             if job.has_row(plan.fingerprint):
                 job.progress.say(f"{plan.method} on {source.backbone} {source.layer}: already in results.csv")
             else:
-                _fit(job, source, splits, plan)
+                splits = splits or _load(job, source, budget)
+                _fit(job, source, splits, plan, budget)
             advance(1, plan.method)
-    return [plan.fingerprint for plan in plans]
 
 
-def _plans(job: Job, source: FeatureSet, train: LabelledFeatures) -> Iterator[_Plan]:
+def _load(job: Job, source: FeatureSet, budget: float) -> dict[str, LabelledFeatures]:
+    """Read the features of all splits, or put them on disk where they do not fit the memory."""
+    needed = needed_bytes(sum(map(source.n_rows, source.splits)), source.width)
+    if needed <= budget:
+        return {name: source.load(name) for name in source.splits}
+    job.progress.say(
+        f"{source.backbone} {source.layer}: {needed / 1e9:.3g} GB with copies is beyond the {budget / 1e9:.3g} GB that "
+        "features may take; they are read from disk in blocks of rows"
+    )
+    return load_on_disk(source, job.cache_dir, budget)
+
+
+def _check_memory(job: Job, source: FeatureSet, plan: _Plan, budget: float) -> None:
     config = job.experiment.evaluate
+    check_memory(
+        plan.method,
+        candidates(plan.method, config),
+        plan.steps,
+        config,
+        features=f"{source.backbone} {source.layer}",
+        shape=(_rows_of(source, plan), source.width),
+        budget=budget,
+    )
+
+
+def _rows_of(source: FeatureSet, plan: _Plan) -> int:
+    return len(plan.subset.indices) + sum(source.n_rows(name) for name in source.splits if name != "train")
+
+
+def _plans(job: Job, source: FeatureSet) -> Iterator[_Plan]:
+    config = job.experiment.evaluate
+    labels, _ = source.labels("train")
     for method, steps in product(config.classifiers, config.steps):
         spec = get_classifier(method)
         for subset in train_subsets(
-            train.y, config.train_sizes, config.repeats, job.experiment.seed, seeded=spec.seeded
+            labels, config.train_sizes, config.repeats, job.experiment.seed, seeded=spec.seeded
         ):
             content = source.content() | {
                 "method": method,
@@ -86,9 +125,12 @@ def _plans(job: Job, source: FeatureSet, train: LabelledFeatures) -> Iterator[_P
             yield _Plan(method, steps, subset, fingerprint(content))
 
 
-def _fit(job: Job, source: FeatureSet, splits: dict[str, LabelledFeatures], plan: _Plan) -> None:
+def _fit(job: Job, source: FeatureSet, splits: Mapping[str, LabelledFeatures], plan: _Plan, budget: float) -> None:
     classes = job.dataset.classes
-    train, test = splits["train"].take(plan.subset.indices), splits["test"]
+    splits = {**splits, "train": splits["train"].take(plan.subset.indices)}
+    if needed_bytes(_rows_of(source, plan), source.width) <= budget:
+        splits = {name: split.in_memory() for name, split in splits.items()}
+    train, test = splits["train"], splits["test"]
     fitted = fit_and_test(
         plan.method,
         train,

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from featbench.data.decode import UnreadableImageError
@@ -29,6 +30,7 @@ from featbench.stages.sources import FeatureSet, feature_sets
 THUMBNAIL_PX = 128
 MAP_ROWS = 1000
 _QUALITY = 85
+_BLOCK_ROWS = 4096
 
 
 def write_pictures(job: Job) -> None:
@@ -94,19 +96,27 @@ def _old_maps(job: Job) -> dict[tuple[str, str], list[list[Any]]]:
 
 
 def _map(job: Job, source: FeatureSet) -> list[list[Any]]:
-    seed, test = job.experiment.seed, source.load("test")
-    X = test.X
-    rows = np.arange(len(X))
-    if len(X) > MAP_ROWS:
+    seed, (y, ids) = job.experiment.seed, source.labels("test")
+    rows = np.arange(len(y))
+    if len(y) > MAP_ROWS:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MAP_ROWS, replace=False))
     if len(rows) < 2:
         return []
-    placed = map_features(X[rows], seed)
+    placed = map_features(_read_rows(source, rows), seed)
     head = [job.dataset.name, source.backbone, source.weights, source.layer, source.pooling, source.fingerprint("test")]
     shares = [f"{share:.4g}" for share in placed.shares]
     lines = []
     for place, row in enumerate(rows.tolist()):
         pca = [f"{value:.4g}" for value in placed.pca[place]]
         tsne = [None, None] if placed.tsne is None else [f"{value:.4g}" for value in placed.tsne[place]]
-        lines.append([*head, len(X), test.ids[row], job.dataset.classes[test.y[row]], *pca, *shares, *tsne])
+        lines.append([*head, len(y), ids[row], job.dataset.classes[y[row]], *pca, *shares, *tsne])
     return lines
+
+
+def _read_rows(source: FeatureSet, rows: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+    """Read some test rows, ascending, and hold no others: the features need not fit the memory."""
+    parts, start = [], 0
+    for block in source.blocks("test", _BLOCK_ROWS):
+        parts.append(block[rows[(rows >= start) & (rows < start + len(block))] - start])
+        start += len(block)
+    return np.concatenate(parts)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.errors import DataError, UsageError
-from featbench.features.cache import load_features
+from featbench.features.cache import load_features, read_blocks, read_labels
 from featbench.fingerprint import fingerprint
 from featbench.stages.extract import Cached
 
@@ -84,23 +85,45 @@ class FeatureSet:
         first, *others = (_part(cached, layer) for cached, layer in self.parts)
         return first | {"fused_with": others}
 
+    @property
+    def width(self) -> int:
+        """The number of features."""
+        return sum(cached.infos[self.splits[0]].widths[layer] for cached, layer in self.parts)
+
+    def n_rows(self, split: str) -> int:
+        """Return the number of images of a split."""
+        return self.parts[0][0].infos[split].n_rows
+
+    def labels(self, split: str) -> tuple[npt.NDArray[np.int64], list[str]]:
+        """Read the labels (N,) and the ids of a split.
+
+        Raises:
+            DataError: The parts of a fusion hold different images.
+        """
+        y, ids = read_labels(self.parts[0][0].keys[split].path)
+        for cached, _ in self.parts[1:]:
+            if read_labels(cached.keys[split].path)[1] != ids:
+                raise DataError(
+                    f"the features of {self.backbone} cannot be put side by side: an image of {split} was left out "
+                    'by one backbone and not by the other; set dataset.on_bad_image = "error" to find it'
+                )
+        return y, ids
+
     def load(self, split: str) -> LabelledFeatures:
         """Read the features of a split.
 
         Raises:
             DataError: The parts of a fusion hold different images.
         """
-        X, y, ids = load_features(self.parts[0][0].keys[split].path, self.parts[0][1])
-        columns = [X]
-        for cached, layer in self.parts[1:]:
-            more, _, other_ids = load_features(cached.keys[split].path, layer)
-            if other_ids != ids:
-                raise DataError(
-                    f"the features of {self.backbone} cannot be put side by side: an image of {split} was left out "
-                    'by one backbone and not by the other; set dataset.on_bad_image = "error" to find it'
-                )
-            columns.append(more)
-        return LabelledFeatures(X if len(columns) == 1 else np.concatenate(columns, axis=1), y, tuple(ids))
+        y, ids = self.labels(split)
+        columns = [load_features(cached.keys[split].path, layer)[0] for cached, layer in self.parts]
+        return LabelledFeatures(columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1), y, tuple(ids))
+
+    def blocks(self, split: str, block_rows: int) -> Iterator[npt.NDArray[Any]]:
+        """Read the features of a split in blocks of rows, so that no more than one is held."""
+        parts = [read_blocks(cached.keys[split].path, layer, block_rows) for cached, layer in self.parts]
+        for columns in zip(*parts, strict=True):
+            yield columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1)
 
 
 def feature_sets(cached: Sequence[Cached], fusions: Sequence[Sequence[str]]) -> list[FeatureSet]:

@@ -13,7 +13,8 @@ from sklearn.svm import SVC, LinearSVC
 from featbench.classifiers import engine as engine_
 from featbench.classifiers.engine import fit_engine, search_engine
 from featbench.classifiers.evaluate import fit_and_test
-from featbench.classifiers.linear_grid import LinearSettings, linear_grid
+from featbench.classifiers.linear_folds import LinearSettings
+from featbench.classifiers.linear_grid import linear_grid
 from featbench.classifiers.rbf_grid import rbf_grid
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.classifiers.select import select

@@ -46,6 +46,15 @@ def test_columns_and_rows_of_a_part() -> None:
     np.testing.assert_allclose(part.of_column(torch.tensor([5, 9]), 1, torch.float64), as_seen(rows, 0)[[5, 9]])
 
 
+def test_sums_of_squares_in_blocks() -> None:
+    plain, own = (shared(1000, 7, 3, torch.float64, own=own) for own in (False, True))
+    X = as_seen(plain, 0)
+    np.testing.assert_allclose(plain.gram(), X.T @ X, rtol=1e-10)
+    rows, weights = torch.arange(0, 1000, 3), torch.rand(334, dtype=torch.float64)
+    X = as_seen(own, 2)[rows]
+    np.testing.assert_allclose(own.moments(rows, weights, 2), (X.T * weights.numpy()) @ X, rtol=1e-8, atol=1e-10)
+
+
 @pytest.mark.parametrize(("n", "d"), [(300, 20), (30, EXACT_BELOW + 6)])
 def test_the_preconditioner_is_the_inverse_where_it_is_small(n: int, d: int) -> None:
     rows = shared(n, d, 1, torch.float64, own=False)

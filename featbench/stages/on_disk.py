@@ -1,0 +1,62 @@
+"""Features that do not fit the memory: from the compressed caches into one plain file, whose rows are read at will.
+
+The solvers pass over the rows hundreds of times, and decompressing them each time would take several times as long as
+the work itself. The file has no name from the start, so that the system frees its space whenever the process ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featbench.classifiers.rows import LabelledFeatures
+from featbench.classifiers.streamed import BLOCK_VALUES, StreamedRows
+from featbench.errors import CacheError
+from featbench.stages.sources import FeatureSet
+
+
+def load_on_disk(source: FeatureSet, folder: Path, memory_bytes: float) -> dict[str, LabelledFeatures]:
+    """Put the features of all splits into a file, as they are stored, float16 or float32.
+
+    Args:
+        source: The features.
+        folder: Where there is room for the file.
+        memory_bytes: What a fit on them may take.
+
+    Raises:
+        CacheError: There is no room, or a cache is damaged.
+        DataError: The parts of a fusion hold different images.
+    """
+    labels = {split: source.labels(split) for split in source.splits}
+    shape = sum(len(y) for y, _ in labels.values()), source.width
+    dtype = np.result_type(*[cached.extraction.store for cached, _ in source.parts])
+    n_bytes = shape[0] * shape[1] * dtype.itemsize
+    try:
+        with TemporaryFile(dir=folder) as file:
+            free = shutil.disk_usage(folder).free
+            if free < n_bytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            for split in source.splits:
+                for block in source.blocks(split, max(1, BLOCK_VALUES // source.width)):
+                    file.write(np.ascontiguousarray(block, dtype).data)
+            file.flush()
+            mapped: npt.NDArray[Any] = np.memmap(file, dtype, "r", shape=shape)
+    except OSError as error:
+        raise CacheError(
+            f"the features of {source.backbone} {source.layer} do not fit the memory, and {n_bytes / 1e9:.3g} GB of "
+            f"them cannot be put into {folder}: {error.strerror or error}; free some space, use --cache, or raise "
+            "evaluate.memory_gb"
+        ) from error
+    splits, start = {}, 0
+    for split, (y, ids) in labels.items():
+        rows = StreamedRows(mapped, np.arange(start, start + len(y)), memory_bytes)
+        splits[split] = LabelledFeatures(rows, y, tuple(ids))
+        start += len(y)
+    return splits

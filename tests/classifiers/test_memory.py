@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featbench.classifiers.memory import check_memory, memory_budget, needed_bytes
+from featbench.classifiers.table import CLASSIFIERS
+from featbench.config import EvaluateConfig
+from featbench.errors import UsageError
+
+LARGE = (1_300_000, 2_048)  # 10.6 GB in float32
+
+
+def check(name: str, shape: tuple[int, int] = LARGE, *, steps: tuple[str, ...] = (), **table: Any) -> None:
+    config = EvaluateConfig(classifiers=(name,), memory_gb=2, **table)
+    grid = [{"C": C} for C in config.grids.get(name, {}).get("C", ())]
+    check_memory(name, grid, steps, config, features="resnet50 layer4", shape=shape, budget=memory_budget(config))
+
+
+@pytest.mark.parametrize("name", sorted(set(CLASSIFIERS) - {"linear_svc"}))
+def test_those_that_need_features_in_memory_refuse_more_than_there_is(name: str) -> None:
+    check(name, (10_000, 512))
+    with pytest.raises(UsageError, match=rf"{name} on resnet50 layer4 takes about .* and 2 GB is what evaluate.mem"):
+        check(name)
+
+
+def test_a_linear_svc_takes_them_from_disk() -> None:
+    check("linear_svc")
+    check("linear_svc", steps=("power", "l2"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"engine": "sklearn"}, {"steps": ("pca:64",)}, {"grids": {"linear_svc": {"C": [100.0]}}}],
+)
+def test_unless_it_is_not_featbenchs_own_solver_or_steps_learn(change: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="Only linear_svc reads such features from disk, with featbench's own solver"):
+        check("linear_svc", **change)
+
+
+def test_rows_on_disk_have_their_needs_too() -> None:
+    with pytest.raises(UsageError, match=r"takes 2.56 GB of memory for each class even with the features on disk"):
+        check("linear_svc", (20_000_000, 100))
+
+
+def test_by_default_most_of_what_is_free() -> None:
+    free_kb = [line.split()[1] for line in Path("/proc/meminfo").read_text().splitlines() if "MemAvailable" in line]
+    assert memory_budget(EvaluateConfig()) <= 1.2 * float(free_kb[0]) * 1024
+    assert memory_budget(EvaluateConfig()) > needed_bytes(1000, 64)
