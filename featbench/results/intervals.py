@@ -75,7 +75,7 @@ def _bca(values: Floats, measured: Floats, acceleration: Floats, confidence: flo
         _quantiles(values, ndtr(bias + z / (1 - acceleration * z)))
         for z in (bias + ndtri(0.5 - confidence / 2), bias + ndtri(0.5 + confidence / 2))
     )
-    told = (values[-1] - values[0] >= _SAME) & (low < measured + _SAME) & (measured - _SAME < high)
+    told = (high - low >= _SAME) & (low < measured + _SAME) & (measured - _SAME < high)
     return np.where(told, low, np.nan), np.where(told, high, np.nan)
 
 

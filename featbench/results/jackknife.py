@@ -26,7 +26,7 @@ def accelerations(model: Answers) -> dict[str, Floats]:
     cells = np.nonzero(confusion)
     without = _macro_without_one(confusion, *cells)
     found = {name: _acceleration(values, cells[0], confusion[cells], n_true) for name, values in without.items()}
-    if are_probabilities(model.scores) and len(model.labels) > 1:
+    if are_probabilities(model.scores):
         once = np.ones(len(model.labels), dtype=np.int64)
         for name, values in _scores_without_one(model).items():
             found[name] = _acceleration(values, model.labels, once, n_true)
@@ -84,7 +84,7 @@ def _scores_without_one(model: Answers) -> dict[str, Floats]:
     bins, gaps = calibration_gaps(model.labels, model.scores)
     of_bins = np.bincount(bins, weights=gaps)
     error = np.abs(of_bins).sum() - np.abs(of_bins)[bins] + np.abs(of_bins[bins] - gaps)
-    n_left = len(losses) - 1
+    n_left = max(len(losses) - 1, 1)
     return {"log_loss": (losses.sum() - losses) / n_left, "expected_calibration_error": error / n_left}
 
 

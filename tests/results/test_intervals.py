@@ -153,10 +153,9 @@ def test_one_row_and_rows_that_are_all_alike_have_no_interval() -> None:
 
 
 def test_a_calibration_error_that_is_noise_alone_has_no_interval() -> None:
-    rng = np.random.default_rng(0)
-    certain = rng.uniform(0.5, 1.0, 1000)
-    labels = (rng.random(1000) >= certain).astype(np.int64)
-    model = of_rows(labels, np.zeros(1000, dtype=np.int64), np.stack([certain, 1 - certain], axis=1), n_classes=2)
+    certain = np.repeat([0.6, 0.9], 100)
+    labels = np.repeat([0, 1, 0, 1], [60, 40, 90, 10])  # 60% and 90% right: an error of 0, below all that is drawn
+    model = of_rows(labels, np.zeros(200, dtype=np.int64), np.stack([certain, 1 - certain], axis=1), n_classes=2)
     (intervals,) = bootstrap_intervals([model])
     assert np.isnan(intervals[CALIBRATION]).all()
     assert not np.isnan(intervals["log_loss"]).any()
