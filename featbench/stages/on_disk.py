@@ -1,7 +1,6 @@
 """Features that do not fit the memory: from the compressed caches into one plain file, whose rows are read at will.
 
-The solvers pass over the rows hundreds of times, and decompressing them each time would take several times as long as
-the work itself. The file has no name from the start, so that the system frees its space whenever the process ends.
+The solvers pass over the rows many times; a plain file spares them to decompress them each time. The file has no name from the start, so that the system frees its space whenever the process ends.
 """
 
 from __future__ import annotations
