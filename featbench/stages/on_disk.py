@@ -1,6 +1,7 @@
 """Features that do not fit the memory: from the compressed caches into one plain file, whose rows are read at will.
 
-The solvers pass over the rows many times; a plain file spares them to decompress them each time. The file has no name from the start, so that the system frees its space whenever the process ends.
+The solvers pass over the rows many times, and from a plain file nothing has to be decompressed each time. The file has
+no name from the start, so that the system frees its space whenever the process ends.
 """
 
 from __future__ import annotations
