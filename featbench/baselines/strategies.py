@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from math import ceil
 from typing import Any
 
 from featbench.config import BaselineConfig
@@ -19,7 +18,7 @@ class Strategy:
         summary: One line for `featbench list`.
         pretrained: Whether it starts from the backbone's weights, or from random ones.
         augmented: Whether images are changed at random; where not, frozen parts are computed once.
-        epochs: Passes over the training images; more where there are few, see `make_recipe`.
+        epochs: Passes over the training images.
         lr: Learning rate of the head (AdamW), the peak where the schedule has one.
         weight_decay: Decoupled weight decay (AdamW).
     """
@@ -44,8 +43,6 @@ STRATEGIES: dict[str, Strategy] = {
     ),
     "scratch": Strategy("the whole network from random weights", False, True, epochs=30, lr=2e-3, weight_decay=5e-2),
 }
-
-_STEPS = 300  # of the optimizer; with fewer a network of a few hundred images is hardly trained
 
 _ORIENTED = frozenset(  # a mirror image would be of another class, or of none
     ["digits", "mnist", "qmnist", "emnist", "kmnist", "usps", "semeion", "omniglot", "svhn", "gtsrb", "rendered_sst2"]
@@ -89,7 +86,7 @@ def make_recipe(config: BaselineConfig, n_train: int, dataset: str = "folder") -
     """
     strategy = STRATEGIES[config.strategy]
     batch_size = config.batch_size or (32 if n_train < 1_000 else 64 if n_train < 10_000 else 128)
-    epochs = config.epochs or _epochs(strategy, n_train, batch_size)
+    epochs = config.epochs or strategy.epochs
     if config.warmup_epochs >= epochs:
         raise UsageError(f"warmup_epochs = {config.warmup_epochs} leaves none of the {epochs} epochs to train")
     given = {f.name: getattr(config, f.name) for f in fields(Recipe) if hasattr(config, f.name)}
@@ -102,12 +99,6 @@ def make_recipe(config: BaselineConfig, n_train: int, dataset: str = "folder") -
         "augment": config.augment or _augmentation(strategy, dataset),
     }
     return Recipe(**given | chosen)
-
-
-def _epochs(strategy: Strategy, n_train: int, batch_size: int) -> int:
-    """Return the strategy's epochs, or up to three times as many where few images make few steps of them."""
-    enough = ceil(_STEPS / ceil(n_train / batch_size))
-    return max(strategy.epochs, min(3 * strategy.epochs, enough))
 
 
 def _augmentation(strategy: Strategy, dataset: str) -> Augmentations:

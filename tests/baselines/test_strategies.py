@@ -47,19 +47,6 @@ def test_the_batch_grows_with_the_training_set(n_train: int, batch_size: int) ->
     assert make_recipe(BaselineConfig(strategy="scratch"), n_train).batch_size == batch_size
 
 
-@pytest.mark.parametrize(
-    ("n_train", "epochs"),
-    [
-        (20, 45),  # one step an epoch; three times the strategy's 15 are the most
-        (224, 43),  # 7 steps each: 301 in all
-        (640, 15),  # 20 steps each: 300
-        (100_000, 15),
-    ],
-)
-def test_few_images_pass_more_often(n_train: int, epochs: int) -> None:
-    assert make_recipe(BaselineConfig(strategy="finetune"), n_train).epochs == epochs
-
-
 def test_only_scratch_starts_from_random_weights() -> None:
     assert [name for name, spec in STRATEGIES.items() if not spec.pretrained] == ["scratch"]
 
