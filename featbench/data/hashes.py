@@ -2,8 +2,7 @@
 
 A file counts as unchanged by what git's index goes by: its size, inode, device and both times, of which the second
 (ctime) cannot be set back by a program. What changed less than two seconds ago is not remembered, for a clock's
-tick could hide another change. Of a data set of 60,000 small files this saves most of the time that it takes to find
-that its features are cached; of one of many gigabytes, minutes.
+tick could hide another change.
 """
 
 from __future__ import annotations
