@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from featbench.commands.options import Offline, Quiet, Verbose, examples, exit_codes, print_rows
+from featbench.commands.options import Offline, Quiet, Verbose, examples, exit_codes, model_option, print_rows
 
 _SUMMARIES = examples(
     "featbench summary resnet18 --classes 10",
@@ -78,14 +78,7 @@ def summary(
 
 def export(
     results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A results folder, as results/digits.")],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="A name or fingerprint; `featbench list models RESULTS` prints them.",
-            show_default="the best network by validation",
-        ),
-    ] = None,
+    model: Annotated[str | None, model_option("the best network by validation")] = None,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where to.", show_default="beside the network in models/")
     ] = None,

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -50,6 +50,13 @@ Offline = Annotated[bool, typer.Option("--offline", help="Forbid downloads.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print more, and the traceback of an error.")]
+
+
+def model_option(default: str) -> Any:
+    """Return the option that names a model of a results folder; `default` says which is taken without it."""
+    return typer.Option(
+        metavar="NAME", help="A name or fingerprint; `featbench list models RESULTS` prints them.", show_default=default
+    )
 
 
 def home() -> Path:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from featbench.commands.options import Device, Offline, Quiet, Verbose, examples, exit_codes
+from featbench.commands.options import Device, Offline, Quiet, Verbose, examples, exit_codes, model_option
 
 Format = Literal["table", "csv", "json"]
 _STDIN = Path("-")
@@ -33,14 +33,7 @@ def predict(
     images: Annotated[
         list[Path], typer.Argument(metavar="IMAGE...", help="Files, folders, or - for a list on stdin, a path a line.")
     ],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="A name or fingerprint; `featbench list models RESULTS` prints them.",
-            show_default="the best by validation",
-        ),
-    ] = None,
+    model: Annotated[str | None, model_option("the best by validation")] = None,
     top: Annotated[int, typer.Option(metavar="K", min=1, help="Classes to print for each image.")] = 3,
     format_: Annotated[Format, typer.Option("--format", help="How they are printed.")] = "table",
     device: Device = "auto",
