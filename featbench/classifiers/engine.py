@@ -1,6 +1,7 @@
 """Which solvers fit a classifier: featbench's own where they serve, else the plain loop over scikit-learn.
 
-Both give the same answer to within the tolerance of the solvers; `evaluate.engine = "sklearn"` always takes the loop.
+Where the kernels of svm_rbf are too large to be shared, scikit-learn-intelex does the search, if it is installed. All
+give the same answer to within the tolerance of the solvers; `evaluate.engine = "sklearn"` always takes the loop.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
+from featbench.classifiers.intelex import installed, intelex_grid
 from featbench.classifiers.neighbours import NearestNeighbours, neighbours_grid
 from featbench.classifiers.rbf_grid import fits_memory, rbf_grid
 from featbench.classifiers.ridge_grid import ridge_grid
@@ -22,7 +24,7 @@ from featbench.classifiers.streamed import FeatureRows, StreamedRows
 from featbench.classifiers.table import get_classifier
 from featbench.config import EvaluateConfig
 
-Engine = Literal["featbench", "scikit-learn"]
+Engine = Literal["featbench", "scikit-learn", "scikit-learn-intelex"]
 Rows = npt.NDArray[np.intp]
 Tried = tuple[float, bool | None]
 
@@ -49,8 +51,11 @@ def search_engine(
     name: str, grid: Sequence[Mapping[str, Any]], splits: Sequence[tuple[Rows, Rows]], config: EvaluateConfig
 ) -> Engine:
     """Return what tries the candidates of a grid."""
-    if name == "svm_rbf" and config.engine == "auto" and fits_memory(splits):
-        return "featbench"
+    if name == "svm_rbf" and config.engine == "auto":
+        if fits_memory(splits):
+            return "featbench"
+        known = all("max_iter" not in params for params in grid)  # it counts other iterations
+        return "scikit-learn-intelex" if known and installed() else "scikit-learn"
     if name == "ridge" and config.engine == "auto" and all(set(params) == {"alpha"} for params in grid):
         return "featbench"
     return fit_engine(name, grid, config)
@@ -78,7 +83,9 @@ def try_grid(
     assert isinstance(X, np.ndarray)  # `streams`
     if name == "svm_rbf":
         machines = [get_classifier(name).make(params, 0, X.shape[1])[-1] for params in grid]
-        return [_over_splits(folds) for folds in rbf_grid(X, y, splits, machines)]
+        if fits_memory(splits):
+            return [_over_splits(folds) for folds in rbf_grid(X, y, splits, machines)]
+        return [_over_splits(folds) for folds in intelex_grid(X, y, splits, machines)]
     if name == "knn":
         machines = [_neighbours(get_classifier(name).make(params, 0, X.shape[1])[-1]) for params in grid]
         return [_over_splits(folds) for folds in neighbours_grid(X, y, splits, machines)]

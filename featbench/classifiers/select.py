@@ -22,10 +22,11 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.pipeline import Pipeline
+from threadpoolctl import threadpool_limits
 
 from featbench.classifiers.engine import Engine, Tried, fit_engine, fit_fast, search_engine, try_grid
 from featbench.classifiers.steps import fit_steps, learns, transform_rows
@@ -108,7 +109,7 @@ def select(
         splits = splits_of(how, y, n_train, n_final, config.folds, seed)
         grid = _with_enough_rows(name, grid, min(len(kept) for kept, _ in splits))
         engine = search_engine(name, grid, splits, config)
-        attempt = _try_fast if engine == "featbench" else _try_all
+        attempt = _try_all if engine == "scikit-learn" else _try_fast
         tried = _mean_of_each(
             attempt(name, grid, rows, y, some, seed) for rows, some in _prepared(steps, X, splits, seed)
         )
@@ -218,7 +219,7 @@ def _try_fast(
     splits: Sequence[tuple[Rows, Rows]],
     seed: int,
 ) -> list[tuple[float, bool | None]]:
-    """Do as `_try_all`, with featbench's own solvers, which draw no random numbers."""
+    """Do as `_try_all`, with solvers that take the whole grid and draw no random numbers."""
     try:
         with convergence_recorded(get_classifier(name)):
             return try_grid(name, grid, X, y, splits)
@@ -238,8 +239,12 @@ def _try_all(
     # Threads: the solvers release the GIL, and processes would copy X.
     assert isinstance(X, np.ndarray)  # `streams`
     spec = get_classifier(name)
-    with convergence_recorded(spec):
-        tried = Parallel(n_jobs=1 if spec.all_cores else -1, prefer="threads")(
+    jobs = 1 if spec.all_cores else min(cpu_count(), len(grid) * len(splits))
+    with (
+        convergence_recorded(spec),
+        threadpool_limits(None if jobs == 1 else 1),
+    ):  # or each would take all cores for BLAS
+        tried = Parallel(n_jobs=jobs, prefer="threads")(
             delayed(_try)(name, params, X, y, *split, seed) for params in grid for split in splits
         )
     return _mean_of_each(tried[i :: len(splits)] for i in range(len(splits)))

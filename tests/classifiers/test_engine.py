@@ -145,10 +145,12 @@ def test_other_problems_are_left_to_scikit_learn(digits: Digits) -> None:
     assert select("linear_svc", rows.X, rows.y, 200, config, 0).engine == "scikit-learn"
 
 
-def test_kernels_stay_within_their_memory() -> None:
+@pytest.mark.parametrize(("installed", "beyond"), [(True, "scikit-learn-intelex"), (False, "scikit-learn")])
+def test_kernels_stay_within_their_memory(installed: bool, beyond: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_, "installed", lambda: installed)
     small, large = np.arange(1000), np.arange(20_000)
     assert search_engine("svm_rbf", [{}], [(small, small)], EvaluateConfig()) == "featbench"
-    assert search_engine("svm_rbf", [{}], [(small, small), (large, small)], EvaluateConfig()) == "scikit-learn"
+    assert search_engine("svm_rbf", [{}], [(small, small), (large, small)], EvaluateConfig()) == beyond
     assert search_engine("svm_rbf", [{}], [(small, small)], EvaluateConfig(engine="sklearn")) == "scikit-learn"
 
 

@@ -11,7 +11,9 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit, StratifiedKFo
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
+from threadpoolctl import threadpool_info
 
+from featbench.classifiers import select as select_
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.classifiers.select import HOLDOUT_ABOVE, convergence_recorded, select
 from featbench.classifiers.table import CLASSIFIERS
@@ -168,3 +170,25 @@ def test_a_refused_combination_names_the_classifier() -> None:
     config = EvaluateConfig(classifiers=("linear_svc",), grids={"linear_svc": {"loss": ("hinge",)}})
     with pytest.raises(UsageError, match=r"scikit-learn refuses to fit linear_svc with \{'loss': 'hinge'\}"):
         select("linear_svc", y[:, None] * 1.0, y, 20, config, seed=0)
+
+
+@pytest.mark.parametrize(("grid", "limited"), [((0.1, 0.5), True), ((0.1,), False)])
+def test_fits_side_by_side_take_a_core_each(
+    digits: Digits, grid: tuple[float, ...], limited: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def threads() -> list[int]:
+        return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+    seen: list[list[int]] = []
+    fit = select_._try
+
+    def watched(*args: Any) -> Any:
+        seen.append(threads())
+        return fit(*args)
+
+    monkeypatch.setattr(select_, "_try", watched)
+    before, rows = threads(), digits(0, 300)
+    config = EvaluateConfig(classifiers=("lda",), selection="holdout", grids={"lda": {"shrinkage": grid}})
+    select("lda", rows.X, rows.y, 300, config, 0)
+    assert seen == [[1] * len(before) if limited else before] * len(grid)
+    assert threads() == before

@@ -1,0 +1,47 @@
+"""Support vector machines by scikit-learn-intelex, where it is installed: the same problem on all cores at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+Rows = npt.NDArray[np.intp]
+
+
+def installed() -> bool:
+    """Say whether scikit-learn-intelex (`pip install featbench[intelex]`) is there."""
+    return find_spec("sklearnex") is not None
+
+
+def intelex_grid(
+    X: npt.NDArray[Any],
+    y: npt.NDArray[np.int64],
+    splits: Sequence[tuple[Rows, Rows]],
+    machines: Sequence[SVC],
+) -> list[list[tuple[float, None]]]:
+    """Do as `rbf_grid`, in memory that does not grow with the square of the rows.
+
+    The final model is not its to fit: it does not say whether it converged, and has no file that is safe to load.
+
+    Returns:
+        For every machine and every split: the accuracy, and None for whether the solver converged.
+
+    Raises:
+        ValueError: The machine or the rows are refused.
+    """
+    from sklearnex import svm
+
+    results: list[list[tuple[float, None]]] = [[] for _ in machines]
+    for kept, held_out in splits:
+        scaler = StandardScaler().fit(X[kept])
+        train, test = (scaler.transform(X[rows]).astype(np.float64) for rows in (kept, held_out))
+        for result, machine in zip(results, machines, strict=True):
+            fitted = svm.SVC(**machine.get_params()).fit(train, y[kept])
+            result.append((float(fitted.score(test, y[held_out])), None))
+    return results
