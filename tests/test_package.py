@@ -35,6 +35,7 @@ FLOORS = {
     "factories": 1,
     "fingerprint": 1,
     "progress": 1,
+    "spill": 1,
 }
 FOUNDATION = 1.0  # its files may lean on each other, as config on errors; rooms of one floor above may not
 

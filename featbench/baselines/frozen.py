@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 
 import torch
 from torch import Tensor, fx, nn
 
 from featbench.backbones.tracing import Traced
+from featbench.spill import spill
 
-CACHED_BYTES = 4 * 2**30  # activations of all splits; more than that stays in the loop
 _BATCH = 256
 _PROBED = 4  # images that the rest is compared with the whole network on
 
@@ -81,22 +83,34 @@ def is_same(cut: Cut, network: nn.Module, inputs: Tensor) -> bool:
 
 
 def activations(
-    run: Run, prepare: Run, images: Tensor, device: torch.device, autocast: Callable[[], AbstractContextManager[object]]
+    run: Run,
+    prepare: Run,
+    images: Tensor,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[object]],
+    spill_dir: Path | None = None,
 ) -> Tensor:
-    """Compute what a frozen part gives for every image, on the CPU: (N, ...) float32 or, under autocast, bfloat16."""
-    found: Tensor | None = None
+    """Compute what a frozen part gives for every image, on the CPU: (N, ...) float32 or, under autocast, bfloat16.
+
+    With `spill_dir` they are in a file there, and not in memory.
+
+    Raises:
+        OSError: The file does not fit its disk.
+    """
     with torch.no_grad(), autocast():
-        for start in range(0, len(images), _BATCH):
-            part = run(prepare(images[start : start + _BATCH].to(device))).cpu()
-            if found is None:
-                found = torch.empty((len(images), *part.shape[1:]), dtype=part.dtype)
-            found[start : start + len(part)] = part
-    assert found is not None  # no split is empty
+        computed = (run(prepare(batch.to(device))).cpu() for batch in torch.split(images, _BATCH))
+        first = next(computed)  # no split is empty
+        parts = chain([first], computed)
+        if spill_dir is not None:
+            as_bytes = (part.contiguous().view(torch.uint8).numpy() for part in parts)  # numpy has no bfloat16
+            return torch.from_numpy(spill(as_bytes, spill_dir)).view(first.dtype)
+        found = torch.empty((len(images), *first.shape[1:]), dtype=first.dtype)
+        for place, part in zip(torch.split(found, _BATCH), parts, strict=True):
+            place.copy_(part)
     return found
 
 
-def fits(run: Run, inputs: Tensor, n_images: int) -> bool:
-    """Say whether what a frozen part gives for so many images fits `CACHED_BYTES`, judged by one image's."""
+def bytes_of(run: Run, inputs: Tensor, n_images: int) -> int:
+    """Return how many bytes what a frozen part gives for so many images takes, judged by one image's."""
     with torch.no_grad():
-        part = run(inputs[:1])
-    return part.nbytes * n_images <= CACHED_BYTES
+        return run(inputs[:1]).nbytes * n_images

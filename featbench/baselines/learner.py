@@ -6,17 +6,21 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from featbench.backbones.load import Backbone
 from featbench.backbones.tracing import BLOCKS, PENULTIMATE
-from featbench.baselines.frozen import activations, cut_behind, fits, is_same
+from featbench.baselines.frozen import activations, bytes_of, cut_behind, is_same
 from featbench.baselines.network import Trainable, with_new_head
 from featbench.baselines.strategies import Recipe
+from featbench.progress import Progress
+from featbench.spill import make_room
 
-ONCE, IN_THE_LOOP = "computed once", "in the loop"
+ONCE, ON_DISK, IN_THE_LOOP = "computed once", "computed once, on disk", "in the loop"
+CACHED_BYTES = 4 * 2**30  # activations of all splits; more than that goes to disk
 
 Run = Callable[[Tensor], Tensor]
 Autocast = Callable[[], AbstractContextManager[object]]
@@ -55,7 +59,8 @@ class Learner:
         prepare: From a batch of `parts` to what `run` takes.
         run: From that to logits; None is the network itself.
         parts: The data.
-        frozen: Whether what is frozen was computed once, or is in the loop; None where nothing is frozen.
+        frozen: Whether what is frozen was computed once (and where it is kept), or is in the loop; None where nothing
+            is frozen.
         scaling: Mean and deviation that the inputs of a linear head are standardised by.
         test_s: Seconds that the frozen part took for the test rows, where it was computed once.
     """
@@ -77,8 +82,13 @@ def make_learner(
     seed: int,
     device: torch.device,
     autocast: Autocast,
+    spill_dir: Path | None,
+    progress: Progress,
 ) -> Learner:
     """Set up what a recipe trains; the backbone's network is changed in place.
+
+    Activations of a frozen part that take more than `CACHED_BYTES` go into a file in `spill_dir`; where there is none,
+    or too little space, the frozen part stays in the loop.
 
     Raises:
         UsageError: The recipe does not fit the network.
@@ -98,7 +108,8 @@ def make_learner(
     whole = Learner(trainable, backbone.preprocess.normalise, None, parts)
     if recipe.freeze_until is None:
         return whole
-    return _cut(backbone, recipe, whole, device, autocast) or replace(whole, frozen=IN_THE_LOOP)
+    learner = _cut(backbone, recipe, whole, device, autocast, spill_dir, progress)
+    return learner or replace(whole, frozen=IN_THE_LOOP)
 
 
 def images_change(recipe: Recipe) -> bool:
@@ -107,9 +118,15 @@ def images_change(recipe: Recipe) -> bool:
 
 
 def _cut(
-    backbone: Backbone, recipe: Recipe, whole: Learner, device: torch.device, autocast: Autocast
+    backbone: Backbone,
+    recipe: Recipe,
+    whole: Learner,
+    device: torch.device,
+    autocast: Autocast,
+    spill_dir: Path | None,
+    progress: Progress,
 ) -> Learner | None:
-    """Compute the frozen part of every image; None where that would not be the same training, or needs much memory."""
+    """Compute the frozen part of every image; None where that would not be the same training, or there is no room."""
     cut = None if images_change(recipe) else cut_behind(backbone.traced, str(recipe.freeze_until))
     if cut is None:
         return None
@@ -117,10 +134,27 @@ def _cut(
     few = whole.prepare(parts.train.images[:4].to(device))
     whole.trainable.train(True)
     with autocast():
-        if not (fits(cut.frozen, few, n_images) and is_same(cut, whole.trainable.network, few)):
+        n_bytes = bytes_of(cut.frozen, few, n_images)
+        if not is_same(cut, whole.trainable.network, few):
             return None
-    once, test_s = parts.replaced(lambda images: activations(cut.frozen, whole.prepare, images, device, autocast))
-    return replace(whole, prepare=_as_it_is, run=cut.rest, parts=once, frozen=ONCE, test_s=test_s)
+    on_disk = n_bytes > CACHED_BYTES
+    if on_disk and spill_dir is None:
+        return None
+    folder = spill_dir if on_disk else None
+    try:
+        if folder is not None:
+            make_room(folder, n_bytes)
+        once, test_s = parts.replaced(
+            lambda images: activations(cut.frozen, whole.prepare, images, device, autocast, folder)
+        )
+    except OSError as error:
+        progress.warn(
+            f"{n_bytes / 1e9:.3g} GB of activations cannot be put into {folder}: {error.strerror or error}; the frozen "
+            "part runs in every epoch, which is slower: free some space, or use --cache"
+        )
+        return None
+    frozen = ON_DISK if on_disk else ONCE
+    return replace(whole, prepare=_as_it_is, run=cut.rest, parts=once, frozen=frozen, test_s=test_s)
 
 
 def _linear_head(

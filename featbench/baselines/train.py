@@ -71,6 +71,7 @@ def train_network(
     find_lr: bool = False,
     tune: int = 0,
     processes: Processes = ALONE,
+    spill_dir: Path | None = None,
 ) -> TrainedNetwork:
     """Train a backbone by a recipe; see the module's protocol. The backbone's network is changed in place.
 
@@ -79,6 +80,8 @@ def train_network(
 
     The checkpoint is written after every epoch; where it is there already, the training goes on from it and ends as if
     it had never been interrupted.
+
+    Activations of a frozen part that do not fit the memory are put into `spill_dir` while one process trains.
 
     Raises:
         UsageError: The recipe does not fit the network.
@@ -90,7 +93,10 @@ def train_network(
     def autocast() -> torch.autocast:
         return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
-    learner = make_learner(backbone, recipe, Parts(train, val, test), n_classes, seed, device, autocast)
+    if processes.count > 1:
+        spill_dir = None  # each would fill the disk for itself
+    parts = Parts(train, val, test)
+    learner = make_learner(backbone, recipe, parts, n_classes, seed, device, autocast, spill_dir, progress)
     network = learner.trainable.network
     start = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 

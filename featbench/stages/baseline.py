@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import asdict, astuple, fields, replace
 from typing import Any
 
@@ -96,7 +97,9 @@ def _train(job: Job, plan: Plan, data: dict[str, tuple[Images, list[str]]]) -> N
         find_lr=plan.find_lr,
         tune=plan.tune,
         processes=plan.processes,
+        spill_dir=job.cache_dir,
     )
+    gc.collect()  # Lightning's circles of references hold the activations, in memory or on disk
     if not plan.processes.is_main():
         return
     labels = images["test"].labels.numpy()

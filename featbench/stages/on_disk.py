@@ -1,24 +1,18 @@
 """Features that do not fit the memory: from the compressed caches into one plain file, whose rows are read at will.
 
-The solvers pass over the rows many times, and from a plain file nothing has to be decompressed each time. The file has
-no name from the start, so that the system frees its space whenever the process ends.
+The solvers pass over the rows many times, and from a plain file nothing has to be decompressed each time.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.classifiers.streamed import BLOCK_VALUES, StreamedRows
 from featbench.errors import CacheError
+from featbench.spill import make_room, spill
 from featbench.stages.sources import FeatureSet
 
 
@@ -38,22 +32,17 @@ def load_on_disk(source: FeatureSet, folder: Path, memory_bytes: float) -> dict[
     shape = sum(len(y) for y, _ in labels.values()), source.width
     dtype = np.result_type(*[cached.extraction.store for cached, _ in source.parts])
     n_bytes = shape[0] * shape[1] * dtype.itemsize
+    n_rows = max(1, BLOCK_VALUES // source.width)
     try:
-        with TemporaryFile(dir=folder) as file:
-            free = shutil.disk_usage(folder).free
-            if free < n_bytes:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            for split in source.splits:
-                for block in source.blocks(split, max(1, BLOCK_VALUES // source.width)):
-                    file.write(np.ascontiguousarray(block, dtype).data)
-            file.flush()
-            mapped: npt.NDArray[Any] = np.memmap(file, dtype, "r", shape=shape)
+        make_room(folder, n_bytes)
+        mapped = spill((np.asarray(b, dtype) for split in source.splits for b in source.blocks(split, n_rows)), folder)
     except OSError as error:
         raise CacheError(
             f"the features of {source.backbone} {source.layer} do not fit the memory, and {n_bytes / 1e9:.3g} GB of "
             f"them cannot be put into {folder}: {error.strerror or error}; free some space, use --cache, or raise "
             "evaluate.memory_gb"
         ) from error
+    mapped.flags.writeable = False
     splits, start = {}, 0
     for split, (y, ids) in labels.items():
         rows = StreamedRows(mapped, np.arange(start, start + len(y)), memory_bytes)

@@ -25,6 +25,7 @@ from featbench.baselines.strategies import Recipe, make_recipe
 from featbench.baselines.train import TrainedNetwork, train_network
 from featbench.config import BackboneConfig, BaselineConfig
 from featbench.errors import ResultsError
+from tests.stages.test_on_disk import largest_file
 from tests.tiny import Recorder
 
 CPU = torch.device("cpu")
@@ -71,6 +72,7 @@ def train(
     precision: Any = "float32",
     checkpoint: Path | None = None,
     tune: int = 0,
+    spill_dir: Path | None = None,
 ) -> TrainedNetwork:
     return train_network(
         network or backbone(),
@@ -85,6 +87,7 @@ def train(
         progress=progress or Recorder(),
         checkpoint=checkpoint,
         tune=tune,
+        spill_dir=spill_dir,
     )
 
 
@@ -396,7 +399,7 @@ def test_a_frozen_part_computed_once_gives_the_training_that_has_it_in_the_loop(
 ) -> None:
     chosen = recipe(strategy, epochs=3, **settings)
     once = train(chosen)
-    monkeypatch.setattr(learner, "fits", lambda *_: False)
+    monkeypatch.setattr(learner, "CACHED_BYTES", 0)  # and no folder to put them into
     monkeypatch.setattr(learner, "images_change", lambda _: strategy == "linear_head")
     in_the_loop = train(chosen)
     assert (once.params["frozen_part"], in_the_loop.params["frozen_part"]) == ("computed once", "in the loop")
@@ -406,6 +409,37 @@ def test_a_frozen_part_computed_once_gives_the_training_that_has_it_in_the_loop(
     for one, other in zip(once.history, in_the_loop.history, strict=True):
         assert (one.val_accuracy, one.lr) == (other.val_accuracy, other.lr)
         assert one.train_loss == pytest.approx(other.train_loss, rel=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_activations_on_disk_give_the_training_of_those_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    chosen = recipe("partial", dropout=0.2)
+    in_memory = train(chosen, precision=precision)
+    monkeypatch.setattr(learner, "CACHED_BYTES", 0)
+    on_disk = train(chosen, precision=precision, spill_dir=tmp_path / "cache")
+    assert in_memory.params["frozen_part"] == "computed once"
+    assert on_disk.params["frozen_part"] == "computed once, on disk"
+    assert all(torch.equal(on_disk.state[name], tensor) for name, tensor in in_memory.state.items())
+    assert np.array_equal(on_disk.probabilities, in_memory.probabilities)
+    untimed = [[replace(epoch, seconds=0) for epoch in trained.history] for trained in (in_memory, on_disk)]
+    assert untimed[0] == untimed[1]
+
+
+def test_without_room_on_the_disk_the_frozen_part_stays_in_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learner, "CACHED_BYTES", 0)
+    chosen, progress = recipe("partial"), Recorder()
+    in_the_loop = train(chosen)
+    with largest_file(4096):
+        trained = train(chosen, spill_dir=tmp_path, progress=progress)
+    assert trained.params["frozen_part"] == "in the loop"
+    assert all(torch.equal(trained.state[name], tensor) for name, tensor in in_the_loop.state.items())
+    (message,) = progress.warned
+    assert message.startswith(f"0.00157 GB of activations cannot be put into {tmp_path}: File too large; the frozen")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_seconds_of_the_test_have_its_frozen_part(monkeypatch: pytest.MonkeyPatch) -> None:

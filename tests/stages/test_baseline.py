@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+from featbench.baselines import learner
 from featbench.config import Experiment
 from featbench.errors import DataError, UsageError
 from featbench.results.spread import curve_table
@@ -53,6 +55,23 @@ def test_the_row_holds_the_whole_recipe(tmp_path: Path) -> None:
     assert (row.kind, row.selection, row.engine, row.weights) == ("baseline", "holdout", "lightning", "random")
     assert pd.isna(row.layer)
     assert (row.n_train, row.n_test) == (40, 20)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process has mapped is told by /proc")
+def test_activations_on_disk_leave_no_file_and_take_no_space_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learner, "CACHED_BYTES", 0)
+    job = make_job(tmp_path, [{"strategy": "partial", "freeze_until": "layer2", "epochs": 1}])
+    during, maps = [], Path("/proc/self/maps")
+    assert isinstance(job.progress, Recorder)
+    job.progress.on_advance = lambda: during.append(f"{job.cache_dir}/" in maps.read_text("utf-8"))
+    baseline(job)
+    assert during == [True]
+    params = json.loads(load_results(job.results_dir).params[0])
+    assert params["frozen_part"] == "computed once, on disk"
+    assert not [path for path in job.cache_dir.iterdir() if path.is_file()]
+    assert f"{job.cache_dir}/" not in maps.read_text("utf-8")
 
 
 def test_two_of_one_strategy_are_told_apart_by_their_labels(tmp_path: Path) -> None:
