@@ -1,4 +1,4 @@
-"""Splits of the rows as columns of one problem of linear support vector machines, each with its own standardisation."""
+"""Splits of the rows as columns of one problem of linear models, each with its own standardisation."""
 
 from __future__ import annotations
 
@@ -93,6 +93,29 @@ class Fold:
         return replace(self, positive=self.positive[columns], weights=self.weights[:, columns])
 
 
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """Fitted columns of a fold.
+
+    Attributes:
+        W: (D + 1, K) float64, weights of the features as the fold standardises them; the last row is of the bias.
+        n_iter: (K,) int64, Newton steps.
+        converged: (K,) bool.
+    """
+
+    W: Floats
+    n_iter: npt.NDArray[np.int64]
+    converged: npt.NDArray[np.bool_]
+
+    def beside(self, other: Columns) -> Columns:
+        """Put columns beside these."""
+        return Columns(
+            np.concatenate([self.W, other.W], axis=1),
+            np.concatenate([self.n_iter, other.n_iter]),
+            np.concatenate([self.converged, other.converged]),
+        )
+
+
 def make_fold(y: npt.NDArray[np.int64], kept: Rows, held_out: Rows, scaling: Scaling, settings: LinearSettings) -> Fold:
     """Make a split ready.
 
@@ -127,6 +150,16 @@ def scaled_rows(
     for part in blocks(*scaled.shape):
         scaled[part] = scaling.apply(X[used[part]])
     return torch.from_numpy(scaled).to(device)
+
+
+def shared_rows(
+    X: FeatureRows, folds: Sequence[Fold], device: torch.device
+) -> tuple[Rows, Scaling, torch.Tensor | ScaledRows]:
+    """Standardise the rows of all folds once: their numbers, the scaling, and the rows in what keeps their digits."""
+    used = np.unique(np.concatenate([fold.kept for fold in folds]))
+    scaling = folds[0].scaling if len(folds) == 1 else Scaling.of(fit_scaler(X, used))
+    single = X.dtype == np.float32 and all(fold.scaling.near(scaling) for fold in folds)
+    return used, scaling, scaled_rows(X, used, scaling, np.float32 if single else np.float64, device)
 
 
 def in_batches(folds: Sequence[Fold], most: int) -> Iterator[list[tuple[int, Fold]]]:
@@ -165,11 +198,9 @@ def make_problem(
         scaling: Of all rows.
         bias: The value of the feature that carries the bias.
     """
-    deviation = np.where(scaling.inverse > 0, 1 / np.where(scaling.inverse > 0, scaling.inverse, 1), 0)
     dtype = np.float32 if rows.dtype == torch.float32 else np.float64
     shape = len(labels), sum(len(fold.positive) for fold in folds)
     signs, costs = np.empty(shape, dtype), np.empty(shape, dtype)
-    own_mean, own_inverse = (np.empty((len(deviation), shape[1])) for _ in range(2))
     start = 0
     for fold in folds:
         is_kept = np.isin(used, fold.kept)
@@ -177,11 +208,35 @@ def make_problem(
             is_positive = labels == positive
             signs[:, start] = np.where(is_positive, 1, -1)
             costs[:, start] = np.where(is_positive, own, others) * is_kept
-            own_mean[:, start] = (fold.scaling.mean - scaling.mean) * scaling.inverse
-            own_inverse[:, start] = deviation * fold.scaling.inverse
             start += 1
-    mean, inverse, sign, cost = (
-        torch.from_numpy(part).to(rows.device) for part in (own_mean, own_inverse, signs, costs)
-    )
+    sign, cost = (torch.from_numpy(part).to(rows.device) for part in (signs, costs))
     kin = torch.from_numpy(np.concatenate([fold.positive for fold in folds])).to(rows.device)
-    return Problem(SharedRows(rows, mean, inverse, bias), sign, cost, kin)
+    return Problem(seen_by(rows, folds, scaling, bias), sign, cost, kin)
+
+
+def seen_by(rows: torch.Tensor | ScaledRows, folds: Sequence[Fold], scaling: Scaling, bias: float) -> SharedRows:
+    """Let each column of folds see rows (N, D), which are standardised by `scaling`, as its fold standardises them."""
+    deviation = np.where(scaling.inverse > 0, 1 / np.where(scaling.inverse > 0, scaling.inverse, 1), 0)
+    columns = [len(fold.positive) for fold in folds]
+    means = np.stack([(fold.scaling.mean - scaling.mean) * scaling.inverse for fold in folds], axis=1)
+    inverses = np.stack([deviation * fold.scaling.inverse for fold in folds], axis=1)
+    mean, inverse = (torch.from_numpy(part.repeat(columns, axis=1)).to(rows.device) for part in (means, inverses))
+    return SharedRows(rows, mean, inverse, bias)
+
+
+def score_fold(
+    X: FeatureRows, y: npt.NDArray[np.int64], fold: Fold, fitted: Sequence[Columns], bias: float
+) -> list[tuple[float, bool]]:
+    """Score a fold's columns, of one parameter after the other, on the rows held out; and say whether all converged."""
+    right = np.zeros(len(fitted))
+    for part in blocks(len(fold.held_out), X.shape[1]):
+        rows = fold.held_out[part]
+        scaled = fold.scaling.apply(read_rows(X, rows))
+        for number, columns in enumerate(fitted):
+            values = scaled @ columns.W[:-1] + columns.W[-1] * bias
+            chosen = (values[:, 0] > 0).astype(int) if len(fold.classes) == 2 else values.argmax(axis=1)
+            right[number] += (fold.classes[chosen] == y[rows]).sum()
+    return [
+        (float(count / len(fold.held_out)), bool(columns.converged.all()))
+        for count, columns in zip(right, fitted, strict=True)
+    ]

@@ -9,7 +9,7 @@ block of them is read; the numbers are the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from featbench.classifiers.hessians import FACTOR_BYTES, Hessians
 from featbench.classifiers.linear_folds import (
-    Floats,
+    Columns,
     Fold,
     LinearSettings,
     Rows,
@@ -28,41 +28,19 @@ from featbench.classifiers.linear_folds import (
     in_batches,
     make_fold,
     make_problem,
-    scaled_rows,
+    score_fold,
+    shared_rows,
 )
 from featbench.classifiers.newton import minimise
 from featbench.classifiers.problem import Problem, stopping_norms
 from featbench.classifiers.products import fewer_rows, precondition, row_space
-from featbench.classifiers.streamed import FeatureRows, StreamedRows, blocks, read_rows
+from featbench.classifiers.streamed import FeatureRows, StreamedRows
 
 _VALUES = 2**23  # rows x columns fitted at a time
 _FACTOR_SHARE = 0.25  # of the memory for rows on disk
 COLUMN_BYTES = 128  # a row and column: twelve float64 of costs, slacks and what becomes of them; the rest for factors
 _GAP = 1e-5  # of the objective: to choose between accuracies, closer is no better
 _FINAL_GAP = 1e-6
-
-
-@dataclass(frozen=True, eq=False)
-class Columns:
-    """Fitted columns of a fold.
-
-    Attributes:
-        W: (D + 1, K) float64, weights of the features as the fold standardises them; the last row is of the bias.
-        n_iter: (K,) int64, Newton steps.
-        converged: (K,) bool.
-    """
-
-    W: Floats
-    n_iter: npt.NDArray[np.int64]
-    converged: npt.NDArray[np.bool_]
-
-    def beside(self, other: Columns) -> Columns:
-        """Put columns beside these."""
-        return Columns(
-            np.concatenate([self.W, other.W], axis=1),
-            np.concatenate([self.n_iter, other.n_iter]),
-            np.concatenate([self.converged, other.converged]),
-        )
 
 
 def linear_grid(
@@ -91,7 +69,7 @@ def linear_grid(
         fitted = [_in_row_space(X, y, fold, Cs, settings, device) for fold in folds]
     else:
         fitted = _fit_folds(X, y, folds, Cs, settings, device, _GAP)
-    by_fold = [_scores(X, y, fold, columns, settings) for fold, columns in zip(folds, fitted, strict=True)]
+    by_fold = [score_fold(X, y, fold, columns, settings.bias) for fold, columns in zip(folds, fitted, strict=True)]
     return [list(results) for results in zip(*by_fold, strict=True)]
 
 
@@ -124,10 +102,7 @@ def _fit_folds(
     gap: float,
 ) -> list[list[Columns]]:
     """Fit every C on every fold, as many columns at a time as the memory takes; return those of each fold and C."""
-    used = np.unique(np.concatenate([fold.kept for fold in folds]))
-    scaling = folds[0].scaling if len(folds) == 1 else Scaling.of(fit_scaler(X, used))
-    single = X.dtype == np.float32 and all(fold.scaling.near(scaling) for fold in folds)
-    rows = scaled_rows(X, used, scaling, np.float32 if single else np.float64, torch.device(device))
+    used, scaling, rows = shared_rows(X, folds, torch.device(device))
     preconditioner = precondition(rows, settings.bias)
     most, factor_bytes = _VALUES // len(used), float(FACTOR_BYTES)
     if isinstance(X, StreamedRows):
@@ -179,20 +154,3 @@ def _in_row_space(
     problem = make_problem(rows, y[fold.kept], fold.kept, [replace(fold, scaling=none)], none, 0.0)
     path = _path(problem, Hessians(precondition(rows, 0.0)), Cs, settings, _GAP)
     return [replace(columns, W=basis.cpu().numpy() @ columns.W[:-1]) for columns in path]
-
-
-def _scores(
-    X: FeatureRows, y: npt.NDArray[np.int64], fold: Fold, fitted: Sequence[Columns], settings: LinearSettings
-) -> list[tuple[float, bool]]:
-    right = np.zeros(len(fitted))
-    for part in blocks(len(fold.held_out), X.shape[1]):
-        rows = fold.held_out[part]
-        scaled = fold.scaling.apply(read_rows(X, rows))
-        for number, columns in enumerate(fitted):
-            values = scaled @ columns.W[:-1] + columns.W[-1] * settings.bias
-            chosen = (values[:, 0] > 0).astype(int) if len(fold.classes) == 2 else values.argmax(axis=1)
-            right[number] += (fold.classes[chosen] == y[rows]).sum()
-    return [
-        (float(count / len(fold.held_out)), bool(columns.converged.all()))
-        for count, columns in zip(right, fitted, strict=True)
-    ]
