@@ -30,21 +30,26 @@ Tried = tuple[float, bool | None]
 
 _LINEAR = ("C", "tol", "fit_intercept", "intercept_scaling", "class_weight", "max_iter")
 _KNN = ("n_neighbors", "metric", "weights")
-_LARGEST_C = 10.0  # far beyond, on separable classes, the batched solver can stop short of the optimum
+_KNOWN = {"linear_svc": _LINEAR, "logistic_regression": ("C", "max_iter"), "knn": _KNN}
+# Far beyond, on separable classes, the batched solver of linear_svc can stop short of the optimum; that of
+# logistic_regression was not tried.
+_LARGEST_C = {"linear_svc": 10.0, "logistic_regression": 100.0}
 _SAME = {"loss": "squared_hinge", "penalty": "l2", "multi_class": "ovr"}  # the others are other problems
 
 
 def fit_engine(name: str, grid: Sequence[Mapping[str, Any]], config: EvaluateConfig) -> Engine:
     """Return what fits a model with parameters from this grid."""
-    if name == "knn":
-        known = all(key in _KNN for params in grid for key in params)
-        known = known and all(params.get("metric", "euclidean") in ("cosine", "euclidean") for params in grid)
-        return "featbench" if config.engine == "auto" and known else "scikit-learn"
-    serves = name == "linear_svc" and all(
-        key in _LINEAR or _SAME.get(key) == value for params in grid for key, value in params.items()
-    )
-    serves = serves and all(params.get("C", 1.0) <= _LARGEST_C for params in grid)
+    serves = name in _KNOWN and all(_serves(name, params) for params in grid)
     return "featbench" if config.engine == "auto" and serves else "scikit-learn"
+
+
+def _serves(name: str, params: Mapping[str, Any]) -> bool:
+    same = _SAME.items() if name == "linear_svc" else ()
+    if not all(key in _KNOWN[name] or (key, value) in same for key, value in params.items()):
+        return False
+    if name == "knn":
+        return params.get("metric", "euclidean") in ("cosine", "euclidean")
+    return bool(params.get("C", 1.0) <= _LARGEST_C[name])
 
 
 def search_engine(
@@ -78,8 +83,8 @@ def try_grid(
     Raises:
         ValueError: A candidate is refused.
     """
-    if name == "linear_svc":
-        return _try_linear(grid, X, y, splits)
+    if name in ("linear_svc", "logistic_regression"):
+        return _try_linear(name, grid, X, y, splits)
     assert isinstance(X, np.ndarray)  # `streams`
     if name == "svm_rbf":
         machines = [get_classifier(name).make(params, 0, X.shape[1])[-1] for params in grid]
@@ -93,6 +98,7 @@ def try_grid(
 
 
 def _try_linear(
+    name: str,
     grid: Sequence[Mapping[str, Any]],
     X: FeatureRows,
     y: npt.NDArray[np.int64],
@@ -100,15 +106,20 @@ def _try_linear(
 ) -> list[Tried]:
     from featbench.classifiers.linear_folds import LinearSettings
     from featbench.classifiers.linear_grid import linear_grid
+    from featbench.classifiers.logistic_grid import logistic_grid
 
-    machines = [get_classifier("linear_svc").make(params, 0, X.shape[1])[-1] for params in grid]
-    others = [{key: getattr(machine, key) for key in _LINEAR if key != "C"} for machine in machines]
+    machines = [get_classifier(name).make(params, 0, X.shape[1])[-1] for params in grid]
+    others = [{key: getattr(machine, key) for key in _KNOWN[name] if key != "C"} for machine in machines]
     tried: dict[int, Tried] = {}
     for number, settings in enumerate(others):
         if number not in tried:
             alike = [other for other in range(number, len(grid)) if others[other] == settings]
             Cs = [machines[other].C for other in alike]
-            found = linear_grid(X, y, splits, Cs, LinearSettings(**settings))
+            if name == "linear_svc":
+                found = linear_grid(X, y, splits, Cs, LinearSettings(**settings))
+            else:
+                assert isinstance(X, np.ndarray)  # `streams`
+                found = logistic_grid(X, y, splits, Cs, **settings)
             tried |= {other: _over_splits(folds) for other, folds in zip(alike, found, strict=True)}
     return [tried[number] for number in range(len(grid))]
 
@@ -126,6 +137,13 @@ def fit_fast(name: str, model: Pipeline, X: FeatureRows, y: npt.NDArray[np.int64
     """
     if name == "linear_svc":
         return fit_linear(model, X, y)
+    if name == "logistic_regression":
+        from featbench.classifiers.logistic_grid import fit_logistic
+
+        assert isinstance(X, np.ndarray)  # `streams`
+        scaler, machine = model  # as ClassifierSpec.make gives it
+        fit_logistic(scaler, machine, X, y)
+        return model
     if name == "knn":
         model = make_pipeline(_neighbours(model[-1]))
     fitted: Pipeline = model.fit(X, y)

@@ -9,7 +9,7 @@ from typing import Any
 
 from joblib import cpu_count
 
-from featbench.classifiers.engine import streams
+from featbench.classifiers.engine import fit_engine, streams
 from featbench.classifiers.linear_grid import COLUMN_BYTES
 from featbench.classifiers.table import get_classifier
 from featbench.config import EvaluateConfig
@@ -34,7 +34,7 @@ def needed_bytes(n_rows: int, width: int) -> float:
 def _needed_by(name: str, grid: Sequence[Mapping[str, Any]], config: EvaluateConfig, shape: tuple[int, int]) -> float:
     one_by_one = (
         get_classifier(name).all_cores
-        or streams(name, grid, (), config)
+        or fit_engine(name, grid, config) == "featbench"
         or (name == "ridge" and config.engine == "auto")
     )
     threads = min(cpu_count(), max(1, len(grid)) * config.folds)

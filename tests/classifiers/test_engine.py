@@ -130,6 +130,9 @@ def test_a_precomputed_kernel_is_the_same_machine(digits: Digits) -> None:
         ("linear_svc", {"C": 1.0, "class_weight": "balanced", "penalty": "l2"}, "featbench"),
         ("linear_svc", {"penalty": "l1"}, "scikit-learn"),
         ("linear_svc", {"multi_class": "crammer_singer"}, "scikit-learn"),
+        ("logistic_regression", {"C": 100.0, "max_iter": 50}, "featbench"),
+        ("logistic_regression", {"C": 1000.0}, "scikit-learn"),
+        ("logistic_regression", {"class_weight": "balanced"}, "scikit-learn"),
         ("svm_rbf", {}, "scikit-learn"),  # the final model is scikit-learn's own
         ("random_forest", {}, "scikit-learn"),
     ],

@@ -42,14 +42,14 @@ BY_HAND: dict[str, Any] = {
     "linear_svc": make_pipeline(StandardScaler(), LinearSVC(dual=False)),
     "svm_rbf": make_pipeline(StandardScaler(), SVC(break_ties=True)),
     "random_forest": RandomForestClassifier(random_state=5),
-    "logistic_regression": make_pipeline(StandardScaler(), LogisticRegression()),
+    "logistic_regression": make_pipeline(StandardScaler(), LogisticRegression(tol=1e-6, max_iter=5000)),
     "knn": make_pipeline(KNeighborsClassifier(algorithm="brute")),
     "ridge": make_pipeline(StandardScaler(), RidgeClassifier(solver="svd")),
     "lda": make_pipeline(StandardScaler(), LinearDiscriminantAnalysis(solver="lsqr")),
     "gaussian_nb": make_pipeline(StandardScaler(), GaussianNB()),
     "gradient_boosting": make_pipeline(HistGradientBoostingClassifier(random_state=5)),
 }
-FEATBENCH = ("linear_svc", "svm_rbf", "knn", "ridge")  # searched by solvers of our own
+FEATBENCH = ("linear_svc", "svm_rbf", "logistic_regression", "knn", "ridge")  # searched by solvers of our own
 WITH_PROBABILITIES = ("random_forest", "logistic_regression", "knn", "lda", "gaussian_nb", "gradient_boosting")
 CONVERGING = ("linear_svc", "svm_rbf", "logistic_regression")
 

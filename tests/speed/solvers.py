@@ -6,7 +6,8 @@
    and primal.
 2. wide: the same grid where there are more features than rows, against GridSearchCV(LinearSVC), of which one fold of a
    few C is run, and the rest counted at their mean.
-3. kernel: four C, three gamma and five folds against GridSearchCV(SVC), likewise.
+3. logistic: six C and five folds against GridSearchCV(LogisticRegression), likewise.
+4. kernel: four C, three gamma and five folds against GridSearchCV(SVC), likewise.
 
 At full size: --rows 50000, --wide-rows 10000, --kernel-rows 10000; that takes hours of scikit-learn.
 
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -38,6 +40,7 @@ from featbench.features.cache import load_features
 from tests.speed.medians import medians
 
 CS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+LOGISTIC_CS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 KERNEL_CS = (1.0, 3.0, 10.0, 100.0)
 GAMMAS = (0.1, 0.3, 1.0)
 CLASSES = 10
@@ -116,6 +119,19 @@ def wide(X: np.ndarray, y: np.ndarray, repeats: int, part: tuple[float, ...]) ->
     report(described("wide", X), medians(jobs, repeats), fits=5 * len(CS) + 1)
 
 
+def logistic(X: np.ndarray, y: np.ndarray, repeats: int) -> None:
+    grid = {"C": LOGISTIC_CS, "max_iter": (1000,)}
+    jobs = {
+        f"featbench: {len(LOGISTIC_CS)} C x 5 folds + refit": lambda: seconds(
+            lambda: ours("logistic_regression", grid, X, y)
+        ),
+        "GridSearchCV(LogisticRegression), from one fold": lambda: theirs(
+            [LogisticRegression(C=C, max_iter=1000) for C in LOGISTIC_CS], X, y
+        ),
+    }
+    report(described("logistic", X), medians(jobs, repeats), fits=5 * len(LOGISTIC_CS) + 1)
+
+
 def kernel(X: np.ndarray, y: np.ndarray, repeats: int) -> None:
     d = X.shape[1]
     grid = {"C": KERNEL_CS, "gamma_scale": GAMMAS}
@@ -131,7 +147,8 @@ def kernel(X: np.ndarray, y: np.ndarray, repeats: int) -> None:
 def main() -> None:
     global clock
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", choices=["linear", "wide", "kernel"], default=["linear", "wide", "kernel"])
+    parts = ["linear", "wide", "logistic", "kernel"]
+    parser.add_argument("--only", nargs="*", choices=parts, default=parts)
     parser.add_argument("--features", type=Path, help="a cache file to take rows of, of ten classes")
     parser.add_argument("--layer", default="penultimate", help="of the cache file")
     parser.add_argument("--rows", type=int, default=10_000)
@@ -156,6 +173,8 @@ def main() -> None:
         linear(*rows(arguments.rows, arguments.width), arguments.repeats)
     if "wide" in arguments.only:
         wide(*rows(arguments.wide_rows, arguments.wide_width), arguments.repeats, tuple(arguments.wide_part))
+    if "logistic" in arguments.only:
+        logistic(*rows(arguments.rows, arguments.width), arguments.repeats)
     if "kernel" in arguments.only:
         kernel(*rows(arguments.kernel_rows, arguments.width), arguments.repeats)
 
