@@ -133,9 +133,13 @@ class ReferenceModule(LightningModule):
         if self.averaged is not None:
             self.averaged.state = {name: tensor.to(self.device) for name, tensor in self.averaged.state.items()}
 
-    def on_train_epoch_start(self) -> None:
-        """Have several processes draw apart."""
-        self.processes.seed_apart(self.generator, self.seed, self.current_epoch)
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Have several processes draw apart from an epoch's first batch on.
+
+        Before it the loader has drawn too, but not in the epoch that a checkpoint is gone on with.
+        """
+        if batch_idx == 0:
+            self.processes.seed_apart(self.generator, self.seed, self.current_epoch)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Take the step into the average."""

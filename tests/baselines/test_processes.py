@@ -43,3 +43,42 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     together, alone = (safetensors.torch.load_file(file) for file in files)
     for name, tensor in alone.items():
         torch.testing.assert_close(together[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+AGAIN = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from featbench.baselines.processes import Processes
+from tests.baselines.test_train import Killed, killed_after, recipe, train
+from tests.tiny import Recorder
+
+two, checkpoint, advances = Processes(devices=2), Path(sys.argv[1]), []
+noise = {"augment": "flip_crop_erase", "dropout": 0.5, "mixup": 0.2, "ema": 0.9}  # processes draw it apart
+chosen = recipe("finetune", epochs=3, **noise)
+whole = train(chosen, processes=two)
+try:
+    train(chosen, processes=two, checkpoint=checkpoint, progress=killed_after(2))
+except Killed:
+    progress = Recorder(lambda: advances.append(None))
+    resumed = train(chosen, processes=two, checkpoint=checkpoint, progress=progress)
+if two.is_main():
+    one, other = ([replace(epoch, seconds=0) for epoch in each.history] for each in (whole, resumed))
+    assert one == other, (one, other)
+    assert all(torch.equal(resumed.state[name], tensor) for name, tensor in whole.state.items())
+    print(len(one), "epochs,", len(advances), "advances")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_that_go_on_end_with_the_weights_of_two_never_stopped(tmp_path: Path) -> None:
+    script = tmp_path / "again.py"  # Lightning starts it a second time
+    script.write_text(AGAIN, "utf-8")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, str(script), str(tmp_path / "it.ckpt")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1500, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "3 epochs, 2 advances\n"

@@ -21,6 +21,7 @@ from featbench.baselines import learner
 from featbench.baselines.frozen import activations
 from featbench.baselines.learner import Images
 from featbench.baselines.network import with_new_head
+from featbench.baselines.processes import ALONE, Processes
 from featbench.baselines.strategies import Recipe, make_recipe
 from featbench.baselines.train import TrainedNetwork, train_network
 from featbench.config import BackboneConfig, BaselineConfig
@@ -72,6 +73,7 @@ def train(
     precision: Any = "float32",
     checkpoint: Path | None = None,
     tune: int = 0,
+    processes: Processes = ALONE,
     spill_dir: Path | None = None,
 ) -> TrainedNetwork:
     return train_network(
@@ -87,6 +89,7 @@ def train(
         progress=progress or Recorder(),
         checkpoint=checkpoint,
         tune=tune,
+        processes=processes,
         spill_dir=spill_dir,
     )
 
