@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,11 +20,12 @@ from featbench.data.loader import image_shape, read_batches
 from featbench.data.splits import Split
 from featbench.errors import DataError
 from featbench.features.extract import plan_extraction
-from featbench.features.forward import Forward
+from featbench.features.forward import Forward, best_precision
 from featbench.progress import Silent
 from featbench.stages.job import Job
 
-_MEASURED = 16  # images, after as many that warm up
+_MEASURED_PIXELS = 16 * 224 * 224  # after as many that warm up; a small image of few would tell of the set-up only
+_MEASURED = 256  # images at most
 
 
 def describe_plan(job: Job, stages: Sequence[str]) -> list[str]:
@@ -67,7 +69,7 @@ def describe_plan(job: Job, stages: Sequence[str]) -> list[str]:
     parts += [f"reference networks {_time(train_s)}"] if train_s else []
     if parts:
         lines.append(
-            f"time         {', '.join(parts)}, as {_MEASURED} images on {job.device} tell"
+            f"time         {', '.join(parts)}, as a few images on {job.device} tell"
             + ("; classifiers come on top" if "evaluate" in stages else "")
             + "; what is done already is not done again"
         )
@@ -85,13 +87,15 @@ def _seconds(job: Job, config: BackboneConfig, stages: Sequence[str]) -> tuple[f
     splits = job.dataset.splits
     n_images, n_train = sum(map(len, splits.values())), len(splits["train"])
     backbone = _untrained(job, config)
-    rows = np.random.default_rng(0).permutation(n_train)[: 2 * _MEASURED]
+    _, height, width = image_shape(splits["train"], backbone.preprocess)
+    measured = min(_MEASURED, max(1, _MEASURED_PIXELS // (height * width)))
+    rows = np.random.default_rng(0).permutation(n_train)[: 2 * measured]
     sample = splits["train"].subset(np.sort(rows))
-    extract_s = n_images * _forward_s(job, config, backbone, sample) if "extract" in stages else 0.0
+    extract_s = n_images * _forward_s(job, config, backbone, sample, measured) if "extract" in stages else 0.0
     train_s = 0.0
     wanted = [asked for asked in job.experiment.baselines if asked.backbone in (None, config.name)]
     if "baseline" in stages and wanted:
-        forward_s, step_s = _training_s(job, backbone, sample)
+        forward_s, step_s = _training_s(job, config, backbone, sample, measured)
         for asked in wanted:
             epochs = make_recipe(asked, n_train).epochs
             once = asked.strategy == "linear_head"  # it trains on features that are computed once
@@ -108,7 +112,7 @@ def _untrained(job: Job, config: BackboneConfig) -> Backbone:
     )
 
 
-def _forward_s(job: Job, config: BackboneConfig, backbone: Backbone, sample: Split) -> float:
+def _forward_s(job: Job, config: BackboneConfig, backbone: Backbone, sample: Split, measured: int) -> float:
     """Measure the seconds an image takes from its file to its features."""
     shape = image_shape(sample, backbone.preprocess)
     extraction = plan_extraction(
@@ -119,38 +123,43 @@ def _forward_s(job: Job, config: BackboneConfig, backbone: Backbone, sample: Spl
         backbone.preprocess,
         device=job.device,
         precision=extraction.precision,
-        batch_size=_MEASURED,
+        batch_size=measured,
         image_shape=shape,
         n_images=len(sample),
         progress=Silent(),
     )
     started_s, count = time.perf_counter(), 0
-    for number, batch in enumerate(read_batches(sample, backbone.preprocess, _MEASURED, device=job.device)):
+    for number, batch in enumerate(read_batches(sample, backbone.preprocess, measured, device=job.device)):
         forward.start(batch.images)()
-        if number == 0 and len(sample) > _MEASURED:
+        if number == 0 and len(sample) > measured:
             started_s = time.perf_counter()  # the first warms up
         else:
             count += len(batch.rows)
     return (time.perf_counter() - started_s) / max(count, 1)
 
 
-def _training_s(job: Job, backbone: Backbone, sample: Split) -> tuple[float, float]:
+def _training_s(
+    job: Job, config: BackboneConfig, backbone: Backbone, sample: Split, measured: int
+) -> tuple[float, float]:
     """Measure the seconds an image takes: forward alone, and forward and backward with every weight learning."""
-    (batch, *_) = read_batches(sample, backbone.preprocess, _MEASURED)
+    precision = best_precision(job.device) if config.precision == "auto" else config.precision
+    (batch, *_) = read_batches(sample, backbone.preprocess, measured)
     network = with_new_head(backbone.traced, 2, dropout=0.0, seed=0, freeze_until=None).network.to(job.device)
     network.train().to(memory_format=torch.channels_last)
-    seconds: dict[bool, float] = {}
-    for learning in (False, True):
-        for _ in range(2):  # the first warms up
+    seconds = {False: math.inf, True: math.inf}
+    for learning in seconds:
+        for _ in range(3):  # the first warms up, and the shortest is the least disturbed
             started_s = time.perf_counter()
-            with torch.set_grad_enabled(learning):
+            autocast = torch.autocast(job.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+            with torch.set_grad_enabled(learning), autocast:
                 output: Any = network(backbone.preprocess.normalise(batch.images.to(job.device)))
                 logits = output if isinstance(output, torch.Tensor) else output[0]
                 if learning:
                     loss = F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=job.device))
                     torch.autograd.backward(loss)
             float(logits.detach().sum())  # waits for a GPU
-            seconds[learning] = (time.perf_counter() - started_s) / max(len(batch.rows), 1)
+            taken_s = (time.perf_counter() - started_s) / max(len(batch.rows), 1)
+            seconds[learning] = min(seconds[learning], taken_s)
     return seconds[False], seconds[True]
 
 
