@@ -350,6 +350,7 @@ def test_python_m_featbench_is_featbench() -> None:
 
 def test_ctrl_c_during_training_exits_with_130_and_keeps_finished_rows(home: Path) -> None:
     experiment = write_experiment(home, baselines=[{"strategy": "scratch", "epochs": 100_000}])
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     with subprocess.Popen(
         [sys.executable, "-m", "featbench", "run", str(experiment), "--device", "cpu"],
         stdout=subprocess.PIPE,
@@ -357,6 +358,7 @@ def test_ctrl_c_during_training_exits_with_130_and_keeps_finished_rows(home: Pat
         text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
     ) as process:
+        signal.signal(signal.SIGINT, handler)
         assert process.stderr is not None
         before = []
         for line in process.stderr:

@@ -12,6 +12,7 @@ from featbench.baselines.learner import Images, Parts, make_learner
 from featbench.baselines.module import ReferenceModule
 from featbench.baselines.rate import RATES, RangeTest, find_rate
 from featbench.baselines.tune import candidates
+from featbench.progress import Silent
 from tests.baselines.test_train import CPU, N_CLASSES, Killed, backbone, coloured, killed_after, recipe, train
 
 TRAIN, VAL, TEST = coloured(24, 0), coloured(12, 1), coloured(12, 2)
@@ -19,7 +20,7 @@ TRAIN, VAL, TEST = coloured(24, 0), coloured(12, 1), coloured(12, 2)
 
 def module_and_data(**settings: Any) -> tuple[ReferenceModule, Images]:
     chosen = recipe(**{"strategy": "linear_head"} | settings)
-    learner = make_learner(backbone(), chosen, Parts(TRAIN, VAL, TEST), N_CLASSES, 0, CPU, nullcontext)
+    learner = make_learner(backbone(), chosen, Parts(TRAIN, VAL, TEST), N_CLASSES, 0, CPU, nullcontext, None, Silent())
     module = ReferenceModule(learner.trainable, learner.prepare, learner.run, chosen, N_CLASSES, 0)
     return module, learner.parts.train
 
