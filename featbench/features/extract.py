@@ -29,7 +29,7 @@ from featbench.data.splits import Dataset, Split
 from featbench.errors import DataError
 from featbench.features.cache import CacheInfo, CacheKey, as_stored, read_info, write_cache, writing_to
 from featbench.features.forward import Forward, Outputs, Precision, best_precision
-from featbench.features.spool import Part, Spool
+from featbench.features.spool import Part, Spool, remove_finished
 from featbench.progress import Progress
 
 _PARTS_AHEAD = 4  # batches that may wait for the writer
@@ -128,6 +128,7 @@ def extract_split(
         missing = [layer for layer in extraction.layers if info is None or layer not in info.widths]
         if info is not None and not missing:
             progress.say(f"{backbone.name} {split.name}: reused {key.path}")
+            remove_finished(key, info.widths)
             with suppress(OSError):  # a cache that others may only read is as good
                 os.utime(key.path)  # `cache prune` goes by the last use
         else:

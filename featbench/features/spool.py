@@ -12,7 +12,7 @@ import json
 import shutil
 import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +114,7 @@ class Spool:
         temporary = path.with_suffix(".tmp")
         arrays: dict[str, Any] = {f"layer{number}": part.features[name] for number, name in enumerate(self.layers)}
         arrays["rows"] = part.rows
-        arrays["rest"] = json.dumps([part.start, part.stop, part.skipped, part.seconds])
+        arrays["rest"] = json.dumps([part.start, part.stop, part.skipped, part.seconds, self.layers])
         try:
             with writing_to(path):
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -129,9 +129,22 @@ class Spool:
 
     def _read(self, path: Path) -> Part:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            start, stop, skipped, seconds = json.loads(str(file["rest"]))
+            start, stop, skipped, seconds, _ = json.loads(str(file["rest"]))
             features = {layer: file[f"layer{number}"] for number, layer in enumerate(self.layers)}
             return Part(start, stop, file["rows"], features, [(image, why) for image, why in skipped], seconds)
+
+
+def remove_finished(key: CacheKey, layers: Collection[str]) -> None:
+    """Remove the parts of layers that the cache file has: their process was killed before it could."""
+    for folder in key.path.parent.glob(f".{key.path.stem}-*.partial"):
+        with suppress(*_DAMAGE):
+            if all(_layers(path) <= set(layers) for path in folder.glob("*.npz")):
+                shutil.rmtree(folder)
+
+
+def _layers(path: Path) -> set[str]:
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        return set(json.loads(str(file["rest"]))[-1])
 
 
 def _join(parts: Sequence[Part]) -> Part:

@@ -23,8 +23,10 @@ from featbench.config import BackboneConfig, DatasetConfig
 from featbench.data.datasets import load_dataset
 from featbench.data.splits import Dataset
 from featbench.errors import CacheError, DataError, UsageError
+from featbench.features import spool
 from featbench.features.cache import CacheInfo, load_features
 from featbench.features.extract import cache_keys, extract_split, plan_extraction
+from featbench.features.spool import Spool
 from tests.tiny import Recorder, image_folder
 
 CPU = torch.device("cpu")
@@ -424,6 +426,36 @@ def test_an_interrupted_run_goes_on_and_ends_as_one_without(tmp_path: Path, batc
     assert any(re.search(r"goes on from image [2-9] of 9", said) for said in progress.said)
     assert content(resumed.path) == content(whole.path)
     assert [file.suffix for file in resumed.path.parent.iterdir() if file.name.startswith(".")] == []
+
+
+def test_parts_that_a_finished_run_could_not_remove_are_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = folder_dataset(image_folder(tmp_path / "photos", per_class=5))
+
+    def parts() -> list[Path]:
+        return sorted(tmp_path.rglob("*.partial"))
+
+    def killed(_: Spool) -> None:
+        raise Killed
+
+    def extract(layer: str, progress: Recorder | None = None) -> None:
+        config = small_network(batch_size=2, layers=(layer,))
+        run(dataset, config, tmp_path / "cache", progress=progress or Recorder())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool, "_PART_SECONDS", 0.0)
+        patch.setattr(Spool, "remove", killed)
+        with pytest.raises(Killed):
+            extract("layer1")
+    (finished,) = parts()
+    with pytest.raises(Killed):
+        extract("layer2", stop_after(2))
+    extract("layer1")
+    (unfinished,) = parts()  # layer2 goes on from there
+    assert unfinished != finished
+    extract("layer2")
+    assert parts() == []
 
 
 def test_a_bad_image_that_an_earlier_run_left_out_is_an_error_where_it_should_be(tmp_path: Path) -> None:
