@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, astuple, fields, replace
+from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
+from filelock import FileLock, Timeout
 
 import featbench
 from featbench.baselines.keep import Epoch
@@ -20,7 +24,7 @@ from featbench.data.splits import Split
 from featbench.errors import DataError
 from featbench.progress import Silent
 from featbench.results.cards import MODELS, write_card
-from featbench.results.files import replacing, write_csv
+from featbench.results.files import replacing, write_csv, writing_to
 from featbench.results.metrics import classification_metrics, wilson_interval
 from featbench.results.row import Row, params_json, utc_now
 from featbench.results.spread import IMAGES_PER_CLASS
@@ -49,15 +53,43 @@ def baseline(job: Job) -> list[str] | None:
         done[plan.fingerprint] = None
         if helps and plan.processes.count == 1:
             continue
-        if job.has_row(plan.fingerprint):
-            job.progress.say(f"{plan.title}: already in results.csv")
-            continue
-        preprocess = plan.backbone.preprocess
-        if preprocess not in images:
-            images = {preprocess: {name: _decode(job, split, preprocess) for name, split in splits.items()}}
-            job.warn_of_duplicates()
-        _train(job, plan, images[preprocess])
+        with _alone(job, plan):
+            if job.has_row(plan.fingerprint):
+                job.progress.say(f"{plan.title}: already in results.csv")
+                continue
+            preprocess = plan.backbone.preprocess
+            if preprocess not in images:
+                images = {preprocess: {name: _decode(job, split, preprocess) for name, split in splits.items()}}
+                job.warn_of_duplicates()
+            _train(job, plan, images[preprocess])
     return None if helps else list(done)
+
+
+@contextmanager
+def _alone(job: Job, plan: Plan) -> Iterator[None]:
+    """Wait for another run that trains the same network into the same folder: its checkpoint has one writer."""
+    if not plan.processes.is_main():
+        yield
+        return
+    path = _checkpoint(job, plan).with_suffix(".lock")
+    with writing_to(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            job.progress.say(f"{plan.title}: waits for another process that trains it into {job.results_dir}")
+            lock.acquire()
+    try:
+        yield
+        with suppress(OSError):  # the row is there: whoever waits for this file or makes another has nothing to train
+            path.unlink()
+    finally:
+        lock.release()
+
+
+def _checkpoint(job: Job, plan: Plan) -> Path:
+    return job.results_dir / "checkpoints" / f"{plan.fingerprint}.ckpt"
 
 
 def _decode(job: Job, split: Split, preprocess: Preprocess) -> tuple[Images, list[str]]:
@@ -79,7 +111,7 @@ def _train(job: Job, plan: Plan, data: dict[str, tuple[Images, list[str]]]) -> N
     images = {name: part for name, (part, _) in data.items()}
     if plan.subset is not None:
         images["train"] = _taken(*data["train"], plan.subset)
-    checkpoint = job.results_dir / "checkpoints" / f"{plan.fingerprint}.ckpt"
+    checkpoint = _checkpoint(job, plan)
     if checkpoints_of(checkpoint):
         job.progress.say(f"{plan.title}: goes on from where it was")
     trained = train_network(

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +179,25 @@ def test_an_unknown_layer_to_freeze_names_the_nearest(tmp_path: Path) -> None:
     job = make_job(tmp_path, [{"strategy": "partial", "freeze_until": "layr2"}])
     with pytest.raises(UsageError, match="did you mean 'layer2'"):
         baseline(job)
+
+
+def test_a_second_run_waits_for_the_one_that_trains_the_network_and_has_its_row(tmp_path: Path) -> None:
+    first, second = (make_job(tmp_path, [SCRATCH]) for _ in range(2))
+    waiter = threading.Thread(target=baseline, args=(second,))
+
+    def meet() -> None:
+        if waiter.ident is None:
+            waiter.start()
+            while "scratch of resnet20: waits for another process" not in " ".join(second.progress.said):
+                assert waiter.is_alive()
+                time.sleep(0.01)
+
+    first.progress.on_advance = meet
+    baseline(first)
+    waiter.join()
+    assert second.progress.said[1:] == ["scratch of resnet20: already in results.csv"]
+    assert second.progress.bars == []
+    assert not list(first.results_dir.glob("checkpoints/*"))
 
 
 class Killed(BaseException):
