@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -66,7 +67,7 @@ class _Scan:
     def split(self, name: str, folder: Path, classes: Mapping[str, Path]) -> Split:
         """Find the images of each class."""
         self.leave_out(name, (entry for entry in _list(folder) if Path(entry.path) not in classes.values()), "class")
-        paths: list[Path] = []
+        paths: list[str] = []
         labels: list[int] = []
         for label, (class_name, class_folder) in enumerate(classes.items()):
             images = self._images(name, class_folder)
@@ -87,9 +88,9 @@ class _Scan:
         """List what lies beside the split or class folders."""
         for entry in entries:
             reason = HIDDEN if is_hidden(entry.name) else f"it lies outside the {kind} folders"
-            self._skip(split, Path(entry.path), reason)
+            self._skip(split, entry.path, reason)
 
-    def _images(self, split: str, folder: Path) -> list[Path]:
+    def _images(self, split: str, folder: Path) -> list[str]:
         images = []
         for found in walk(folder):
             if not found.reason:
@@ -100,12 +101,15 @@ class _Scan:
                 raise DataError(f'{found.path}: {found.reason} (on_bad_image = "skip" leaves it out)')
         return images
 
-    def _skip(self, split: str, path: Path, reason: str) -> None:
+    def _skip(self, split: str, path: str, reason: str) -> None:
         self.skipped.append(Skipped(split, self._id(path), reason))
 
-    def _id(self, path: Path) -> str:
-        below = os.path.join(self.root, "")  # noqa: PTH118  # with the separator at its end
-        return plain_name(str(path).removeprefix(below))
+    def _id(self, path: str) -> str:
+        return plain_name(path.removeprefix(self._below))
+
+    @cached_property
+    def _below(self) -> str:
+        return os.path.join(self.root, "")  # noqa: PTH118  # with the separator at its end
 
 
 def _is_utf8(path: Path) -> bool:

@@ -8,6 +8,7 @@ tick could hide another change.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,7 @@ _SETTLED_NS = 2_000_000_000  # the coarsest clock of a file system, FAT's, ticks
 _STAMP_BYTES, _HASH_BYTES = 16, 32
 
 
-def hash_files(paths: Sequence[Path], memo: Path | None = None) -> tuple[str, ...]:
+def hash_files(paths: Sequence[str | Path], memo: Path | None = None) -> tuple[str, ...]:
     """Hash the bytes of each file.
 
     Args:
@@ -55,20 +56,20 @@ def hash_files(paths: Sequence[Path], memo: Path | None = None) -> tuple[str, ..
     return tuple(hashes)
 
 
-def _hash_or_reason(path: Path) -> str:
+def _hash_or_reason(path: str | Path) -> str:
     try:
-        check_regular(path)
-        return hash_file(path)
+        check_regular(Path(path))
+        return hash_file(Path(path))
     except UnreadableImageError as error:
         return f"{NO_BYTES}{error}"
     except OSError as error:
         return f"{NO_BYTES}{error.strerror}"
 
 
-def _stamp(path: Path, now_ns: int) -> bytes | None:
+def _stamp(path: str | Path, now_ns: int) -> bytes | None:
     """Return what tells this state of a file from any other; None where it is too fresh to tell, or not there."""
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116  # a Path of each file takes longer than this
     except OSError:
         return None
     settled = now_ns - max(status.st_mtime_ns, status.st_ctime_ns) >= _SETTLED_NS

@@ -87,7 +87,7 @@ class ArrayImages:
 class FileImages:
     """Image files; `memo` is where their hashes are remembered, if anywhere."""
 
-    paths: tuple[Path, ...]
+    paths: tuple[str, ...]
     memo: Path | None = None
 
     def __len__(self) -> int:
@@ -99,7 +99,7 @@ class FileImages:
         Raises:
             UnreadableImageError: It cannot be decoded.
         """
-        return decode_file(self.paths[index])
+        return decode_file(Path(self.paths[index]))
 
     def subset(self, indices: Indices) -> FileImages:
         """Return the files with these numbers, in this order."""
@@ -172,4 +172,4 @@ def gather_array(pixels: Any) -> ArrayImages:
 
 def file_images(paths: Sequence[str | Path]) -> FileImages:
     """Wrap paths."""
-    return FileImages(tuple(path if isinstance(path, Path) else Path(path) for path in paths))
+    return FileImages(tuple(map(str, paths)))

