@@ -51,11 +51,13 @@ def rbf_grid(
         scaler = StandardScaler().fit(X[kept])
         train, test = scaler.transform(X[kept]).astype(np.float64), scaler.transform(X[held_out]).astype(np.float64)
         within, across = euclidean_distances(train, squared=True), euclidean_distances(test, train, squared=True)
+        kernels = np.empty_like(within), np.empty_like(across)  # new ones a gamma would cost more than exp
         by_gamma: dict[float, list[int]] = {}
         for number, machine in enumerate(machines):
             by_gamma.setdefault(_gamma(machine.gamma, train), []).append(number)
         for gamma, numbers in by_gamma.items():
-            kernels = np.exp(-gamma * within), np.exp(-gamma * across)
+            for distances, kernel in zip((within, across), kernels, strict=True):
+                np.exp(np.multiply(distances, -gamma, out=kernel), out=kernel)
             tried = Parallel(n_jobs=-1, prefer="threads")(
                 delayed(_try)(machines[number].get_params(), *kernels, y[kept], y[held_out]) for number in numbers
             )
