@@ -17,7 +17,7 @@ from sklearn.svm import LinearSVC
 
 from featbench.classifiers.intelex import installed, intelex_grid
 from featbench.classifiers.neighbours import NearestNeighbours, neighbours_grid
-from featbench.classifiers.rbf_grid import fits_memory, rbf_grid
+from featbench.classifiers.rbf_grid import fit_rbf, fits_memory, rbf_grid
 from featbench.classifiers.ridge_grid import ridge_grid
 from featbench.classifiers.steps import learns
 from featbench.classifiers.streamed import FeatureRows, StreamedRows
@@ -143,6 +143,10 @@ def fit_fast(name: str, model: Pipeline, X: FeatureRows, y: npt.NDArray[np.int64
         assert isinstance(X, np.ndarray)  # `streams`
         scaler, machine = model  # as ClassifierSpec.make gives it
         fit_logistic(scaler, machine, X, y)
+        return model
+    if name == "svm_rbf":
+        scaler, machine = model  # as ClassifierSpec.make gives it
+        fit_rbf(machine, scaler.fit_transform(X), y)
         return model
     if name == "knn":
         model = make_pipeline(_neighbours(model[-1]))

@@ -163,11 +163,15 @@ def fit_and_test(
 def _fit_whole(
     name: str, chosen: Selection, steps: Sequence[str], seed: int, X: FeatureRows, y: npt.NDArray[np.int64]
 ) -> Pipeline:
-    """Fit the steps, then the classifier with the chosen parameters, on the same rows."""
+    """Fit the steps, then the classifier with the chosen parameters, on the same rows.
+
+    A model that the search fitted on all of them is not fitted again.
+    """
     # steps that learn from rows are not for those on disk (`streams`)
     before = fit_steps(steps, X.read(slice(1)) if isinstance(X, StreamedRows) else X, seed) if steps else None
     with convergence_recorded(get_classifier(name)):
-        model = fit(name, chosen.params, X if before is None else transform_rows(before, X), y, seed, chosen.engine)
+        rows = X if before is None else transform_rows(before, X)
+        model = chosen.model or fit(name, chosen.params, rows, y, seed, chosen.engine)
     return model if before is None else make_pipeline(*(part for _, part in [*before.steps, *model.steps]))
 
 

@@ -66,6 +66,36 @@ def rbf_grid(
     return results
 
 
+def fit_rbf(machine: SVC, X: npt.NDArray[Any], y: npt.NDArray[np.int64]) -> SVC:
+    """Fit one machine to all rows, by their kernel where it fits the memory.
+
+    libsvm computes a kernel row by row, where a product of matrices takes a tenth of the time.
+
+    Args:
+        machine: Unfitted, kernel="rbf".
+        X: (N, D) float, finite, scaled.
+        y: (N,) int64 labels.
+
+    Returns:
+        The machine, fitted, as scikit-learn's own `fit` would leave it.
+
+    Raises:
+        ValueError: scikit-learn refuses the machine.
+    """
+    if machine.probability is True or 8 * len(X) ** 2 > KERNEL_BYTES:
+        return machine.fit(X, y)
+    X = np.ascontiguousarray(X, np.float64)
+    gamma = _gamma(machine.gamma, X)
+    kernel = euclidean_distances(X, squared=True)
+    np.exp(np.multiply(kernel, -gamma, out=kernel), out=kernel)
+    fitted = SVC(**{**machine.get_params(), "kernel": "precomputed", "gamma": 1.0}).fit(kernel, y)
+    learned = {name: value for name, value in vars(fitted).items() if name not in machine.get_params()}
+    vars(machine).update(learned)
+    machine.n_features_in_, machine.shape_fit_, machine._gamma = X.shape[1], X.shape, gamma
+    machine.support_vectors_ = X[machine.support_]
+    return machine
+
+
 def _gamma(gamma: float | str, X: npt.NDArray[np.float64]) -> float:
     """Return what scikit-learn makes of gamma."""
     if gamma == "auto":

@@ -55,6 +55,7 @@ class Selection:
         n_not_converged: Candidates that did not converge, in any fold.
         engine: What did the search or, without one, what will fit the model.
         splits: (rows fitted on, rows held out) of the search; none for `oob` and `none`.
+        model: With `oob`, the chosen candidate as the search fitted it, on all rows that the final model is for.
     """
 
     how: How
@@ -65,6 +66,7 @@ class Selection:
     n_not_converged: int
     engine: Engine
     splits: Sequence[tuple[Rows, Rows]] = ()
+    model: Pipeline | None = None
 
 
 def select(
@@ -101,9 +103,10 @@ def select(
         steps = ()
     grid, engine = candidates(name, config), fit_engine(name, [], config)
     splits: list[tuple[Rows, Rows]] = []
+    model = None
     if how == "oob":
         assert isinstance(X, np.ndarray)  # `streams`
-        tried = [_out_of_bag(name, params, X[:n_final], y[:n_final], seed) for params in grid]
+        tried, model = _try_out_of_bag(name, grid, X[:n_final], y[:n_final], seed)
         n_val = n_final
     else:
         splits = splits_of(how, y, n_train, n_final, config.folds, seed)
@@ -117,7 +120,7 @@ def select(
     accuracies = [accuracy for accuracy, _ in tried]
     best = int(np.argmax(accuracies))
     not_converged = sum(converged is False for _, converged in tried)
-    return Selection(how, grid[best], float(accuracies[best]), n_val, len(grid), not_converged, engine, splits)
+    return Selection(how, grid[best], float(accuracies[best]), n_val, len(grid), not_converged, engine, splits, model)
 
 
 def fit(
@@ -263,13 +266,23 @@ def _try(
     return float(model.score(X[held_out], y[held_out])), get_classifier(name).converged(model[-1])
 
 
-def _out_of_bag(
-    name: str, params: Mapping[str, Any], X: npt.NDArray[Any], y: npt.NDArray[np.int64], seed: int
-) -> tuple[float, bool | None]:
-    model = get_classifier(name).make(params, seed, X.shape[1])
-    model[-1].set_params(oob_score=True)
-    forest = _fitted(model, name, params, X, y)[-1]
-    return float(forest.oob_score_), get_classifier(name).converged(forest)
+def _try_out_of_bag(
+    name: str, grid: Sequence[Mapping[str, Any]], X: npt.NDArray[Any], y: npt.NDArray[np.int64], seed: int
+) -> tuple[list[Tried], Pipeline]:
+    """Return (accuracy, whether it converged) of each candidate, and the best of them as a plain fit would give it."""
+    spec = get_classifier(name)
+    tried: list[Tried] = []
+    for params in grid:
+        model = spec.make(params, seed, X.shape[1])
+        model[-1].set_params(oob_score=True)
+        _fitted(model, name, params, X, y)
+        accuracy = float(model[-1].oob_score_)
+        if not tried or accuracy > max(accuracy for accuracy, _ in tried):
+            best = model
+        tried.append((accuracy, spec.converged(model[-1])))
+    best[-1].set_params(oob_score=False)
+    del best[-1].oob_score_, best[-1].oob_decision_function_
+    return tried, best
 
 
 def _fitted(

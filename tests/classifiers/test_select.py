@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_info
 
 from featbench.classifiers import select as select_
 from featbench.classifiers.rows import LabelledFeatures
-from featbench.classifiers.select import HOLDOUT_ABOVE, convergence_recorded, select
+from featbench.classifiers.select import HOLDOUT_ABOVE, convergence_recorded, fit, select
 from featbench.classifiers.table import CLASSIFIERS
 from featbench.config import EvaluateConfig
 from featbench.errors import UsageError
@@ -119,6 +119,11 @@ def test_a_forest_takes_its_out_of_bag_score(digits: Digits) -> None:
     assert (ours.how, ours.n_val) == ("oob", 300)
     assert (ours.params["max_features"], ours.params["min_samples_leaf"]) == best
     assert ours.val_accuracy == scores[best]
+    assert ours.model is not None
+    again = fit("random_forest", ours.params, rows.X, rows.y, seed=5)
+    assert ours.model.get_params().keys() == again.get_params().keys()
+    assert vars(ours.model[-1]).keys() == vars(again[-1]).keys()
+    assert np.array_equal(ours.model.predict_proba(rows.X), again.predict_proba(rows.X))
 
 
 def test_of_equals_the_first_wins() -> None:
