@@ -8,6 +8,8 @@
    few C is run, and the rest counted at their mean.
 3. logistic: six C and five folds against GridSearchCV(LogisticRegression), likewise.
 4. kernel: four C, three gamma and five folds against GridSearchCV(SVC), likewise.
+5. default: the three default classifiers with their own grids and five folds (forests: out of bag) against
+   GridSearchCV, likewise; and the sums.
 
 At full size: --rows 50000, --wide-rows 10000, --kernel-rows 10000; that takes hours of scikit-learn.
 
@@ -21,7 +23,7 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +32,12 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 from featbench.classifiers.select import fit, select
+from featbench.classifiers.table import candidates, get_classifier
 from featbench.config import EvaluateConfig
 from featbench.features.cache import load_features
 from tests.speed.medians import medians
@@ -68,18 +71,19 @@ def seconds(job: Callable[[], Any]) -> float:
     return CLOCKS[clock]() - started_s
 
 
-def ours(name: str, grid: dict[str, tuple[float, ...]], X: np.ndarray, y: np.ndarray) -> dict[str, Any]:
-    config = EvaluateConfig(classifiers=(name,), selection="cv", folds=5, grids={name: grid})
+def ours(name: str, grid: Mapping[str, Any], X: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+    config = EvaluateConfig(classifiers=(name,), selection="cv", folds=5, grids={name: dict(grid)} if grid else {})
     chosen = select(name, X, y, len(y), config, seed=0)
-    assert chosen.engine == "featbench", "the grid is beyond the memory of the kernels; take fewer rows"
-    fit(name, chosen.params, X, y, 0, chosen.engine)
+    assert chosen.engine == "featbench" or name not in ("linear_svc", "svm_rbf"), "the kernels need fewer rows"
+    if chosen.model is None:
+        fit(name, chosen.params, X, y, 0, chosen.engine)
     return chosen.params
 
 
 def theirs(models: list[Any], X: np.ndarray, y: np.ndarray) -> float:
     """Fit and score the models on one fold, and return the mean seconds of one."""
     kept, out = next(StratifiedKFold(5, shuffle=True, random_state=0).split(X, y))
-    pipelines = [make_pipeline(StandardScaler(), model) for model in models]
+    pipelines = [m if isinstance(m, Pipeline) else make_pipeline(StandardScaler(), m) for m in models]
     return sum(seconds(lambda p=p: p.fit(X[kept], y[kept]).score(X[out], y[out])) for p in pipelines) / len(models)
 
 
@@ -144,10 +148,29 @@ def kernel(X: np.ndarray, y: np.ndarray, repeats: int) -> None:
     report(described("kernel", X), medians(jobs, repeats), fits=5 * len(KERNEL_CS) * len(GAMMAS) + 1)
 
 
+def default(X: np.ndarray, y: np.ndarray, repeats: int) -> None:
+    def counted(name: str) -> float:
+        grid = candidates(name, EvaluateConfig(classifiers=(name,)))
+        models = [get_classifier(name).make(params, 0, X.shape[1]) for params in grid]
+        return theirs(models, X, y) * (5 * len(grid) + 1)
+
+    names = EvaluateConfig().classifiers
+    times = {}
+    for name in names:
+        jobs = {
+            f"featbench, {name}": lambda name=name: seconds(lambda: ours(name, {}, X, y)),
+            f"GridSearchCV, {name}, from one fold": lambda name=name: counted(name),
+        }
+        times[name] = list(medians(jobs, repeats).values())
+        report(described(f"default grid, {name}", X), dict(zip(jobs, times[name], strict=True)))
+    mine, others = (sum(part) for part in zip(*times.values(), strict=True))
+    report(described("default grids, all", X), {"featbench": mine, "GridSearchCV, from one fold": others})
+
+
 def main() -> None:
     global clock
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ["linear", "wide", "logistic", "kernel"]
+    parts = ["linear", "wide", "logistic", "kernel", "default"]
     parser.add_argument("--only", nargs="*", choices=parts, default=parts)
     parser.add_argument("--features", type=Path, help="a cache file to take rows of, of ten classes")
     parser.add_argument("--layer", default="penultimate", help="of the cache file")
@@ -177,6 +200,8 @@ def main() -> None:
         logistic(*rows(arguments.rows, arguments.width), arguments.repeats)
     if "kernel" in arguments.only:
         kernel(*rows(arguments.kernel_rows, arguments.width), arguments.repeats)
+    if "default" in arguments.only:
+        default(*rows(arguments.kernel_rows, arguments.width), arguments.repeats)
 
 
 if __name__ == "__main__":
