@@ -55,7 +55,7 @@ def fit(
     ):
         torch.manual_seed(seed)
         keeper = KeepBest(advance, recipe.early_stopping, checkpoint)
-        stopper = StopAfterBatch(keeper, checkpoint if processes.count == 1 else None, progress)
+        stopper = StopAfterBatch(keeper, checkpoint, progress, processes)
         trainer = Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=[device.index or 0] if device.type == "cuda" and processes.devices == 1 else processes.devices,

@@ -1,7 +1,8 @@
 """Ctrl-C: a training ends after the batch, keeps how far it came, and goes on from there.
 
 Lightning goes on from whole epochs. What an interrupted epoch has done is kept beside its checkpoint; the next process
-runs past as many batches without training on them, and then has everything as it was.
+runs past as many batches without training on them, and then has everything as it was. Several processes are not at the
+same batch when Ctrl-C comes: the main one ends them, and they start the epoch again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from featbench.baselines.checkpoint import CheckpointFiles
 from featbench.baselines.keep import KeepBest
 from featbench.baselines.module import ReferenceModule
+from featbench.baselines.processes import Processes
 from featbench.progress import Progress
 
 
@@ -32,12 +34,14 @@ class StopAfterBatch(Callback):
         keeper: Counts the seconds of the epoch.
         checkpoint: That of the whole epochs; None keeps nothing.
         progress: Told where the training stands.
+        processes: That train together.
     """
 
-    def __init__(self, keeper: KeepBest, checkpoint: Path | None, progress: Progress) -> None:
+    def __init__(self, keeper: KeepBest, checkpoint: Path | None, progress: Progress, processes: Processes) -> None:
         self.keeper = keeper
-        self.file = None if checkpoint is None else within_epoch(checkpoint)
+        self.file = None if checkpoint is None or processes.count > 1 else within_epoch(checkpoint)
         self.progress = progress
+        self.processes = processes
         self.asked = False
         self._state: dict[str, Any] | None = None
         self._before: Any = None
@@ -45,7 +49,8 @@ class StopAfterBatch(Callback):
     def __enter__(self) -> StopAfterBatch:
         # where the shell has Ctrl-C ignored, as behind &, it stays so
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-            self._before = signal.signal(signal.SIGINT, self._ask)
+            ends = self._ask if self.processes.is_main() else signal.SIG_IGN
+            self._before = signal.signal(signal.SIGINT, ends)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -76,7 +81,8 @@ class StopAfterBatch(Callback):
             if self.file is not None and batch_idx:
                 CheckpointFiles().save_checkpoint(self._take(trainer, pl_module, batch_idx), self.file)
             epoch, count = trainer.current_epoch + 1, trainer.num_training_batches
-            self.progress.say(f"stopped after batch {batch_idx} of {count} in epoch {epoch}")
+            lost = ", which several processes start again" if self.processes.count > 1 else ""
+            self.progress.say(f"stopped after batch {batch_idx} of {count} in epoch {epoch}{lost}")
             raise KeyboardInterrupt
 
     def _take(self, trainer: Trainer, module: ReferenceModule, batches: int) -> dict[str, Any]:

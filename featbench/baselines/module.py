@@ -129,7 +129,12 @@ class ReferenceModule(LightningModule):
             self.averaged = Averaged(self.network, self.recipe.ema)
 
     def on_train_start(self) -> None:
-        """Have the average where the weights are."""
+        """Begin alike in all processes, and have the average where the weights are.
+
+        Raises:
+            ResultsError: The processes have not found the same checkpoint.
+        """
+        self.processes.check_alike(self.current_epoch, self.device)
         if self.averaged is not None:
             self.averaged.state = {name: tensor.to(self.device) for name, tensor in self.averaged.state.items()}
 

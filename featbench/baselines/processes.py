@@ -14,6 +14,8 @@ import torch.distributed as dist
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
+from featbench.errors import ResultsError
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -55,6 +57,22 @@ class Processes:
         if self.count > 1:
             dist.broadcast(sums, 0)
         return sums
+
+    def check_alike(self, epoch: int, device: torch.device) -> None:
+        """Check that all begin with the same epoch.
+
+        Raises:
+            ResultsError: They do not.
+        """
+        if self.count > 1:
+            ends = torch.tensor([epoch, -epoch], device=device)
+            dist.all_reduce(ends, dist.ReduceOp.MAX)
+            last, first = int(ends[0]), -int(ends[1])
+            if first != last:
+                raise ResultsError(
+                    f"one process would go on after epoch {last} and another after epoch {first}: all have to see the "
+                    "same results folder, with its checkpoints"
+                )
 
     def share_statistics(self, network: nn.Module) -> None:
         """Give every process the batch-norm statistics of the main one."""

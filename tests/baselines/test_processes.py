@@ -23,6 +23,26 @@ SETTINGS = (
 )
 
 
+DIFFERENT = """
+import sys, torch
+from featbench.baselines.processes import Processes
+rank = int(sys.argv[1])
+torch.distributed.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
+two = Processes(devices=2)
+two.check_alike(3, torch.device("cpu"))
+two.check_alike(3 * rank, torch.device("cpu"))
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_found_different_checkpoints_all_say_so(tmp_path: Path) -> None:
+    commands = [[sys.executable, "-c", DIFFERENT, str(rank), str(tmp_path / "meeting")] for rank in (0, 1)]
+    started = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
+    for process in started:
+        _, err = process.communicate(timeout=600)
+        assert "ResultsError: one process would go on after epoch 3 and another after epoch 0: all have to see" in err
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     options = [part for setting in SETTINGS for part in ("--set", setting)]
