@@ -25,6 +25,7 @@ from rich.text import Text
 from featbench.progress import Advance
 
 _PIPE_WIDTH = 200
+_BAR_FROM_WIDTH = 90
 _LINE_EVERY_S = 30.0  # on a pipe
 
 
@@ -43,7 +44,7 @@ class TerminalProgress:
         self._verbose = verbose
         self._bars = Bars(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            *([BarColumn()] if self._console.width >= _BAR_FROM_WIDTH else []),  # rather the numbers
             MofNCompleteColumn(),
             _Rate(),
             TimeElapsedColumn(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -19,7 +18,7 @@ class Strategy:
         summary: One line for `featbench list`.
         pretrained: Whether it starts from the backbone's weights, or from random ones.
         augmented: Whether images are changed at random; where not, frozen parts are computed once.
-        epochs: Passes over the training images; few images are passed more often (`_LEAST_STEPS`).
+        epochs: Passes over the training images.
         lr: Learning rate of the head (AdamW), the peak where the schedule has one.
         weight_decay: Decoupled weight decay (AdamW).
     """
@@ -44,11 +43,6 @@ STRATEGIES: dict[str, Strategy] = {
     ),
     "scratch": Strategy("the whole network from random weights", False, True, epochs=30, lr=2e-3, weight_decay=5e-2),
 }
-
-# Of the optimizer: by passes alone, 200 images in batches of 32 would move a network by 100. Chosen on thirds of the
-# ants-and-bees training images and on pairs of CIFAR-10's classes, never on an image that the README tests on.
-_LEAST_STEPS = 300
-_MOST_TIMES = 4  # the strategy's own epochs
 
 _ORIENTED = frozenset(  # a mirror image would be of another class, or of none
     ["digits", "mnist", "qmnist", "emnist", "kmnist", "usps", "semeion", "omniglot", "svhn", "gtsrb", "rendered_sst2"]
@@ -92,25 +86,19 @@ def make_recipe(config: BaselineConfig, n_train: int, dataset: str = "folder") -
     """
     strategy = STRATEGIES[config.strategy]
     batch_size = config.batch_size or (32 if n_train < 1_000 else 64 if n_train < 10_000 else 128)
-    batch_size = min(batch_size, n_train)
-    epochs = config.epochs or _epochs(strategy, math.ceil(n_train / batch_size))
+    epochs = config.epochs or strategy.epochs
     if config.warmup_epochs >= epochs:
         raise UsageError(f"warmup_epochs = {config.warmup_epochs} leaves none of the {epochs} epochs to train")
     given = {f.name: getattr(config, f.name) for f in fields(Recipe) if hasattr(config, f.name)}
     chosen: dict[str, Any] = {
         "epochs": epochs,
-        "batch_size": batch_size,
+        "batch_size": min(batch_size, n_train),
         "optimizer": config.optimizer or "adamw",
         "lr": strategy.lr if config.lr in (None, "auto") else config.lr,
         "weight_decay": strategy.weight_decay if config.weight_decay is None else config.weight_decay,
         "augment": config.augment or _augmentation(strategy, dataset),
     }
     return Recipe(**given | chosen)
-
-
-def _epochs(strategy: Strategy, steps_an_epoch: int) -> int:
-    wanted = math.ceil(_LEAST_STEPS / steps_an_epoch)
-    return max(strategy.epochs, min(wanted, _MOST_TIMES * strategy.epochs))
 
 
 def _augmentation(strategy: Strategy, dataset: str) -> Augmentations:

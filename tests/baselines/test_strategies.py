@@ -47,15 +47,6 @@ def test_the_batch_grows_with_the_training_set(n_train: int, batch_size: int) ->
     assert make_recipe(BaselineConfig(strategy="scratch"), n_train).batch_size == batch_size
 
 
-@pytest.mark.parametrize(
-    ("n_train", "epochs"),
-    [(2_000, 15), (1_280, 15), (640, 15), (608, 16), (207, 43), (160, 60), (20, 60), (2, 60)],  # 300 steps, or 4 times
-)
-def test_few_images_are_passed_more_often(n_train: int, epochs: int) -> None:
-    assert make_recipe(BaselineConfig(strategy="finetune"), n_train).epochs == epochs
-    assert make_recipe(BaselineConfig(strategy="finetune", epochs=3), n_train).epochs == 3
-
-
 def test_only_scratch_starts_from_random_weights() -> None:
     assert [name for name, spec in STRATEGIES.items() if not spec.pretrained] == ["scratch"]
 
