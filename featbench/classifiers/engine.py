@@ -17,7 +17,8 @@ from sklearn.svm import LinearSVC
 
 from featbench.classifiers.intelex import installed, intelex_grid
 from featbench.classifiers.neighbours import NearestNeighbours, neighbours_grid
-from featbench.classifiers.rbf_grid import fit_rbf, fits_memory, rbf_grid
+from featbench.classifiers.rbf import fit_rbf
+from featbench.classifiers.rbf_grid import fits_memory, rbf_grid
 from featbench.classifiers.ridge_grid import ridge_grid
 from featbench.classifiers.steps import learns
 from featbench.classifiers.streamed import FeatureRows, StreamedRows

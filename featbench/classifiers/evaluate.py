@@ -22,9 +22,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.svm import SVC
 
 from featbench.classifiers.calibrate import Rows, calibrate
 from featbench.classifiers.checks import check_rows
+from featbench.classifiers.rbf import decision_values
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.classifiers.select import (
     How,
@@ -198,6 +200,8 @@ def class_scores(model: Pipeline, X: npt.NDArray[Any], n_classes: int) -> npt.ND
     """
     if hasattr(model[-1], "predict_proba"):
         trained, missing = model.predict_proba(X), 0.0
+    elif isinstance(model[-1], SVC) and model[-1].kernel == "rbf":
+        trained, missing = decision_values(model[-1], model[:-1].transform(X)), -np.inf
     else:
         trained, missing = model.decision_function(X), -np.inf
     if trained.ndim == 1:

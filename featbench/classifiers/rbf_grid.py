@@ -17,8 +17,9 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from featbench.classifiers.rbf import KERNEL_BYTES, gamma_of, kernel_of
+
 Rows = npt.NDArray[np.intp]
-KERNEL_BYTES = 2**31  # distances and one kernel, of training and held-out rows: some 10,000 rows
 
 
 def fits_memory(splits: Sequence[tuple[Rows, Rows]]) -> bool:
@@ -55,56 +56,16 @@ def rbf_grid(
         kernels = np.empty_like(within), np.empty_like(across)  # new ones a gamma would cost more than exp
         by_gamma: dict[float, list[int]] = {}
         for number, machine in enumerate(machines):
-            by_gamma.setdefault(_gamma(machine.gamma, train), []).append(number)
+            by_gamma.setdefault(gamma_of(machine, train), []).append(number)
         for gamma, numbers in by_gamma.items():
             for distances, kernel in zip((within, across), kernels, strict=True):
-                np.exp(np.multiply(distances, -gamma, out=kernel), out=kernel)
+                kernel_of(distances, gamma, kernel)
             tried = Parallel(n_jobs=-1, prefer="threads")(
                 delayed(_try)(machines[number].get_params(), *kernels, y[kept], y[held_out]) for number in numbers
             )
             for number, result in zip(numbers, tried, strict=True):
                 results[number].append(result)
     return results
-
-
-def fit_rbf(machine: SVC, X: npt.NDArray[Any], y: npt.NDArray[np.int64]) -> SVC:
-    """Fit one machine to all rows, by their kernel where it fits the memory.
-
-    libsvm computes a kernel row by row, where a product of matrices takes a tenth of the time.
-
-    Args:
-        machine: Unfitted, kernel="rbf".
-        X: (N, D) float, finite, scaled.
-        y: (N,) int64 labels.
-
-    Returns:
-        The machine, fitted, as scikit-learn's own `fit` would leave it.
-
-    Raises:
-        ValueError: scikit-learn refuses the machine.
-    """
-    if machine.probability is True or 8 * len(X) ** 2 > KERNEL_BYTES:
-        return machine.fit(X, y)
-    X = np.ascontiguousarray(X, np.float64)
-    gamma = _gamma(machine.gamma, X)
-    kernel = euclidean_distances(X, squared=True)
-    np.exp(np.multiply(kernel, -gamma, out=kernel), out=kernel)
-    fitted = SVC(**{**machine.get_params(), "kernel": "precomputed", "gamma": 1.0}).fit(kernel, y)
-    learned = {name: value for name, value in vars(fitted).items() if name not in machine.get_params()}
-    vars(machine).update(learned)
-    machine.n_features_in_, machine.shape_fit_, machine._gamma = X.shape[1], X.shape, gamma
-    machine.support_vectors_ = X[machine.support_]
-    return machine
-
-
-def _gamma(gamma: float | str, X: npt.NDArray[np.float64]) -> float:
-    """Return what scikit-learn makes of gamma."""
-    if gamma == "auto":
-        return 1.0 / int(X.shape[1])
-    if gamma == "scale":
-        variance = float(X.var())
-        return 1.0 / (int(X.shape[1]) * variance) if variance else 1.0
-    return float(gamma)
 
 
 def _try(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from featbench.classifiers import rbf_grid as rbf_grid_
-from featbench.classifiers.rbf_grid import KERNEL_BYTES, fit_rbf, fits_memory, rbf_grid
+from featbench.classifiers.rbf import KERNEL_BYTES
+from featbench.classifiers.rbf_grid import fits_memory, rbf_grid
 
 Splits = list[tuple[np.ndarray, np.ndarray]]
 
@@ -62,39 +62,6 @@ def test_weights_of_classes_and_non_convergence(digits: tuple[np.ndarray, np.nda
     pipeline = make_pipeline(StandardScaler(), SVC(class_weight={1: 9.0}))
     assert weighted == [(pipeline.fit(X[kept], y[kept]).score(X[out], y[out]), True) for kept, out in splits]
     assert [converged for _, converged in cut_short] == [False] * 3
-
-
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("kernel_bytes", [KERNEL_BYTES, 0])
-@pytest.mark.parametrize(
-    "params",
-    [
-        {},
-        {"C": 3.0, "gamma": 0.01, "break_ties": True},
-        {"gamma": "auto", "class_weight": "balanced", "tol": 1e-5},
-        {"max_iter": 2},
-    ],
-)
-@pytest.mark.parametrize("n_classes", [2, 10])
-def test_a_fit_leaves_what_scikit_learns_own_leaves(
-    digits: tuple[np.ndarray, np.ndarray, Splits],
-    monkeypatch: pytest.MonkeyPatch,
-    n_classes: int,
-    params: dict[str, Any],
-    kernel_bytes: int,
-) -> None:
-    monkeypatch.setattr(rbf_grid_, "KERNEL_BYTES", kernel_bytes)
-    X, y = digits[0][digits[1] < n_classes], digits[1][digits[1] < n_classes]
-    X = StandardScaler().fit_transform(X)
-    ours, expected = fit_rbf(SVC(**params), X, y), SVC(**params).fit(X, y)
-    assert vars(ours).keys() == vars(expected).keys()
-    for name, value in vars(expected).items():
-        found = vars(ours)[name]
-        if isinstance(value, np.ndarray):
-            np.testing.assert_allclose(found, value, rtol=1e-6, atol=1e-8, err_msg=name)
-        else:
-            assert found == (pytest.approx(value) if name == "_gamma" else value), name
-    np.testing.assert_allclose(ours.decision_function(X), expected.decision_function(X), rtol=1e-6, atol=1e-8)
 
 
 def test_features_that_are_all_constant() -> None:
