@@ -1,7 +1,7 @@
 """One support vector machine with a Gaussian kernel: scikit-learn's, with kernels that are products of matrices.
 
-libsvm computes a kernel one number after the other, on one core; a product of matrices takes about a tenth of the time.
-What libsvm makes of it, and the fitted machine, are the same to rounding.
+libsvm computes a kernel one number after the other, on one core; a product of matrices is several times as fast. What
+libsvm makes of it, and the fitted machine, are the same to rounding.
 """
 
 from __future__ import annotations

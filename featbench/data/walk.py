@@ -1,6 +1,6 @@
 """Finding image files below a folder: links are followed, loops end, and what is left out has a reason.
 
-Paths are strings here: to make a `Path` of each takes longer than all else that is done with a file.
+Paths are strings here: to make a `Path` of each would be most of the time of a walk.
 """
 
 from __future__ import annotations

@@ -144,7 +144,8 @@ def remove_finished(key: CacheKey, layers: Collection[str]) -> None:
 
 def _layers(path: Path) -> set[str]:
     with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-        return set(json.loads(str(file["rest"]))[-1])
+        _, _, _, _, layers = json.loads(str(file["rest"]))  # older parts do not tell theirs, and stay
+        return set(layers)
 
 
 def _join(parts: Sequence[Part]) -> Part:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import resource
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from featbench.errors import CacheError
 from featbench.features import spool as spool_
 from featbench.features.cache import CacheKey
-from featbench.features.spool import Part, Spool
+from featbench.features.spool import Part, Spool, remove_finished
 
 LAYERS = ("layer1", "features.2")
 
@@ -91,6 +92,18 @@ def test_other_layers_and_other_content_have_other_parts(tmp_path: Path) -> None
     stop_after(Spool(key(tmp_path), LAYERS), part(0, 4))
     assert Spool(key(tmp_path), LAYERS[:1]).next_row == 0
     assert Spool(CacheKey(tmp_path, "pets", "resnet18", "train", {"weights": "x"}), LAYERS).next_row == 0
+
+
+def test_parts_of_an_older_version_stay(tmp_path: Path) -> None:
+    spool = Spool(key(tmp_path), LAYERS)
+    stop_after(spool, part(0, 4))
+    (file,) = spool.folder.iterdir()
+    arrays = dict(np.load(file))
+    arrays["rest"] = np.array(json.dumps(json.loads(str(arrays["rest"]))[:4]))
+    np.savez(file, **arrays)
+    remove_finished(key(tmp_path), LAYERS)
+    assert file.exists()
+    assert Spool(key(tmp_path), LAYERS).next_row == 0  # and are computed anew
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "flip"])
