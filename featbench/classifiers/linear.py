@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -21,9 +20,12 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torch import Tensor
 
 from featbench.classifiers.hessians import Hessians
-from featbench.classifiers.newton import minimise
-from featbench.classifiers.problem import Problem, stopping_norms
-from featbench.classifiers.products import SharedRows, fewer_rows, precondition, row_space
+from featbench.classifiers.linear_path import fit_path, rows_pay
+from featbench.classifiers.problem import Problem
+from featbench.classifiers.products import EXACT_BELOW, SharedRows, precondition
+
+_GAP = 1e-6  # of the objective, how far above its minimum it may still be: liblinear's rule alone allows percents
+_FROM = 100  # times smaller is the C to come from
 
 
 class PrimalLinearSVC(LinearClassifierMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -101,16 +103,14 @@ class PrimalLinearSVC(LinearClassifierMixin, ClassifierMixin, BaseEstimator):  #
         used = weights > 0
         factors = compute_class_weight(self.class_weight, classes=self.classes_, y=y, sample_weight=weights)
         problem = self._problem(X[used], labels[used], weights[used], factors)
-        basis = None
-        if fewer_rows(*problem.rows.X.shape):
-            narrow, basis = row_space(problem.rows.X, problem.rows.scaling)
-            problem = replace(problem.double(), rows=SharedRows(narrow, None, None, 0.0))
-        rows = problem.rows
-        start = torch.zeros(rows.X.shape[1] + 1, problem.signs.shape[1], dtype=torch.float64, device=self.device)
-        stop = stopping_norms(problem, self.tol)
-        hessians = Hessians(precondition(rows.X, rows.scaling))
-        solution = minimise(problem, start, self.C, stop, self.max_iter, hessians)
-        fitted = (solution.W if basis is None else basis @ solution.W[:-1]).T.cpu().numpy()
+        rows, d = problem.rows, X.shape[1]
+        in_rows = rows_pay(int(used.sum()), int(used.sum()), d)
+        hessians = None if in_rows else Hessians(precondition(rows.X, rows.scaling))
+        # On the way to a large C, wide features come to where few rows are inside the margin.
+        Cs = [self.C] if in_rows or d < EXACT_BELOW else [self.C / _FROM, self.C]
+        columns = [slice(0, problem.signs.shape[1])]
+        solution = fit_path(problem, columns, Cs, self.tol, self.max_iter, _GAP, hessians)[-1]
+        fitted = solution.W.T.cpu().numpy()
         self.coef_ = np.ascontiguousarray(fitted[:, :-1])
         self.intercept_ = fitted[:, -1] * self.intercept_scaling if self.fit_intercept else 0.0
         self.n_iter_ = int(solution.n_iter.max()) if solution.converged.all() else self.max_iter

@@ -12,6 +12,7 @@ import torch
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
 
+from featbench.classifiers.newton import Solution
 from featbench.classifiers.problem import Problem
 from featbench.classifiers.products import ScaledRows, SharedRows
 from featbench.classifiers.streamed import FeatureRows, StreamedRows, blocks, read_rows
@@ -106,6 +107,12 @@ class Columns:
     W: Floats
     n_iter: npt.NDArray[np.int64]
     converged: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, solution: Solution, columns: slice) -> Columns:
+        """Take some columns out of a solution."""
+        parts = solution.W[:, columns], solution.n_iter[columns], solution.converged[columns]
+        return cls(*(part.cpu().numpy() for part in parts))
 
     def beside(self, other: Columns) -> Columns:
         """Put columns beside these."""

@@ -8,9 +8,8 @@ block of them is read; the numbers are the same.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,9 +30,8 @@ from featbench.classifiers.linear_folds import (
     score_fold,
     shared_rows,
 )
-from featbench.classifiers.newton import minimise
-from featbench.classifiers.problem import Problem, stopping_norms
-from featbench.classifiers.products import fewer_rows, precondition, row_space
+from featbench.classifiers.linear_path import fit_path, rows_pay
+from featbench.classifiers.products import precondition
 from featbench.classifiers.streamed import FeatureRows, StreamedRows
 
 _VALUES = 2**23  # rows x columns fitted at a time
@@ -65,10 +63,7 @@ def linear_grid(
         For every C, in the order given, and every split: the accuracy, and whether the solver converged.
     """
     folds = [make_fold(y, kept, held_out, Scaling.of(fit_scaler(X, kept)), settings) for kept, held_out in splits]
-    if not isinstance(X, StreamedRows) and all(fewer_rows(len(fold.kept), X.shape[1]) for fold in folds):
-        fitted = [_in_row_space(X, y, fold, Cs, settings, device) for fold in folds]
-    else:
-        fitted = _fit_folds(X, y, folds, Cs, settings, device, _GAP)
+    fitted = _fit_folds(X, y, folds, Cs, settings, device, _GAP)
     by_fold = [score_fold(X, y, fold, columns, settings.bias) for fold, columns in zip(folds, fitted, strict=True)]
     return [list(results) for results in zip(*by_fold, strict=True)]
 
@@ -103,7 +98,10 @@ def _fit_folds(
 ) -> list[list[Columns]]:
     """Fit every C on every fold, as many columns at a time as the memory takes; return those of each fold and C."""
     used, scaling, rows = shared_rows(X, folds, torch.device(device))
-    preconditioner = precondition(rows, settings.bias)
+    few = max(len(fold.kept) for fold in folds)
+    in_rows = not isinstance(X, StreamedRows) and rows_pay(few, few, X.shape[1])
+    preconditioner = None if in_rows else precondition(rows, settings.bias)
+    order = np.argsort(Cs, kind="stable")
     most, factor_bytes = _VALUES // len(used), float(FACTOR_BYTES)
     if isinstance(X, StreamedRows):
         most = int(X.memory_bytes / (COLUMN_BYTES * len(used)))
@@ -111,46 +109,12 @@ def _fit_folds(
     fitted: list[list[Columns]] = [[] for _ in folds]
     for batch in in_batches(folds, max(1, most)):
         problem = make_problem(rows, y[used], used, [fold for _, fold in batch], scaling, settings.bias)
-        hessians = Hessians(preconditioner, memory_bytes=factor_bytes)
-        path = _path(problem, hessians, Cs, settings, gap)
-        start = 0
-        for number, fold in batch:
-            columns = slice(start, start + len(fold.positive))
-            start = columns.stop
-            parts = [Columns(all_.W[:, columns], all_.n_iter[columns], all_.converged[columns]) for all_ in path]
+        ends = np.cumsum([0, *(len(fold.positive) for _, fold in batch)])
+        groups = [slice(start, end) for start, end in itertools.pairwise(ends.tolist())]
+        hessians = Hessians(preconditioner, memory_bytes=factor_bytes) if preconditioner else None
+        path = fit_path(problem, groups, [Cs[i] for i in order], settings.tol, settings.max_iter, gap, hessians)
+        for (number, _), columns in zip(batch, groups, strict=True):
+            parts = [Columns.of(path[place], columns) for place in np.argsort(order)]
             before = fitted[number]
             fitted[number] = [a.beside(b) for a, b in zip(before, parts, strict=True)] if before else parts
     return fitted
-
-
-def _path(
-    problem: Problem, hessians: Hessians, Cs: Sequence[float], settings: LinearSettings, gap: float
-) -> list[Columns]:
-    """Fit every C, from the smallest up; return them in the order given."""
-    stop = stopping_norms(problem, settings.tol)
-    width = problem.rows.X.shape[1] + 1
-    W = torch.zeros(width, problem.signs.shape[1], dtype=torch.float64, device=problem.signs.device)
-    fitted = {}
-    for number in sorted(range(len(Cs)), key=lambda number: Cs[number]):
-        solution = minimise(problem, W, Cs[number], stop, settings.max_iter, hessians, gap)
-        W = solution.W
-        fitted[number] = Columns(W.cpu().numpy(), solution.n_iter.cpu().numpy(), solution.converged.cpu().numpy())
-    return [fitted[number] for number in range(len(Cs))]
-
-
-def _in_row_space(
-    X: npt.NDArray[Any],
-    y: npt.NDArray[np.int64],
-    fold: Fold,
-    Cs: Sequence[float],
-    settings: LinearSettings,
-    device: str,
-) -> list[Columns]:
-    """Fit every C on one fold that has fewer rows than features: no more features than rows are left then."""
-    scaled = torch.from_numpy(fold.scaling.apply(X[fold.kept])).to(device)
-    rows, basis = row_space(scaled, settings.bias)
-    none = Scaling(np.zeros(rows.shape[1]), np.ones(rows.shape[1]))
-    # The bias feature is among the rows; there is no other.
-    problem = make_problem(rows, y[fold.kept], fold.kept, [replace(fold, scaling=none)], none, 0.0)
-    path = _path(problem, Hessians(precondition(rows, 0.0)), Cs, settings, _GAP)
-    return [replace(columns, W=basis.cpu().numpy() @ columns.W[:-1]) for columns in path]

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from featbench.classifiers.hessians import Hessians, newton_direction
-from featbench.classifiers.problem import Point, Problem, along
+from featbench.classifiers.problem import Point, Problem, line_search
 
 _ARMIJO = 0.01
 _SINGLE_STEPS = 100  # Newton steps after which what has not converged goes on in float64
@@ -52,7 +52,7 @@ def minimise(
     stop: Tensor,
     max_iter: int,
     hessians: Hessians,
-    gap: float = 1e-6,
+    gap: float,
 ) -> Solution:
     """Fit all columns for one C.
 
@@ -170,6 +170,15 @@ def _advance(batch: _Batch, step: Tensor, gradient: Tensor, objective: Tensor, C
     batch.point = after
     if bad.any():
         columns = bad.nonzero()[:, 0]
-        length[columns] = along(before.take(columns), after, columns, batch.problem.take(columns), slope, C)
+        here, way = before.take(columns), step[:, columns]
+        length[columns] = line_search(
+            (here.w * way).sum(0),
+            (way * way).sum(0),
+            here.slack,
+            here.slack.double() - after.slack[:, columns],
+            batch.problem.costs[:, columns],
+            slope[columns],
+            C,
+        )
         batch.point = before.plus(batch.problem, step * length)
     return length

@@ -109,25 +109,25 @@ def stopping_norms(problem: Problem, tol: float) -> Tensor:
     return tol * share * gradient_at_zero(problem)
 
 
-def along(before: Point, after: Point, columns: Tensor, problem: Problem, slope: Tensor, C: float) -> Tensor:
-    """Find where in [0, 1] from `before` to `after` the derivative is near 0; it grows piecewise linearly.
+def line_search(
+    cross: Tensor, square: Tensor, slack: Tensor, change: Tensor, costs: Tensor, slope: Tensor, C: float
+) -> Tensor:
+    """Find where in [0, 1] along a step the derivative of the objective is near 0; it grows piecewise linearly.
 
     Args:
-        before: The columns, where they are.
-        after: More columns, where the whole step takes them.
-        columns: Numbers of the columns in `after` and `slope`.
-        problem: Of the columns.
-        slope: The derivatives where they are, below 0.
+        cross: (K,) float64, products of the weights with the step.
+        square: (K,) float64, squared lengths of the step.
+        slack: (N, K), where the columns are.
+        change: (N, K), what the whole step takes off the slack.
+        costs: (N, K), the weight of a row.
+        slope: (K,) float64, the derivatives where the columns are, below 0.
         C: The weight of the losses.
 
     Returns:
         (K,) in [0, 1]; 0 where nothing lowers the objective.
     """
-    slope, step = slope[columns], after.w[:, columns] - before.w
-    cross, square = (before.w * step).sum(0), (step * step).sum(0)
-    slack = before.slack.double()
-    change = slack - after.slack[:, columns]
-    pulled = problem.costs * change * (-2 * C)
+    slack = slack.double()
+    pulled = costs * change * (-2 * C)
     low, high = torch.zeros_like(slope), torch.ones_like(slope)
     t, best = high, low
     for _ in range(_SEARCHES):

@@ -1,0 +1,104 @@
+"""One C after the other: conjugate gradients on the weights, then, where it pays, factors in the space of the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from featbench.classifiers.hessians import Hessians
+from featbench.classifiers.newton import Solution, minimise
+from featbench.classifiers.problem import Point, Problem, stopping_norms
+from featbench.classifiers.row_newton import Gram, RowColumns, minimise_rows
+
+_STEPS = 200  # multiply-adds a value of X that factors may cost: what Newton's method then takes on the weights
+_COPIES = 4  # of X, what products of rows with each other may take
+
+
+def rows_pay(n: int, inside: float, d: int) -> bool:
+    """Say whether the space of n rows with d features is the place to go on, with so many inside a column's margin."""
+    return n <= _COPIES * d and inside**3 / 3 <= _STEPS * n * d
+
+
+def fit_path(
+    problem: Problem,
+    groups: Sequence[slice],
+    Cs: Sequence[float],
+    tol: float,
+    max_iter: int,
+    gap: float,
+    hessians: Hessians | None,
+) -> list[Solution]:
+    """Fit every C, each from the solution of the last.
+
+    Args:
+        problem: The columns.
+        groups: Which columns have the same rows, and see them alike.
+        Cs: Ascending.
+        tol: Of liblinear's stopping rule.
+        max_iter: Newton steps allowed for each C.
+        gap: Of the objective, how far above its minimum it may still be.
+        hessians: Of the problem; None to be in the space of the rows from the start.
+    """
+    n, width = problem.signs.shape[1], problem.rows.X.shape[1] + 1
+    W = torch.zeros(width, n, dtype=torch.float64, device=problem.signs.device)
+    stop = stopping_norms(problem, tol)
+    path: list[Solution] = []
+    for C in Cs:
+        if hessians is None or (path and _rows_pay(problem, groups, W)):
+            break
+        path.append(minimise(problem, W, C, stop, max_iter, hessians, gap))
+        W = path[-1].W
+    rest = Cs[len(path) :]
+    if not rest:
+        return path
+    last_C = Cs[len(path) - 1] if path else 0.0
+    parts = [_in_row_space(problem, group, W, last_C, rest, stop, max_iter, gap) for group in groups]
+    return path + [_beside(columns) for columns in zip(*parts, strict=True)]
+
+
+def _rows_pay(problem: Problem, groups: Sequence[slice], W: Tensor) -> bool:
+    """Say whether the space of the rows is the place to go on from W."""
+    if not isinstance(problem.rows.X, Tensor):
+        return False
+    used = problem.costs > 0
+    n, d = int(used.sum(0).max()), problem.rows.X.shape[1]
+    if not rows_pay(n, 0, d):
+        return False
+    inside = ((Point.at(problem, W).slack > 0) & used).sum(0).double()
+    return rows_pay(n, float(inside.pow(3).mean() ** (1 / 3)), d)
+
+
+def _in_row_space(
+    problem: Problem,
+    group: slice,
+    W: Tensor,
+    last_C: float,
+    Cs: Sequence[float],
+    stop: Tensor,
+    max_iter: int,
+    gap: float,
+) -> list[Solution]:
+    """Fit every C for columns that have the same rows, beginning with the optimum W for the last C (0 for none)."""
+    own = problem.take(torch.arange(group.start, group.stop, device=W.device))
+    used = (own.costs > 0).any(1).nonzero()[:, 0]
+    gram = Gram.of(own.rows.of_column(used, 0, torch.float64))
+    signs, costs = own.signs[used].double(), own.costs[used].double()
+    slack = 1 - signs * (gram.rows @ W[:, group])
+    A = 2 * last_C * signs * costs * slack.clamp(min=0)
+    columns = RowColumns(signs, costs, A, gram.decisions(A))
+    path = []
+    for C in Cs:
+        columns, n_iter, converged = minimise_rows(gram, columns, C, stop[group], max_iter, gap)
+        path.append(Solution(gram.rows.T @ columns.A, n_iter, converged))
+    return path
+
+
+def _beside(parts: Sequence[Solution]) -> Solution:
+    """Put columns beside each other."""
+    return Solution(
+        torch.cat([part.W for part in parts], dim=1),
+        torch.cat([part.n_iter for part in parts]),
+        torch.cat([part.converged for part in parts]),
+    )

@@ -1,0 +1,184 @@
+"""Linear support vector machines in the space of the rows: for few rows, and for a large C on wide features.
+
+The optimum of a column is W = X'A with A (N,), 0 for the rows outside the margin. A Newton step solves
+
+    (K_ss + 1 / (2C cost)) A_s = sign_s
+
+for the rows s inside the margin, where K = XX' (Chapelle, Training a Support Vector Machine in the Primal, 2007). That
+costs |s|^3 / 3 whatever the condition is, where conjugate gradients on W (`newton`) take more and more steps the larger
+C is. Only the factors are in single precision: they solve for the distance to the optimum, which is measured in
+float64, so that rounding costs a step at most.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from featbench.classifiers.problem import line_search
+
+_ARMIJO = 0.01
+_ROUNDING = 1e-13  # of an objective
+_TINY = 1e-300  # alpha is 0 where a row is left out
+_DOUBLE_UP_TO = 1024  # rows: factors of matrices this small are computed in float64
+
+
+@dataclass(frozen=True, eq=False)
+class Gram:
+    """Rows, and their products with each other.
+
+    Attributes:
+        rows: (N, D) float64, standardised, with the feature that carries the bias.
+        products: (N, N) float64 of few rows, else float32.
+    """
+
+    rows: Tensor
+    products: Tensor
+
+    @classmethod
+    def of(cls, rows: Tensor) -> Gram:
+        """Multiply rows (N, D) float64 with each other."""
+        used = rows if len(rows) <= _DOUBLE_UP_TO else rows.float()
+        return cls(rows, used @ used.T)
+
+    def decisions(self, A: Tensor) -> Tensor:
+        """Return XX'A (N, K) float64 of A (N, K) float64."""
+        if self.products.dtype == torch.float64:
+            return self.products @ A
+        return self.rows @ (self.rows.T @ A)
+
+
+@dataclass(eq=False)
+class RowColumns:
+    """Columns to fit, and where they are.
+
+    Attributes:
+        signs: (N, K) float64.
+        costs: (N, K) float64, the weight of a row; 0 leaves it out.
+        A: (N, K) float64, the weights are X'A.
+        f: (N, K) float64, the decision values XX'A.
+    """
+
+    signs: Tensor
+    costs: Tensor
+    A: Tensor
+    f: Tensor
+
+    def take(self, columns: Tensor) -> RowColumns:
+        """Return the columns with these indices."""
+        return RowColumns(*(part[:, columns] for part in (self.signs, self.costs, self.A, self.f)))
+
+    def slack(self) -> Tensor:
+        """Return 1 - sign * decision value, (N, K)."""
+        return 1 - self.signs * self.f
+
+    def objective(self, C: float) -> Tensor:
+        """Return the objectives (K,)."""
+        return (self.A * self.f).sum(0) / 2 + C * (self.costs * self.slack().clamp(min=0) ** 2).sum(0)
+
+    def gap(self, C: float, diagonal: Tensor) -> Tensor:
+        """Bound (K,) from above how far the objectives are from their minima: by the dual objective at max(0, sign A).
+
+        Args:
+            C: The weight of the losses.
+            diagonal: (N,), squared lengths of the rows.
+        """
+        own = self.signs * self.A
+        alpha = own.clamp(min=0)
+        cut = alpha - own
+        # |w + X'(sign cut)|^2 by Cauchy and Schwarz: what is cut off is next to nothing where it matters.
+        square = ((self.A + 2 * self.signs * cut) * self.f).sum(0) + (diagonal.sqrt() @ cut) ** 2
+        dual = (alpha - alpha**2 / (4 * C * self.costs.clamp(min=_TINY))).sum(0) - square / 2
+        return self.objective(C) - dual
+
+
+def minimise_rows(
+    gram: Gram, columns: RowColumns, C: float, stop: Tensor, max_iter: int, gap: float
+) -> tuple[RowColumns, Tensor, Tensor]:
+    """Fit all columns for one C.
+
+    Args:
+        gram: Of the rows.
+        columns: Where to begin.
+        C: The weight of the losses.
+        stop: (K,) float64, `stopping_norms` of the problem.
+        max_iter: Newton steps allowed.
+        gap: Of the objective, how far above its minimum it may still be.
+
+    Returns:
+        The columns fitted, (K,) int64 Newton steps, and (K,) bool whether they converged.
+    """
+    diagonal = (gram.rows * gram.rows).sum(1)
+    alive = torch.arange(columns.A.shape[1], device=columns.A.device)
+    fitted = columns.take(alive)
+    n_iter, converged = torch.full_like(alive, max_iter), torch.zeros_like(alive, dtype=torch.bool)
+    exhausted = stuck = converged
+    for iteration in range(max_iter + 1):
+        done = columns.gap(C, diagonal) <= gap * columns.objective(C)
+        if done.any():
+            residual = columns.A - 2 * C * columns.signs * columns.costs * columns.slack().clamp(min=0)
+            norm = (residual * gram.decisions(residual)).sum(0).clamp(min=0).sqrt()
+            done &= norm <= C * stop[alive]
+        done |= exhausted
+        converged[alive[done]] = True
+        n_iter[alive] = iteration
+        fitted.A[:, alive], fitted.f[:, alive] = columns.A, columns.f
+        kept = (~(done | stuck)).nonzero()[:, 0]
+        if iteration == max_iter or not len(kept):
+            break
+        columns, alive = columns.take(kept), alive[kept]
+        columns, exhausted, stuck = _advance(gram, columns, C)
+    return fitted, n_iter, converged
+
+
+def _advance(gram: Gram, columns: RowColumns, C: float) -> tuple[RowColumns, Tensor, Tensor]:
+    """Take a Newton step, or the best part of it.
+
+    Returns:
+        The columns there, and (K,) bool: whether float64 had nothing left to gain, and whether nothing lowers the rest.
+    """
+    before, slack = columns.objective(C), columns.slack()
+    step = torch.stack([_newton_step(gram, columns, number, C) for number in range(columns.A.shape[1])], dim=1)
+    change = gram.decisions(step)
+    cross, square, own = (columns.A * change).sum(0), (step * change).sum(0), columns.signs * change
+    slope = cross - 2 * C * (columns.costs * own * slack.clamp(min=0)).sum(0)
+    exhausted = (slope.abs() / 2 <= _ROUNDING * before) & (step != 0).any(0)
+    after = RowColumns(columns.signs, columns.costs, columns.A + step, columns.f + change)
+    length = torch.ones_like(slope)
+    bad = ~(after.objective(C) <= before * (1 + _ROUNDING) + _ARMIJO * slope)
+    if bad.any():
+        some = bad.nonzero()[:, 0]
+        parts = cross[some], square[some], slack[:, some], own[:, some], columns.costs[:, some], slope[some]
+        length[some] = line_search(*parts, C)
+        after = RowColumns(columns.signs, columns.costs, columns.A + length * step, columns.f + length * change)
+    return after, exhausted, ~exhausted & ((length == 0) | (step == 0).all(0))
+
+
+def _newton_step(gram: Gram, columns: RowColumns, number: int, C: float) -> Tensor:
+    """Return how a column's A (N,) changes by a whole Newton step; not at all where its equations have no factor."""
+    sign, cost, A, f = (part[:, number] for part in (columns.signs, columns.costs, columns.A, columns.f))
+    inside = (sign * f < 1) & (cost > 0)
+    rows, leaving = inside.nonzero()[:, 0], (~inside & (A != 0)).nonzero()[:, 0]
+    products = gram.products[rows]
+    ridge = 1 / (2 * C * cost[rows])
+    wanted = sign[rows] - f[rows] - ridge * A[rows] + (products[:, leaving] @ A[leaving].to(products.dtype)).double()
+    factor = _factor(products[:, rows], ridge)
+    step = torch.zeros_like(A)
+    if factor is not None:
+        step[leaving] = -A[leaving]
+        step[rows] = torch.cholesky_solve(wanted.to(factor.dtype)[:, None], factor)[:, 0].double()
+    return step
+
+
+def _factor(products: Tensor, ridge: Tensor) -> Tensor | None:
+    """Return the Cholesky factor of products + diag(ridge), in float64 where that of the products does not do."""
+    for dtype in {products.dtype: None, torch.float64: None}:
+        equations = products.to(dtype, copy=True)
+        equations.diagonal().add_(ridge.to(dtype))
+        factor: Tensor
+        factor, info = torch.linalg.cholesky_ex(equations)
+        if not int(info):
+            return factor
+    return None
