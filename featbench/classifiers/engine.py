@@ -17,7 +17,7 @@ from sklearn.svm import LinearSVC
 
 from featbench.classifiers.intelex import installed, intelex_grid
 from featbench.classifiers.neighbours import NearestNeighbours, neighbours_grid
-from featbench.classifiers.rbf import fit_rbf
+from featbench.classifiers.rbf_fit import fit_rbf
 from featbench.classifiers.rbf_grid import fits_memory, rbf_grid
 from featbench.classifiers.ridge_grid import ridge_grid
 from featbench.classifiers.steps import learns
@@ -54,11 +54,15 @@ def _serves(name: str, params: Mapping[str, Any]) -> bool:
 
 
 def search_engine(
-    name: str, grid: Sequence[Mapping[str, Any]], splits: Sequence[tuple[Rows, Rows]], config: EvaluateConfig
+    name: str,
+    grid: Sequence[Mapping[str, Any]],
+    y: npt.NDArray[np.int64],
+    splits: Sequence[tuple[Rows, Rows]],
+    config: EvaluateConfig,
 ) -> Engine:
     """Return what tries the candidates of a grid."""
     if name == "svm_rbf" and config.engine == "auto":
-        if fits_memory(splits):
+        if fits_memory(y, splits):
             return "featbench"
         known = all("max_iter" not in params for params in grid)  # it counts other iterations
         return "scikit-learn-intelex" if known and installed() else "scikit-learn"
@@ -89,7 +93,7 @@ def try_grid(
     assert isinstance(X, np.ndarray)  # `streams`
     if name == "svm_rbf":
         machines = [get_classifier(name).make(params, 0, X.shape[1])[-1] for params in grid]
-        if fits_memory(splits):
+        if fits_memory(y, splits):
             return [_over_splits(folds) for folds in rbf_grid(X, y, splits, machines)]
         return [_over_splits(folds) for folds in intelex_grid(X, y, splits, machines)]
     if name == "knn":

@@ -1,12 +1,13 @@
-"""One support vector machine with a Gaussian kernel: scikit-learn's, with kernels that are products of matrices.
+"""Kernels of support vector machines as products of matrices, and what a fitted machine makes of them.
 
 libsvm computes a kernel one number after the other, on one core; a product of matrices is several times as fast. What
-libsvm makes of it, and the fitted machine, are the same to rounding.
+libsvm makes of it is the same to rounding.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.svm import SVC
 
 Floats = npt.NDArray[np.float64]
-KERNEL_BYTES = 2**31  # distances and one kernel, of training and held-out rows: some 10,000 rows
+KERNEL_BYTES = 2**31  # distances and one kernel, of training and held-out rows
 _BLOCK_BYTES = 2**27  # of the kernel of rows that are scored
 
 
@@ -29,38 +30,18 @@ def gamma_of(machine: SVC, X: Floats) -> float:
     return float(machine.gamma)
 
 
+def by_gamma(machines: Sequence[SVC], X: Floats) -> dict[float, list[int]]:
+    """Return the numbers of the machines that have a gamma for rows (N, D), by gamma."""
+    found: dict[float, list[int]] = {}
+    for number, machine in enumerate(machines):
+        found.setdefault(gamma_of(machine, X), []).append(number)
+    return found
+
+
 def kernel_of(distances: Floats, gamma: float, out: Floats) -> Floats:
     """Turn squared distances into the kernel, in memory that is there: new memory costs more than the exponentials."""
     kernel: Floats = np.exp(np.multiply(distances, -gamma, out=out), out=out)
     return kernel
-
-
-def fit_rbf(machine: SVC, X: npt.NDArray[Any], y: npt.NDArray[np.int64]) -> SVC:
-    """Fit one machine to all rows, by their kernel where it fits the memory.
-
-    Args:
-        machine: Unfitted, kernel="rbf".
-        X: (N, D) float, finite, scaled.
-        y: (N,) int64 labels.
-
-    Returns:
-        The machine, fitted, as scikit-learn's own `fit` would leave it.
-
-    Raises:
-        ValueError: scikit-learn refuses the machine.
-    """
-    if machine.probability is True or 8 * len(X) ** 2 > KERNEL_BYTES:
-        return machine.fit(X, y)
-    X = np.ascontiguousarray(X, np.float64)
-    gamma = gamma_of(machine, X)
-    kernel = euclidean_distances(X, squared=True)
-    kernel_of(kernel, gamma, kernel)
-    fitted = SVC(**{**machine.get_params(), "kernel": "precomputed", "gamma": 1.0}).fit(kernel, y)
-    learned = {name: value for name, value in vars(fitted).items() if name not in machine.get_params()}
-    vars(machine).update(learned)
-    machine.n_features_in_, machine.shape_fit_, machine._gamma = X.shape[1], X.shape, gamma
-    machine.support_vectors_ = X[machine.support_]
-    return machine
 
 
 def decision_values(machine: SVC, X: npt.NDArray[Any]) -> Floats:
@@ -84,3 +65,13 @@ def decision_values(machine: SVC, X: npt.NDArray[Any]) -> Floats:
         kernel = euclidean_distances(X[start : start + rows].astype(np.float64), vectors, squared=True)
         values.append(of_kernel.decision_function(kernel_of(kernel, machine._gamma, kernel)))
     return np.concatenate(values)
+
+
+def predict_rbf(machine: SVC, X: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Do as `machine.predict`: labels (N,) of rows (N, D), see `decision_values`."""
+    if len(machine.classes_) > 2 and not machine.break_ties:  # libsvm's votes
+        voted: npt.NDArray[np.int64] = machine.predict(X)
+        return voted
+    values = decision_values(machine, X)
+    chosen: npt.NDArray[np.int64] = machine.classes_[(values > 0).astype(int) if values.ndim == 1 else values.argmax(1)]
+    return chosen

@@ -1,7 +1,8 @@
 """The support vector machine with a Gaussian kernel for many C and gamma: the distances are computed once a fold.
 
 Each gamma is one exponential of the squared distances, which all C share; libsvm then solves the same problem as with
-kernel="rbf" and spares itself the kernel.
+kernel="rbf" and spares itself the kernel. Where a kernel of all rows does not fit the memory, one of two classes after
+the other does (`rbf_pairs`).
 """
 
 from __future__ import annotations
@@ -12,19 +13,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from joblib import Parallel, delayed
-from sklearn import config_context
+from sklearn import clone, config_context
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from featbench.classifiers.rbf import KERNEL_BYTES, gamma_of, kernel_of
+from featbench.classifiers.rbf import KERNEL_BYTES, Floats, by_gamma, kernel_of, predict_rbf
+from featbench.classifiers.rbf_pairs import fit_pairs, pairs_fit_memory
 
 Rows = npt.NDArray[np.intp]
 
 
-def fits_memory(splits: Sequence[tuple[Rows, Rows]]) -> bool:
-    """Say whether the kernels of every split stay within `KERNEL_BYTES`."""
-    return all(2 * 8 * len(kept) * (len(kept) + len(held_out)) <= KERNEL_BYTES for kept, held_out in splits)
+def fits_memory(y: npt.NDArray[np.int64], splits: Sequence[tuple[Rows, Rows]]) -> bool:
+    """Say whether the kernels of every split stay within `KERNEL_BYTES`, at least those of two classes."""
+    return all(_fits_whole(*split) or pairs_fit_memory(y[split[0]]) for split in splits)
+
+
+def _fits_whole(kept: Rows, held_out: Rows) -> bool:
+    return 2 * 8 * len(kept) * (len(kept) + len(held_out)) <= KERNEL_BYTES
 
 
 def rbf_grid(
@@ -52,26 +58,40 @@ def rbf_grid(
         kept = rows[np.argsort(y[rows], kind="stable")]  # libsvm then finds a pair of classes side by side
         scaler = StandardScaler().fit(X[kept])
         train, test = scaler.transform(X[kept]).astype(np.float64), scaler.transform(X[held_out]).astype(np.float64)
-        within, across = euclidean_distances(train, squared=True), euclidean_distances(test, train, squared=True)
-        kernels = np.empty_like(within), np.empty_like(across)  # new ones a gamma would cost more than exp
-        by_gamma: dict[float, list[int]] = {}
-        for number, machine in enumerate(machines):
-            by_gamma.setdefault(gamma_of(machine, train), []).append(number)
-        for gamma, numbers in by_gamma.items():
-            for distances, kernel in zip((within, across), kernels, strict=True):
-                kernel_of(distances, gamma, kernel)
-            tried = Parallel(n_jobs=-1, prefer="threads")(
-                delayed(_try)(machines[number].get_params(), *kernels, y[kept], y[held_out]) for number in numbers
-            )
-            for number, result in zip(numbers, tried, strict=True):
-                results[number].append(result)
+        of_split = _on_whole if _fits_whole(kept, held_out) else _by_pairs
+        for result, tried in zip(results, of_split(machines, train, y[kept], test, y[held_out]), strict=True):
+            result.append(tried)
     return results
+
+
+def _by_pairs(
+    machines: Sequence[SVC], train: Floats, y: npt.NDArray[np.int64], test: Floats, y_held_out: npt.NDArray[np.int64]
+) -> list[tuple[float, bool]]:
+    plain = [clone(machine).set_params(probability=SVC().probability) for machine in machines]
+    fitted = fit_pairs(plain, train, y)
+    return [(float((predict_rbf(m, test) == y_held_out).mean()), m.fit_status_ == 0) for m in fitted]
+
+
+def _on_whole(
+    machines: Sequence[SVC], train: Floats, y: npt.NDArray[np.int64], test: Floats, y_held_out: npt.NDArray[np.int64]
+) -> list[tuple[float, bool]]:
+    within, across = euclidean_distances(train, squared=True), euclidean_distances(test, train, squared=True)
+    kernels = np.empty_like(within), np.empty_like(across)  # new ones a gamma would cost more than exp
+    results: dict[int, tuple[float, bool]] = {}
+    for gamma, numbers in by_gamma(machines, train).items():
+        for distances, kernel in zip((within, across), kernels, strict=True):
+            kernel_of(distances, gamma, kernel)
+        tried = Parallel(n_jobs=-1, prefer="threads")(
+            delayed(_try)(machines[number].get_params(), *kernels, y, y_held_out) for number in numbers
+        )
+        results |= zip(numbers, tried, strict=True)
+    return [results[number] for number in range(len(machines))]
 
 
 def _try(
     params: Mapping[str, Any],
-    within: npt.NDArray[np.float64],
-    across: npt.NDArray[np.float64],
+    within: Floats,
+    across: Floats,
     y: npt.NDArray[np.int64],
     y_held_out: npt.NDArray[np.int64],
 ) -> tuple[float, bool]:

@@ -111,7 +111,7 @@ def select(
     else:
         splits = splits_of(how, y, n_train, n_final, config.folds, seed)
         grid = _with_enough_rows(name, grid, min(len(kept) for kept, _ in splits))
-        engine = search_engine(name, grid, splits, config)
+        engine = search_engine(name, grid, y, splits, config)
         attempt = _try_all if engine == "scikit-learn" else _try_fast
         tried = _mean_of_each(
             attempt(name, grid, rows, y, some, seed) for rows, some in _prepared(steps, X, splits, seed)

@@ -151,10 +151,17 @@ def test_other_problems_are_left_to_scikit_learn(digits: Digits) -> None:
 @pytest.mark.parametrize(("installed", "beyond"), [(True, "scikit-learn-intelex"), (False, "scikit-learn")])
 def test_kernels_stay_within_their_memory(installed: bool, beyond: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_, "installed", lambda: installed)
-    small, large = np.arange(1000), np.arange(20_000)
-    assert search_engine("svm_rbf", [{}], [(small, small)], EvaluateConfig()) == "featbench"
-    assert search_engine("svm_rbf", [{}], [(small, small), (large, small)], EvaluateConfig()) == beyond
-    assert search_engine("svm_rbf", [{}], [(small, small)], EvaluateConfig(engine="sklearn")) == "scikit-learn"
+    small, large = np.arange(1000), np.arange(40_000)
+    two, ten = np.arange(40_000) % 2, np.arange(40_000) % 10
+
+    def engine(y: np.ndarray, kept: np.ndarray, asked: str = "auto") -> str:
+        config = EvaluateConfig(engine=asked)  # type: ignore[arg-type]
+        return search_engine("svm_rbf", [{}], y, [(small, small), (kept, small)], config)
+
+    assert engine(two, small) == "featbench"
+    assert engine(ten, large) == "featbench"  # two classes at a time
+    assert engine(two, large) == beyond
+    assert engine(two, small, "sklearn") == "scikit-learn"
 
 
 def test_grids_of_several_parameters_keep_their_order(digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:

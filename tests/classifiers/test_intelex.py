@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from featbench.classifiers import rbf_grid as rbf_grid_
+from featbench.classifiers import rbf_pairs
 from featbench.classifiers.evaluate import fit_and_test
 from featbench.classifiers.intelex import intelex_grid
 from featbench.classifiers.rows import LabelledFeatures
@@ -37,7 +38,8 @@ def test_it_takes_over_beyond_the_kernels_budget(
     train, test = digits(0, 600), digits(600, 900)
     config = EvaluateConfig(classifiers=("svm_rbf",))
     within = fit_and_test("svm_rbf", train, None, test, config, 0, 10)
-    monkeypatch.setattr(rbf_grid_, "KERNEL_BYTES", 0)
+    for module in (rbf_grid_, rbf_pairs):
+        monkeypatch.setattr(module, "KERNEL_BYTES", 0)
     beyond = fit_and_test("svm_rbf", train, None, test, config, 0, 10)
     assert (within.engine, beyond.engine) == ("featbench", "scikit-learn-intelex")
     assert beyond.params == within.params

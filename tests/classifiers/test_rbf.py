@@ -8,8 +8,9 @@ from sklearn.datasets import load_digits
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from featbench.classifiers import rbf
-from featbench.classifiers.rbf import KERNEL_BYTES, decision_values, fit_rbf
+from featbench.classifiers import rbf, rbf_fit
+from featbench.classifiers.rbf import KERNEL_BYTES, decision_values
+from featbench.classifiers.rbf_fit import fit_rbf
 
 
 def digits(n_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -36,7 +37,7 @@ def test_a_fit_leaves_what_scikit_learns_own_leaves(
     params: dict[str, Any],
     kernel_bytes: int,
 ) -> None:
-    monkeypatch.setattr(rbf, "KERNEL_BYTES", kernel_bytes)
+    monkeypatch.setattr(rbf_fit, "KERNEL_BYTES", kernel_bytes)
     X, y = digits(n_classes)
     ours, expected = fit_rbf(SVC(**params), X, y), SVC(**params).fit(X, y)
     assert vars(ours).keys() == vars(expected).keys()

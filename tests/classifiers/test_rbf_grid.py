@@ -25,9 +25,19 @@ def digits() -> tuple[np.ndarray, np.ndarray, Splits]:
     return X, y, list(StratifiedKFold(3, shuffle=True, random_state=0).split(X, y))
 
 
-def test_every_machine_scores_as_by_itself(digits: tuple[np.ndarray, np.ndarray, Splits]) -> None:
+@pytest.mark.parametrize("memory", [KERNEL_BYTES, 0])
+@pytest.mark.parametrize(("n_classes", "break_ties"), [(2, False), (10, False), (10, True)])
+def test_every_machine_scores_as_by_itself(
+    digits: tuple[np.ndarray, np.ndarray, Splits],
+    n_classes: int,
+    break_ties: bool,
+    memory: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rbf_grid_, "KERNEL_BYTES", memory)  # without it: one pair of classes after the other
     X, y, splits = digits
-    machines = [SVC(C=C, gamma=gamma) for C in (0.1, 10.0) for gamma in (1e-3, "scale", 1.0)]
+    y = y % n_classes
+    machines = [SVC(C=C, gamma=g, break_ties=break_ties) for C in (0.1, 10.0) for g in (1e-3, "scale", 1.0)]
     for machine, found in zip(machines, rbf_grid(X, y, splits, machines), strict=True):
         pipeline = make_pipeline(StandardScaler(), machine)
         expected = [pipeline.fit(X[kept], y[kept]).score(X[out], y[out]) for kept, out in splits]
@@ -81,8 +91,20 @@ def test_memory_is_that_of_distances_and_one_kernel() -> None:
         return [(np.arange(n), np.arange(n))]
 
     largest = int((KERNEL_BYTES / 32) ** 0.5)
-    assert fits_memory(split(largest))
-    assert not fits_memory(split(largest + 1))
+    assert fits_memory(np.zeros(largest, dtype=int), split(largest))
+    n = 2 * int((KERNEL_BYTES / 16) ** 0.5)
+    assert not fits_memory(np.arange(n) % 2, split(n))
+    assert fits_memory(np.arange(n) % 5, split(n))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of probability
+def test_probabilities_are_nothing_to_a_search(
+    digits: tuple[np.ndarray, np.ndarray, Splits], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rbf_grid_, "KERNEL_BYTES", 0)
+    X, y, splits = digits
+    one, other = rbf_grid(X, y, splits, [SVC(probability=True, break_ties=True), SVC(break_ties=True)])
+    assert one == other
 
 
 def test_a_kernel_of_rows_in_another_order_is_the_same_machine() -> None:
