@@ -6,14 +6,15 @@ libsvm makes of it is the same to rounding.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.svm import SVC
+from sklearn.utils.multiclass import _ovr_decision_function
 
 Floats = npt.NDArray[np.float64]
 KERNEL_BYTES = 2**31  # distances and one kernel, of training and held-out rows
@@ -44,6 +45,29 @@ def kernel_of(distances: Floats, gamma: float, out: Floats) -> Floats:
     return kernel
 
 
+def pair_weights(machine: SVC) -> Floats:
+    """Return what the kernels of the support vectors weigh in the decision value of each pair of classes.
+
+    Args:
+        machine: A fitted one, kernel="rbf" or "precomputed".
+
+    Returns:
+        (n_SV, 1) for two classes, else (n_SV, n_classes * (n_classes - 1) / 2), pairs as `itertools.combinations`
+        orders them.
+    """
+    coefficients: Floats = machine.dual_coef_
+    n_classes, count = len(machine.classes_), coefficients.shape[1]
+    if n_classes == 2:
+        return coefficients.T
+    ends = np.cumsum([0, *machine.n_support_])
+    own = [slice(start, end) for start, end in itertools.pairwise(ends.tolist())]
+    weights = np.zeros((count, n_classes * (n_classes - 1) // 2))
+    for column, (a, b) in enumerate(itertools.combinations(range(n_classes), 2)):  # a row for each rival
+        weights[own[a], column] = coefficients[b - 1, own[a]]
+        weights[own[b], column] = coefficients[a, own[b]]
+    return weights
+
+
 def decision_values(machine: SVC, X: npt.NDArray[Any]) -> Floats:
     """Do as `machine.decision_function`, for a fitted one with kernel="rbf".
 
@@ -54,24 +78,40 @@ def decision_values(machine: SVC, X: npt.NDArray[Any]) -> Floats:
     Returns:
         (N,) float64 where there are two classes, else what `decision_function_shape` says.
     """
-    vectors = machine.support_vectors_
-    count = len(vectors)
-    of_kernel = copy.copy(machine)
-    of_kernel.kernel, of_kernel.shape_fit_, of_kernel.n_features_in_ = "precomputed", (count, count), count
-    of_kernel.support_, of_kernel.support_vectors_ = np.arange(count, dtype=np.int32), np.empty((0, 0))
+    vectors, weights = machine.support_vectors_, pair_weights(machine)
+    values = np.empty((len(X), weights.shape[1]))
+    for part in blocks_of(len(X), len(vectors)):
+        kernel = euclidean_distances(X[part].astype(np.float64), vectors, squared=True)
+        values[part] = kernel_of(kernel, machine._gamma, kernel) @ weights
+    values += machine.intercept_
+    if len(machine.classes_) == 2:
+        return values[:, 0]
+    return values if machine.decision_function_shape == "ovo" else _against_rest(values, len(machine.classes_))
+
+
+def labels_of(machine: SVC, values: Floats) -> npt.NDArray[np.int64]:
+    """Do as `machine.predict`, from the decision values of pairs of classes: (N, 1 or n_pairs) to labels (N,)."""
+    n_classes = len(machine.classes_)
+    if n_classes == 2:
+        chosen = (values[:, 0] > 0).astype(int)
+    elif machine.break_ties:
+        chosen = _against_rest(values, n_classes).argmax(axis=1)
+    else:  # libsvm's votes, of equals the first
+        votes = np.zeros((len(values), n_classes), dtype=int)
+        for column, (a, b) in enumerate(itertools.combinations(range(n_classes), 2)):
+            votes[:, a] += values[:, column] > 0
+            votes[:, b] += values[:, column] <= 0
+        chosen = votes.argmax(axis=1)
+    labels: npt.NDArray[np.int64] = machine.classes_[chosen]
+    return labels
+
+
+def blocks_of(n: int, count: int) -> Iterator[slice]:
+    """Divide n rows so that their kernels with `count` others stay within a block's memory."""
     rows = max(1, _BLOCK_BYTES // (8 * count))
-    values = []
-    for start in range(0, len(X), rows):
-        kernel = euclidean_distances(X[start : start + rows].astype(np.float64), vectors, squared=True)
-        values.append(of_kernel.decision_function(kernel_of(kernel, machine._gamma, kernel)))
-    return np.concatenate(values)
+    return (slice(start, min(start + rows, n)) for start in range(0, n, rows))
 
 
-def predict_rbf(machine: SVC, X: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Do as `machine.predict`: labels (N,) of rows (N, D), see `decision_values`."""
-    if len(machine.classes_) > 2 and not machine.break_ties:  # libsvm's votes
-        voted: npt.NDArray[np.int64] = machine.predict(X)
-        return voted
-    values = decision_values(machine, X)
-    chosen: npt.NDArray[np.int64] = machine.classes_[(values > 0).astype(int) if values.ndim == 1 else values.argmax(1)]
-    return chosen
+def _against_rest(values: Floats, n_classes: int) -> Floats:
+    votes: Floats = _ovr_decision_function(values < 0, -values, n_classes)
+    return votes

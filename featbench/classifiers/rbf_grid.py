@@ -18,7 +18,7 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from featbench.classifiers.rbf import KERNEL_BYTES, Floats, by_gamma, kernel_of, predict_rbf
+from featbench.classifiers.rbf import KERNEL_BYTES, Floats, blocks_of, by_gamma, kernel_of, labels_of, pair_weights
 from featbench.classifiers.rbf_pairs import fit_pairs, pairs_fit_memory
 
 Rows = npt.NDArray[np.intp]
@@ -69,7 +69,18 @@ def _by_pairs(
 ) -> list[tuple[float, bool]]:
     plain = [clone(machine).set_params(probability=SVC().probability) for machine in machines]
     fitted = fit_pairs(plain, train, y)
-    return [(float((predict_rbf(m, test) == y_held_out).mean()), m.fit_status_ == 0) for m in fitted]
+    weights = [_weights(machine, len(train)) for machine in fitted]
+    right = np.zeros(len(fitted))
+    for part in blocks_of(len(test), len(train)):
+        distances = euclidean_distances(test[part], train, squared=True)
+        kernel = np.empty_like(distances)
+        for gamma, numbers in by_gamma(machines, train).items():
+            kernel_of(distances, gamma, kernel)
+            for number in numbers:
+                labels = labels_of(fitted[number], kernel @ weights[number] + fitted[number].intercept_)
+                right[number] += (labels == y_held_out[part]).sum()
+    shares = (right / len(test)).tolist()
+    return [(share, machine.fit_status_ == 0) for share, machine in zip(shares, fitted, strict=True)]
 
 
 def _on_whole(
@@ -97,4 +108,13 @@ def _try(
 ) -> tuple[float, bool]:
     with config_context(assume_finite=True):  # as kernels of finite rows are: no need to look again
         machine = SVC(**{**params, "kernel": "precomputed", "gamma": 1.0}).fit(within, y)
-        return float(machine.score(across, y_held_out)), bool(machine.fit_status_ == 0)
+    labels = labels_of(machine, across @ _weights(machine, len(within)) + machine.intercept_)
+    return float((labels == y_held_out).mean()), bool(machine.fit_status_ == 0)
+
+
+def _weights(machine: SVC, n: int) -> Floats:
+    """Return `pair_weights` with a row for each of n training rows, 0 for those that are no support vectors."""
+    of_vectors = pair_weights(machine)
+    weights = np.zeros((n, of_vectors.shape[1]))
+    weights[machine.support_] = of_vectors
+    return weights

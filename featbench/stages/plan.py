@@ -22,6 +22,7 @@ from featbench.errors import DataError
 from featbench.features.extract import plan_extraction
 from featbench.features.forward import Forward, best_precision
 from featbench.progress import Silent
+from featbench.stages.classifier_time import classifier_seconds
 from featbench.stages.job import Job
 
 _MEASURED_PIXELS = 16 * 224 * 224  # after as many that warm up; a small image of few would tell of the set-up only
@@ -65,12 +66,14 @@ def describe_plan(job: Job, stages: Sequence[str]) -> list[str]:
         ]
     seconds = [_seconds(job, config, stages) for config in networks]
     extract_s, train_s = (sum(part) for part in zip(*seconds, strict=True)) if seconds else (0.0, 0.0)
+    evaluated = "evaluate" in stages and experiment.evaluate.classifiers
     parts = [f"features {_time(extract_s)}"] if "extract" in stages else []
+    parts += [f"classifiers {_time(classifier_seconds(job))}"] if evaluated else []
     parts += [f"reference networks {_time(train_s)}"] if train_s else []
     if parts:
         lines.append(
-            f"time         {', '.join(parts)}, as a few images on {job.device} tell"
-            + ("; classifiers come on top" if "evaluate" in stages else "")
+            f"time         {', '.join(parts)}, as a few images and small fits on {job.device} tell"
+            + ("; learning curves come on top" if evaluated and experiment.evaluate.train_sizes else "")
             + "; what is done already is not done again"
         )
     return lines

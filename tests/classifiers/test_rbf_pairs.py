@@ -7,7 +7,6 @@ from sklearn.datasets import load_digits
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from featbench.classifiers.rbf import predict_rbf
 from featbench.classifiers.rbf_pairs import fit_pairs
 
 Digits = tuple[np.ndarray, np.ndarray]
@@ -34,7 +33,6 @@ def check_is_scikit_learns(found: SVC, expected: SVC, X: np.ndarray) -> None:
         else:
             np.testing.assert_array_equal(getattr(found, name), value, err_msg=name)
     assert np.array_equal(found.predict(X), expected.predict(X))
-    assert np.array_equal(predict_rbf(found, X), expected.predict(X))
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
