@@ -41,12 +41,13 @@ def fit_path(
         gap: Of the objective, how far above its minimum it may still be.
         hessians: Of the problem; None to be in the space of the rows from the start.
     """
-    n, width = problem.signs.shape[1], problem.rows.X.shape[1] + 1
-    W = torch.zeros(width, n, dtype=torch.float64, device=problem.signs.device)
+    W = torch.zeros(
+        problem.rows.X.shape[1] + 1, problem.signs.shape[1], dtype=torch.float64, device=problem.signs.device
+    )
     stop = stopping_norms(problem, tol)
     path: list[Solution] = []
     for C in Cs:
-        if hessians is None or (path and _rows_pay(problem, groups, W)):
+        if hessians is None or (path and _rows_pay(problem, W)):
             break
         path.append(minimise(problem, W, C, stop, max_iter, hessians, gap))
         W = path[-1].W
@@ -58,7 +59,7 @@ def fit_path(
     return path + [_beside(columns) for columns in zip(*parts, strict=True)]
 
 
-def _rows_pay(problem: Problem, groups: Sequence[slice], W: Tensor) -> bool:
+def _rows_pay(problem: Problem, W: Tensor) -> bool:
     """Say whether the space of the rows is the place to go on from W."""
     if not isinstance(problem.rows.X, Tensor):
         return False

@@ -114,7 +114,7 @@ def minimise_rows(
     alive = torch.arange(columns.A.shape[1], device=columns.A.device)
     fitted = columns.take(alive)
     n_iter, converged = torch.full_like(alive, max_iter), torch.zeros_like(alive, dtype=torch.bool)
-    exhausted = stuck = converged
+    exhausted = stuck = torch.zeros_like(converged)
     for iteration in range(max_iter + 1):
         done = columns.gap(C, diagonal) <= gap * columns.objective(C)
         if done.any():
@@ -174,7 +174,7 @@ def _newton_step(gram: Gram, columns: RowColumns, number: int, C: float) -> Tens
 
 def _factor(products: Tensor, ridge: Tensor) -> Tensor | None:
     """Return the Cholesky factor of products + diag(ridge), in float64 where that of the products does not do."""
-    for dtype in {products.dtype: None, torch.float64: None}:
+    for dtype in dict.fromkeys((products.dtype, torch.float64)):
         equations = products.to(dtype, copy=True)
         equations.diagonal().add_(ridge.to(dtype))
         factor: Tensor

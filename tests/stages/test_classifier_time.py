@@ -16,9 +16,9 @@ PART = Size(600, (512,), 10)
     [
         ("linear_svc", PART, 1),
         ("linear_svc", Size(6_000, (512, 1_024), 10), 30),
-        ("svm_rbf", Size(6_000, (512,), 10), 100),
+        ("svm_rbf", Size(6_000, (512,), 10), 10**1.7),
         ("svm_rbf", Size(600, (2_048, 512), 10), 3),
-        ("random_forest", Size(600 * 2**5, (512,), 10), 2**6),
+        ("random_forest", Size(6_000, (128,), 10), 5),
         ("logistic_regression", Size(600, (512,), 100), 10),
         ("knn", Size(1_200, (256,), 100), 2),
         ("python:module:make", Size(1_200, (256,), 100), 1),
