@@ -60,13 +60,14 @@ def test_a_folder_that_is_not_given_is_asked_for(name: str) -> None:
 def test_cut_down_it_runs(name: str, tmp_path: Path) -> None:
     experiment = load(name)
     root = image_folder(tmp_path / "photos", per_class=10)
-    settings = ["dataset.name=folder", f"dataset.root={root}", "dataset.limit_train=16", "dataset.limit_test=6"]
+    settings = ["dataset.name=folder", f"dataset.root={root}", "dataset.val_fraction=0.25"]
+    settings += ["dataset.limit_train=16", "dataset.limit_test=6"]
     for number, backbone in enumerate(experiment.backbones):
         if backbone.name != "pixels":
             small = backbone.name.startswith(("mlp", "convnet", "resnet20"))
             settings += [f"backbones.{number}.weights=random", f"backbones.{number}.image_size={32 if small else 72}"]
-    for number in range(len(experiment.baselines)):
-        settings += [f"baselines.{number}.epochs=1", f"baselines.{number}.batch_size=8"]
+    for number, baseline in enumerate(experiment.baselines):
+        settings += [f"baselines.{number}.epochs={baseline.warmup_epochs + 1}", f"baselines.{number}.batch_size=8"]
     rows = featbench.run(
         name, overrides=settings, results=tmp_path / "r", cache=tmp_path / "c", device="cpu", offline=True
     )
