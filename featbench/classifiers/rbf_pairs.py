@@ -1,7 +1,7 @@
-"""Support vector machines with a Gaussian kernel, one pair of classes after the other.
+"""Support vector machines with a Gaussian kernel, by pairs of classes.
 
 libsvm's machine for many classes is one machine for each pair, fitted on the rows of the two alone, so that the kernel
-of a pair does where that of all rows does not fit the memory. Distances are computed once a pair, for all machines.
+of a pair does where that of all rows does not fit the memory. Pairs are fitted side by side as memory allows.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 from sklearn import config_context
-from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.svm import SVC
 from sklearn.utils.class_weight import compute_class_weight
+from threadpoolctl import threadpool_limits
 
-from featbench.classifiers.rbf import KERNEL_BYTES, Floats, by_gamma, gamma_of, kernel_of
+from featbench.classifiers.class_kernels import ClassKernels
+from featbench.classifiers.rbf import KERNEL_BYTES, Floats, by_gamma, gamma_of
 
 Rows = npt.NDArray[np.intp]
 
@@ -45,7 +46,11 @@ class _Pair:
 
 def pairs_fit_memory(y: npt.NDArray[np.int64]) -> bool:
     """Say whether distances and one kernel of the two largest classes stay within `KERNEL_BYTES`."""
-    return bool(2 * 8 * np.sort(np.bincount(y))[-2:].sum() ** 2 <= KERNEL_BYTES)
+    return _pair_bytes(y) <= KERNEL_BYTES
+
+
+def _pair_bytes(y: npt.NDArray[np.int64]) -> int:
+    return 2 * 8 * int(np.sort(np.bincount(y))[-2:].sum()) ** 2
 
 
 def fit_pairs(machines: Sequence[SVC], X: Floats, y: npt.NDArray[np.int64]) -> list[SVC]:
@@ -67,21 +72,39 @@ def fit_pairs(machines: Sequence[SVC], X: Floats, y: npt.NDArray[np.int64]) -> l
         few = np.concatenate([own[:2] for own in rows])
         machine.fit(X[few], y[few])
         machine.class_weight_ = compute_class_weight(machine.class_weight, classes=machine.classes_, y=y)
-    found: list[list[_Pair]] = [[] for _ in machines]
-    for a, b in combinations(range(len(rows)), 2):
-        both = np.concatenate([rows[a], rows[b]])
-        distances = euclidean_distances(X[both], squared=True)
-        kernel = np.empty_like(distances)
-        for gamma, numbers in by_gamma(machines, X).items():
-            kernel_of(distances, gamma, kernel)
-            tried = Parallel(n_jobs=-1, prefer="threads")(
-                delayed(_fit_pair)(_params(machines[number], a, b), kernel, both, len(rows[a])) for number in numbers
-            )
-            for number, pair in zip(numbers, tried, strict=True):
-                found[number].append(pair)
-    for machine, pairs in zip(machines, found, strict=True):
-        _put_together(machine, pairs, rows, X)
+    pairs = list(combinations(range(len(rows)), 2))
+    at_a_time = KERNEL_BYTES // _pair_bytes(y)
+    jobs = max(1, min(cpu_count(), len(pairs), at_a_time))
+    share = max(1, cpu_count() // jobs)  # of the cores, for each pair
+    numbers = by_gamma(machines, X)
+    with threadpool_limits(share):
+        kernels = ClassKernels([X[own] for own in rows], list(numbers), jobs)
+        tried = Parallel(n_jobs=jobs, prefer="threads")(
+            delayed(_fit_two)(machines, list(numbers.values()), kernels, rows, pair, share) for pair in pairs
+        )
+    for machine, found in zip(machines, zip(*tried, strict=True), strict=True):
+        _put_together(machine, found, rows, X)
     return list(machines)
+
+
+def _fit_two(
+    machines: Sequence[SVC],
+    numbers: Sequence[Sequence[int]],
+    kernels: ClassKernels,
+    rows: Sequence[Rows],
+    pair: tuple[int, int],
+    jobs: int,
+) -> list[_Pair]:
+    """Fit every machine to two classes; `numbers` are those of the machines of each gamma."""
+    a, b = pair
+    both = np.concatenate([rows[a], rows[b]])
+    found: dict[int, _Pair] = {}
+    for alike, kernel in zip(numbers, kernels.of_pair(a, b), strict=True):
+        tried = Parallel(n_jobs=jobs, prefer="threads")(
+            delayed(_fit_one)(_params(machines[number], a, b), kernel, both, len(rows[a])) for number in alike
+        )
+        found |= zip(alike, tried, strict=True)
+    return [found[number] for number in range(len(machines))]
 
 
 def _params(machine: SVC, a: int, b: int) -> dict[str, Any]:
@@ -89,7 +112,7 @@ def _params(machine: SVC, a: int, b: int) -> dict[str, Any]:
     return {**machine.get_params(), "kernel": "precomputed", "gamma": 1.0, "class_weight": weights}
 
 
-def _fit_pair(params: Mapping[str, Any], kernel: Floats, rows: Rows, n_first: int) -> _Pair:
+def _fit_one(params: Mapping[str, Any], kernel: Floats, rows: Rows, n_first: int) -> _Pair:
     with config_context(assume_finite=True):  # as kernels of finite rows are
         machine = SVC(**params).fit(kernel, (np.arange(len(rows)) >= n_first).astype(int))
     return _Pair(
