@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -9,26 +11,26 @@ from torchvision.transforms import v2
 
 _ERASED_SHARE = (0.02, 0.4)  # of the image's area
 _ERASED_ASPECT = 1 / 0.3  # height to width, or width to height, at most
-_BY_IMAGE = {"trivial_augment": v2.TrivialAugmentWide, "rand_augment": v2.RandAugment}
 
 
 def augment(images: Tensor, preset: str, generator: torch.Generator) -> Tensor:
     """Change each image at random, as a preset says.
 
-    "flip" flips with probability 1/2, "crop" shifts by up to an eighth of the size, "erase" erases a part;
-    "trivial_augment" and "rand_augment" are torchvision's TrivialAugmentWide and RandAugment with their defaults.
+    "flip" flips with probability 1/2, "crop" shifts by up to an eighth of the size, "erase" erases a part.
+    "flip_resized_crop", "trivial_augment" and "rand_augment" are torchvision's RandomResizedCrop (after a flip),
+    TrivialAugmentWide and RandAugment with their defaults.
 
     Args:
         images: (B, C, h, w) uint8.
-        preset: "none", "flip", "crop", "flip_crop", "flip_crop_erase", "trivial_augment" or "rand_augment".
+        preset: One of `Augmentations`.
         generator: Draws what happens to each image; on the CPU.
 
     Returns:
         A batch of the same shape and dtype. The shift fills with black, as He et al. 2016 do for CIFAR-10; "erase" puts
         noise into a rectangle of half of the images, with the shares and shapes of Zhong et al. 2017, "Random Erasing".
     """
-    if preset in _BY_IMAGE:
-        return _by_image(images, _BY_IMAGE[preset](), generator)
+    if (transform := _torchvisions(preset, images.shape[2:])) is not None:
+        return _by_image(images, transform, generator)
     if "flip" in preset:
         flipped = torch.rand(len(images), generator=generator) < 0.5
         images = torch.where(flipped.to(images.device).view(-1, 1, 1, 1), images.flip(3), images)
@@ -37,6 +39,16 @@ def augment(images: Tensor, preset: str, generator: torch.Generator) -> Tensor:
     if "erase" in preset:
         images = _random_erase(images, generator)
     return images
+
+
+def _torchvisions(preset: str, size: Sequence[int]) -> nn.Module | None:
+    """Return torchvision's transform of a preset; None for one of our own."""
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "flip_resized_crop": lambda: v2.Compose([v2.RandomHorizontalFlip(), v2.RandomResizedCrop(size)]),
+        "trivial_augment": v2.TrivialAugmentWide,
+        "rand_augment": v2.RandAugment,
+    }
+    return makers[preset]() if preset in makers else None
 
 
 def _by_image(images: Tensor, transform: nn.Module, generator: torch.Generator) -> Tensor:

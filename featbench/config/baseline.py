@@ -10,7 +10,9 @@ from featbench.config.table import Count, NonNegative, Positive, Table
 
 Optimizers = Literal["sgd", "adam", "adamw"]
 Schedules = Literal["constant", "step", "cosine", "one_cycle", "plateau"]
-Augmentations = Literal["none", "flip", "crop", "flip_crop", "flip_crop_erase", "trivial_augment", "rand_augment"]
+Augmentations = Literal[
+    "none", "flip", "crop", "flip_crop", "flip_crop_erase", "flip_resized_crop", "trivial_augment", "rand_augment"
+]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 

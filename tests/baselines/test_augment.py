@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
@@ -76,7 +78,7 @@ def test_erase_puts_noise_into_a_rectangle_of_about_half_of_the_images() -> None
         assert inside.float().mean() > 0.9  # noise can be 128 by chance; black edges are not counted
 
 
-@pytest.mark.parametrize("preset", ["none", "flip", "crop", "flip_crop", "flip_crop_erase"])
+@pytest.mark.parametrize("preset", ["none", "flip", "crop", "flip_crop", "flip_crop_erase", "flip_resized_crop"])
 def test_shape_type_and_input_are_kept(preset: str) -> None:
     batch = torch.randint(0, 256, (5, 1, 8, 12), dtype=torch.uint8)
     before = batch.clone()
@@ -91,10 +93,19 @@ def test_the_seed_decides(preset: str) -> None:
     assert not torch.equal(draw(images(20), preset, 3), draw(images(20), preset, 4))
 
 
+def flip_and_resized_crop() -> nn.Module:
+    return v2.Compose([v2.RandomHorizontalFlip(0.5), v2.RandomResizedCrop((16, 16), scale=(0.08, 1.0))])
+
+
 @pytest.mark.parametrize(
-    ("preset", "transform"), [("trivial_augment", v2.TrivialAugmentWide), ("rand_augment", v2.RandAugment)]
+    ("preset", "transform"),
+    [
+        ("flip_resized_crop", flip_and_resized_crop),
+        ("trivial_augment", v2.TrivialAugmentWide),
+        ("rand_augment", v2.RandAugment),
+    ],
 )
-def test_policies_are_those_of_torchvision_image_by_image(preset: str, transform: type) -> None:
+def test_policies_are_those_of_torchvision_image_by_image(preset: str, transform: Callable[[], nn.Module]) -> None:
     images = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     state = torch.get_rng_state()
     changed = augment(images, preset, torch.Generator().manual_seed(5))
