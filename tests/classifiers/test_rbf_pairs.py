@@ -7,6 +7,7 @@ from sklearn.datasets import load_digits
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from featbench.classifiers import rbf_pairs
 from featbench.classifiers.rbf_pairs import fit_pairs
 
 Digits = tuple[np.ndarray, np.ndarray]
@@ -36,8 +37,12 @@ def check_is_scikit_learns(found: SVC, expected: SVC, X: np.ndarray) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("cores", [1, 8])  # 8 are more than there are pairs of two or three classes
 @pytest.mark.parametrize("labels", [[0, 1], [0, 5, 9], list(range(10))])
-def test_all_of_a_machine_is_scikit_learns(digits: Digits, labels: list[int]) -> None:
+def test_all_of_a_machine_is_scikit_learns(
+    digits: Digits, labels: list[int], cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rbf_pairs, "cpu_count", lambda: cores)
     X, y = digits
     rows = np.flatnonzero(np.isin(y, labels))
     kept, out = rows[::2], rows[1::2]
