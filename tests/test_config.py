@@ -123,6 +123,14 @@ def test_settings_without_effect_are_refused(tables: dict[str, Any], message: st
         ({"baselines": [{"strategy": "scrach"}]}, "baselines.0.strategy = 'scrach'"),
         ({"baselines": [{"strategy": "partial"}]}, "freeze_until is missing"),
         ({"baselines": [{"strategy": "scratch", "tune": 1}]}, "tune = 1 compares nothing"),
+        (
+            {"baselines": [{"strategy": "scratch", "refit": True, "early_stopping": 3}]},
+            "refit = true leaves no validation rows",
+        ),
+        (
+            {"baselines": [{"strategy": "scratch", "refit": True, "schedule": "plateau"}]},
+            "refit = true leaves no validation rows",
+        ),
         ({"baselines": [{"strategy": "scratch", "lr": "automatic"}]}, "lr"),
         ({"baselines": [{"strategy": "scratch", "lr": "auto", "devices": 2}]}, "is found by one process"),
         ({"baselines": [{"strategy": "scratch", "batch_size": 6, "num_nodes": 4}]}, "batch_size = 6 is less than two"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -27,8 +27,8 @@ EVAL_BATCH = 256
 
 def fit(
     module: ReferenceModule,
-    train: Images,
-    val: Images,
+    train: Sequence[Images],
+    val: Images | None,
     *,
     seed: int,
     device: torch.device,
@@ -37,10 +37,10 @@ def fit(
     checkpoint: Path | None,
     label: str,
 ) -> KeepBest:
-    """Train a module; it goes on from the checkpoint where there is one.
+    """Train a module on one or more sets of rows; it goes on from the checkpoint where there is one.
 
     Returns:
-        The history, and the weights of the best epoch.
+        The history, and the weights of the best epoch, or of the last where the recipe has a refit.
 
     Raises:
         KeyboardInterrupt: Ctrl-C.
@@ -54,7 +54,7 @@ def fit(
         _quiet_lightning(),
     ):
         torch.manual_seed(seed)
-        keeper = KeepBest(advance, recipe.early_stopping, checkpoint)
+        keeper = KeepBest(advance, recipe.early_stopping, checkpoint, last=recipe.refit)
         stopper = StopAfterBatch(keeper, checkpoint, progress, processes)
         trainer = Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
@@ -81,7 +81,7 @@ def fit(
                 trainer.fit(
                     module,
                     _loader(train, recipe.batch_size, module.order, processes),
-                    _loader(val, EVAL_BATCH, None),
+                    None if val is None else _loader([val], EVAL_BATCH, None),
                     ckpt_path=resumed,
                 )
             except SystemExit:  # Lightning's way to end after Ctrl-C
@@ -102,6 +102,7 @@ def _quiet_lightning() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=".*does not have many workers")
             warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode")  # the frozen ones
             warnings.filterwarnings("ignore", message=".*training_step.* returned .*None")  # batches passed over
+            warnings.filterwarnings("ignore", message=".*have no `val_dataloader`")  # a refit has none
             warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")
             yield
     finally:
@@ -109,24 +110,35 @@ def _quiet_lightning() -> Iterator[None]:
 
 
 class _Rows(Dataset[tuple[Tensor, Tensor]]):
-    """Hands out whole batches: an item is the rows of a list of numbers."""
+    """Hands out whole batches: an item is the rows of a list of numbers, which go on from one set to the next."""
 
-    def __init__(self, data: Images, processes: Processes) -> None:
-        self.data = data
+    def __init__(self, sets: Sequence[Images], processes: Processes) -> None:
+        self.sets = sets
         self.processes = processes
 
     def __getitem__(self, rows: Any) -> tuple[Tensor, Tensor]:
         own = self.processes.own_share(rows)
-        return self.data.images[own], self.data.labels[own]
+        if len(self.sets) == 1:
+            return self.sets[0].images[own], self.sets[0].labels[own]
+        numbers, start = torch.tensor(own), 0
+        taken, images, labels = [], [], []
+        for data in self.sets:  # one by one, since activations on disk are not to be joined in memory
+            here = torch.nonzero((numbers >= start) & (numbers < start + len(data.labels))).flatten()
+            taken.append(here)
+            images.append(data.images[numbers[here] - start])
+            labels.append(data.labels[numbers[here] - start])
+            start += len(data.labels)
+        order = torch.cat(taken).argsort()
+        return torch.cat(images)[order], torch.cat(labels)[order]
 
     def __len__(self) -> int:
-        return len(self.data.labels)
+        return sum(len(data.labels) for data in self.sets)
 
 
 def _loader(
-    data: Images, batch_size: int, shuffle: torch.Generator | None, processes: Processes = ALONE
+    sets: Sequence[Images], batch_size: int, shuffle: torch.Generator | None, processes: Processes = ALONE
 ) -> DataLoader[tuple[Tensor, Tensor]]:
-    rows = _Rows(data, processes)
+    rows = _Rows(sets, processes)
     order = RandomSampler(rows, generator=shuffle) if shuffle else SequentialSampler(rows)
     lone = (
         shuffle is not None and 0 < len(rows) % batch_size < 2 * processes.count
@@ -137,4 +149,4 @@ def _loader(
 def batches(data: Images, batch_size: int, order: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield training batches without end."""
     while True:
-        yield from _loader(data, batch_size, order)
+        yield from _loader([data], batch_size, order)

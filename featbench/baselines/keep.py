@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -35,15 +36,17 @@ class KeepBest(Callback):
 
     Args:
         advance: Told of each epoch.
+        last: Keep those of the last epoch instead, whatever validation says of it.
         patience: How many epochs without a better one end the training.
         checkpoint: Written after every epoch: all that is needed to go on from there.
     """
 
-    def __init__(self, advance: Advance, patience: int | None, checkpoint: Path | None) -> None:
+    def __init__(self, advance: Advance, patience: int | None, checkpoint: Path | None, *, last: bool) -> None:
         self.history: list[Epoch] = []
         self.best: Epoch | None = None
         self.best_state: dict[str, Tensor] = {}
         self.advance = advance
+        self.last = last
         self.patience = patience
         self.checkpoint = checkpoint
         self.earlier_s = 0.0  # seconds of the epochs that an earlier process trained
@@ -87,14 +90,17 @@ class KeepBest(Callback):
     def _note(self) -> str:
         if self.best is None:
             return ""
-        last = self.history[-1].val_accuracy
-        return f", {last:.3f} val accuracy (best {self.best.val_accuracy:.3f} in epoch {self.best.epoch})"
+        now = self.history[-1].val_accuracy
+        if math.isnan(now):
+            return ""
+        best = "" if self.last else f" (best {self.best.val_accuracy:.3f} in epoch {self.best.epoch})"
+        return f", {now:.3f} val accuracy{best}"
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the epoch down, keep its weights if it is the best yet, stop if none is for long."""
         assert isinstance(pl_module, ReferenceModule)
         train_loss, train_accuracy = pl_module.take_means("train")
-        val_loss, val_accuracy = pl_module.take_means("val")
+        val_loss, val_accuracy = pl_module.take_means("val") if "val" in pl_module.sums else (math.nan, math.nan)
         epoch = Epoch(
             epoch=trainer.current_epoch + 1,
             train_loss=train_loss,
@@ -105,7 +111,7 @@ class KeepBest(Callback):
             seconds=self.epoch_s(),
         )
         self.history.append(epoch)
-        if self.best is None or _score(epoch) > _score(self.best):
+        if self.last or self.best is None or _score(epoch) > _score(self.best):
             self.best = epoch
             with pl_module.scored_weights():
                 self.best_state = _on_cpu(pl_module.network)

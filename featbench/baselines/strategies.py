@@ -44,6 +44,7 @@ STRATEGIES: dict[str, Strategy] = {
     "scratch": Strategy("the whole network from random weights", False, True, epochs=30, lr=2e-3, weight_decay=5e-2),
 }
 
+REFIT_BELOW = 5_000  # training images
 _ORIENTED = frozenset(  # a mirror image would be of another class, or of none
     ["digits", "mnist", "qmnist", "emnist", "kmnist", "usps", "semeion", "omniglot", "svhn", "gtsrb", "rendered_sst2"]
 )
@@ -76,6 +77,7 @@ class Recipe:
     augment: Augmentations
     freeze_until: str | None
     early_stopping: int | None
+    refit: bool
 
 
 def make_recipe(config: BaselineConfig, n_train: int, dataset: str = "folder") -> Recipe:
@@ -97,8 +99,14 @@ def make_recipe(config: BaselineConfig, n_train: int, dataset: str = "folder") -
         "lr": strategy.lr if config.lr in (None, "auto") else config.lr,
         "weight_decay": strategy.weight_decay if config.weight_decay is None else config.weight_decay,
         "augment": config.augment or _augmentation(strategy, dataset),
+        "refit": _refits(config, n_train) if config.refit is None else config.refit,
     }
     return Recipe(**given | chosen)
+
+
+def _refits(config: BaselineConfig, n_train: int) -> bool:
+    """Say whether all rows are worth a second training: not where they are many, or where validation steers it."""
+    return n_train < REFIT_BELOW and config.early_stopping is None and config.schedule != "plateau"
 
 
 def _augmentation(strategy: Strategy, dataset: str) -> Augmentations:

@@ -1,13 +1,15 @@
 """Train one reference network and test it once.
 
-Protocol: the network learns from the training rows; after each epoch the validation rows are scored; the weights of
-the best epoch by validation are the ones that see the test rows, once. `featbench baseline digits` runs this stage.
+Protocol: the network learns from the training rows; after each epoch the validation rows are scored. With a refit it is
+trained again on both, and the network of the last epoch is the one that sees the test rows, once; without, that of the
+best epoch by validation. `featbench baseline digits` runs this stage.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,14 +33,14 @@ from featbench.progress import Progress
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A reference network after its best epoch.
+    """A trained reference network.
 
     Attributes:
         state: The weights, float32 on the CPU: of the whole network, or of the head alone for `linear_head`.
         params: The recipe, with the best epoch, how many parameters learned, how often frozen parts were computed, and
             what was searched for.
-        history: One entry an epoch.
-        best: The epoch that was kept.
+        history: One entry an epoch, of the training that left out the validation rows.
+        best: The epoch of these that was kept.
         probabilities: (n_test, n_classes) float32 on the test rows.
         finite: Whether the loss stayed a number.
         fit_s: Wall-clock seconds of training.
@@ -111,39 +113,48 @@ def train_network(
         tested = find_rate(module_of(recipe), learner.parts.train, seed=seed, device=device, autocast=autocast)
         recipe = replace(recipe, lr=float(f"{tested.lr:.6g}"))
         found |= {"lr_by": "range test", "lr_range": [tested.rates[0], tested.rates[-1]]}
-    trials: list[tuple[Recipe, KeepBest]] = []
-    for number, trial in enumerate(candidates(recipe, tune)):
-        keeper = fit(
+
+    def fit_on(trial: Recipe, train: Sequence[Images], val: Images | None, number: int, title: str) -> KeepBest:
+        return fit(
             module_of(trial),
-            learner.parts.train,
-            learner.parts.val,
+            train,
+            val,
             seed=seed,
             device=device,
             precision=precision,
             progress=progress,
             checkpoint=None if checkpoint is None else _trial_file(checkpoint, number),
-            label=f"{recipe.strategy} {number + 1} of {tune}" if tune else recipe.strategy,
+            label=f"{recipe.strategy}{title}",
         )
-        trials.append((trial, keeper))
-    fit_s = sum(keeper.earlier_s for _, keeper in trials) + time.perf_counter() - started_s - learner.test_s
+
+    trials: list[tuple[Recipe, KeepBest]] = []
+    for number, trial in enumerate(candidates(recipe, tune)):
+        title = f" {number + 1} of {tune}" if tune else ""
+        trials.append((trial, fit_on(trial, [learner.parts.train], learner.parts.val, number, title)))
     recipe, keeper = max(trials, key=lambda trial: trial[1].score)  # the first of equals
     assert keeper.best is not None  # every training has at least one epoch
+    keepers = [kept for _, kept in trials]
+    if recipe.refit:
+        rows = [learner.parts.train, learner.parts.val]
+        keepers.append(fit_on(recipe, rows, None, len(trials), " on train and val"))
+    fit_s = sum(kept.earlier_s for kept in keepers) + time.perf_counter() - started_s - learner.test_s
+    final = keepers[-1] if recipe.refit else keeper
     if tune:
         scores = [[trial.lr, trial.epochs, round(kept.score[0], 6)] for trial, kept in trials]
         found["tuned"] = {"trainings": tune, "lr_epochs_val_accuracy": scores}
     module = module_of(recipe)
-    network.load_state_dict(keeper.best_state)
+    network.load_state_dict(final.best_state)
     learned = sum(p.numel() for p in network.parameters() if p.requires_grad)
     started_s = time.perf_counter()
     with torch.inference_mode(), autocast():
         probabilities = _predict(module.to(device), learner.parts.test.images, device)
     return TrainedNetwork(
-        state=keeper.best_state if learner.scaling is None else fold_scaling(keeper.best_state, learner.scaling),
+        state=final.best_state if learner.scaling is None else fold_scaling(final.best_state, learner.scaling),
         params=asdict(recipe) | found | {"best_epoch": keeper.best.epoch, "trained_parameters": learned},
         history=tuple(keeper.history),
         best=keeper.best,
         probabilities=probabilities,
-        finite=all(math.isfinite(epoch.train_loss) for epoch in keeper.history),
+        finite=all(math.isfinite(epoch.train_loss) for epoch in [*keeper.history, *final.history]),
         fit_s=fit_s,
         predict_s=time.perf_counter() - started_s + learner.test_s,
     )

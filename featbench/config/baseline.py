@@ -32,6 +32,7 @@ class BaselineConfig(Table):
         step_size: Epochs after which "step" multiplies the rate by `gamma`; None is a third of all.
         plateau_patience: Epochs without a lower validation loss after which "plateau" multiplies it by `gamma`.
         early_stopping: Epochs without a better one by validation that end the training.
+        refit: Train a second time on train and val together, as classifiers are fitted, and test that network.
         tune: Trainings with other rates and epochs that are compared by validation; 0 is one training, as it is set.
         devices: Processes a machine that train together, each on its GPU (or on the CPU).
         num_nodes: Machines that train together.
@@ -63,6 +64,7 @@ class BaselineConfig(Table):
     augment: Augmentations | None = None
     freeze_until: str | None = None
     early_stopping: Count | None = None
+    refit: bool | None = None
     tune: Annotated[int, Field(ge=0, le=10)] = 0
     repeats: Count = 1
     devices: Count = 1
@@ -98,6 +100,10 @@ class BaselineConfig(Table):
             self._refuse("gamma", f'with schedule = "{self.schedule}"')
         if self.schedule != "plateau":
             self._refuse("plateau_patience", f'with schedule = "{self.schedule}"')
+        if self.refit and (self.early_stopping is not None or self.schedule == "plateau"):
+            raise ValueError(
+                'refit = true leaves no validation rows for early_stopping and schedule = "plateau" to go by'
+            )
         if self.processes == 1:
             self._refuse("distributed", "with one process; set devices or num_nodes")
         elif self.lr == "auto":

@@ -163,7 +163,7 @@ def _row(job: Job, plan: Plan, trained: TrainedNetwork, images: dict[str, Images
         params=params_json({name: value for name, value in (trained.params | size).items() if value is not None}),
         selection="holdout",
         seed=plan.seed,
-        n_train=len(images["train"].labels),
+        n_train=len(images["train"].labels) + (len(images["val"].labels) if plan.recipe.refit else 0),
         n_val=len(images["val"].labels),
         n_test=len(labels),
         val_accuracy=trained.best.val_accuracy,

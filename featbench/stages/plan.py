@@ -100,7 +100,8 @@ def _seconds(job: Job, config: BackboneConfig, stages: Sequence[str]) -> tuple[f
     if "baseline" in stages and wanted:
         forward_s, step_s = _training_s(job, config, backbone, sample, measured)
         for asked in wanted:
-            epochs = make_recipe(asked, n_train).epochs
+            recipe = make_recipe(asked, n_train)
+            epochs = recipe.epochs * (2 if recipe.refit else 1)
             once = asked.strategy == "linear_head"  # it trains on features that are computed once
             train_s += asked.repeats * (n_images * forward_s if once else epochs * n_train * step_s)
     return extract_s, train_s

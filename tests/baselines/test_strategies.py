@@ -47,6 +47,21 @@ def test_the_batch_grows_with_the_training_set(n_train: int, batch_size: int) ->
     assert make_recipe(BaselineConfig(strategy="scratch"), n_train).batch_size == batch_size
 
 
+@pytest.mark.parametrize(
+    ("n_train", "settings", "refit"),
+    [
+        (4_999, {}, True),
+        (5_000, {}, False),
+        (5_000, {"refit": True}, True),
+        (99, {"refit": False}, False),
+        (99, {"early_stopping": 3}, False),
+        (99, {"schedule": "plateau"}, False),
+    ],
+)
+def test_few_images_are_worth_a_second_training_on_all(n_train: int, settings: dict[str, Any], refit: bool) -> None:
+    assert make_recipe(BaselineConfig(strategy="finetune", **settings), n_train).refit is refit
+
+
 def test_only_scratch_starts_from_random_weights() -> None:
     assert [name for name, spec in STRATEGIES.items() if not spec.pretrained] == ["scratch"]
 

@@ -56,9 +56,8 @@ def backbone(**settings: Any) -> Backbone:
 
 def recipe(strategy: str = "finetune", **settings: Any) -> Recipe:
     extra = {"freeze_until": "layer2"} if strategy == "partial" else {}
-    return make_recipe(
-        BaselineConfig(strategy=strategy, **({"epochs": 2, "batch_size": 8, "augment": "none"} | extra | settings)), 24
-    )
+    few = {"epochs": 2, "batch_size": 8, "augment": "none", "refit": False}
+    return make_recipe(BaselineConfig(strategy=strategy, **(few | extra | settings)), 24)
 
 
 def train(
@@ -216,6 +215,47 @@ def test_the_weights_are_those_of_the_best_epoch() -> None:
     assert F.cross_entropy(logits, val.labels).item() == pytest.approx(best.val_loss, rel=1e-3)
 
 
+@pytest.mark.parametrize("strategy", ["finetune", "partial", "scratch"])
+def test_a_refit_is_the_training_on_train_and_val_together(strategy: str) -> None:
+    both = Images(torch.cat([TRAIN.images, VAL.images]), torch.cat([TRAIN.labels, VAL.labels]))
+    alone = train(recipe(strategy, epochs=1, dropout=0.3), train=both, val=TEST)
+    trained = train(recipe(strategy, epochs=1, dropout=0.3, refit=True))
+    for name, tensor in alone.state.items():
+        torch.testing.assert_close(trained.state[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
+    np.testing.assert_allclose(trained.probabilities, alone.probabilities, rtol=1e-3, atol=1e-5)
+
+
+def test_what_a_refit_reports_of_validation_is_of_the_training_without_those_rows() -> None:
+    settings = {"epochs": 4, "lr": 0.02, "schedule": "constant"}
+    val = shuffled_labels(VAL)
+    without, progress = train(recipe(**settings), val=val), Recorder()
+    trained = train(recipe(**settings, refit=True), val=val, progress=progress)
+    assert [replace(epoch, seconds=0) for epoch in trained.history] == [
+        replace(epoch, seconds=0) for epoch in without.history
+    ]
+    assert trained.best == trained.history[-1]  # the best of several by few rows would be so by luck
+    assert without.best != without.history[-1]
+    assert (trained.params["best_epoch"], trained.params["refit"]) == (4, True)
+    assert progress.bars == ["finetune", "finetune on train and val"]
+
+
+def test_a_refitted_linear_head_learns_from_the_validation_rows() -> None:
+    unseen = TRAIN.labels != 2
+    train_rows = Images(TRAIN.images[unseen], TRAIN.labels[unseen])
+    alone, refitted = (
+        train(recipe("linear_head", epochs=60, refit=refit), train=train_rows).probabilities[TEST.labels.numpy() == 2]
+        for refit in (False, True)
+    )
+    assert refitted[:, 2].min() > 0.5 > alone[:, 2].max()
+
+
+def test_a_search_is_refitted_once() -> None:
+    progress = Recorder()
+    trained = train(recipe("linear_head", refit=True), tune=2, progress=progress)
+    assert progress.bars == ["linear_head 1 of 2", "linear_head 2 of 2", "linear_head on train and val"]
+    assert len(trained.params["tuned"]["lr_epochs_val_accuracy"]) == 2
+
+
 def test_probabilities_are_those_of_a_forward_pass_by_hand() -> None:
     trained = train(recipe())
     expected = logits_by_hand(trained, TEST.images).softmax(1).numpy()
@@ -358,6 +398,8 @@ def killed_after(epochs: int) -> Recorder:
         ("partial", {"schedule": "plateau", "plateau_patience": 1, "lr": 0.05, "warmup_epochs": 1}, 3),
         ("scratch", {"augment": "trivial_augment", "mixup": 0.2, "ema": 0.9, "clip_norm": 1.0}, 2),
         ("linear_head", {"augment": "rand_augment", "optimizer": "adam", "label_smoothing": 0.1}, 1),
+        ("finetune", {"refit": True, "augment": "flip_crop", "dropout": 0.5}, 5),  # between the two trainings
+        ("partial", {"refit": True, "dropout": 0.5}, 7),
     ],
 )
 def test_a_training_that_goes_on_ends_with_the_weights_of_one_that_was_never_stopped(
@@ -365,8 +407,9 @@ def test_a_training_that_goes_on_ends_with_the_weights_of_one_that_was_never_sto
 ) -> None:
     chosen = recipe(strategy, epochs=5, **settings)
     whole = train(chosen)
+    progress = killed_after(min(epochs, len(whole.history) * (2 if chosen.refit else 1)))
     with pytest.raises(Killed):
-        train(chosen, progress=killed_after(min(epochs, len(whole.history))), checkpoint=tmp_path / "it.ckpt")
+        train(chosen, progress=progress, checkpoint=tmp_path / "it.ckpt")
     torch.rand(7)  # another process's random numbers stand elsewhere
     resumed = train(chosen, checkpoint=tmp_path / "it.ckpt")
     assert resumed.state.keys() == whole.state.keys()

@@ -21,8 +21,8 @@ from featbench.stages.baseline import baseline
 from featbench.stages.job import Job
 from tests.tiny import Recorder, digits_content, image_folder
 
-HEAD = {"strategy": "linear_head", "epochs": 1}
-SCRATCH = {"strategy": "scratch", "epochs": 1, "batch_size": 16}
+HEAD = {"strategy": "linear_head", "epochs": 1, "refit": False}
+SCRATCH = {"strategy": "scratch", "epochs": 1, "batch_size": 16, "refit": False}
 
 
 def make_job(home: Path, baselines: list[dict[str, Any]], **changes: Any) -> Job:
@@ -59,6 +59,15 @@ def test_the_row_holds_the_whole_recipe(tmp_path: Path) -> None:
     assert (row.n_train, row.n_test) == (40, 20)
 
 
+def test_the_rows_of_a_refit_are_those_of_train_and_val(tmp_path: Path) -> None:
+    alone, refitted = ({**HEAD, "refit": refit, "label": f"refit-{refit}"} for refit in (False, True))
+    job = make_job(tmp_path, [alone, refitted])
+    baseline(job)
+    rows = load_results(job.results_dir)
+    assert rows[["n_train", "n_val", "n_test"]].to_numpy().tolist() == [[40, 36, 20], [76, 36, 20]]
+    assert rows.val_accuracy.nunique() == 1
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="what a process has mapped is told by /proc")
 def test_activations_on_disk_leave_no_file_and_take_no_space_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -69,7 +78,7 @@ def test_activations_on_disk_leave_no_file_and_take_no_space_afterwards(
     assert isinstance(job.progress, Recorder)
     job.progress.on_advance = lambda: during.append(f"{job.cache_dir}/" in maps.read_text("utf-8"))
     baseline(job)
-    assert during == [True]
+    assert during == [True, True]  # in both trainings
     params = json.loads(load_results(job.results_dir).params[0])
     assert params["frozen_part"] == "computed once, on disk"
     assert not [path for path in job.cache_dir.iterdir() if path.is_file()]
