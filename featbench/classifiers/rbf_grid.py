@@ -69,15 +69,17 @@ def _by_pairs(
 ) -> list[tuple[float, bool]]:
     plain = [clone(machine).set_params(probability=SVC().probability) for machine in machines]
     fitted = fit_pairs(plain, train, y)
-    weights = [_weights(machine, len(train)) for machine in fitted]
+    groups = by_gamma(machines, train)
+    # side by side, so that a kernel is read once for all C
+    weights = [np.hstack([_weights(fitted[number], len(train)) for number in alike]) for alike in groups.values()]
     right = np.zeros(len(fitted))
     for part in blocks_of(len(test), len(train)):
         distances = euclidean_distances(test[part], train, squared=True)
         kernel = np.empty_like(distances)
-        for gamma, numbers in by_gamma(machines, train).items():
-            kernel_of(distances, gamma, kernel)
-            for number in numbers:
-                labels = labels_of(fitted[number], kernel @ weights[number] + fitted[number].intercept_)
+        for (gamma, alike), joined in zip(groups.items(), weights, strict=True):
+            values = np.split(kernel_of(distances, gamma, kernel) @ joined, len(alike), axis=1)
+            for number, of_pairs in zip(alike, values, strict=True):
+                labels = labels_of(fitted[number], of_pairs + fitted[number].intercept_)
                 right[number] += (labels == y_held_out[part]).sum()
     shares = (right / len(test)).tolist()
     return [(share, machine.fit_status_ == 0) for share, machine in zip(shares, fitted, strict=True)]
