@@ -21,6 +21,8 @@ class Strategy:
         epochs: Passes over the training images.
         lr: Learning rate of the head (AdamW), the peak where the schedule has one.
         weight_decay: Decoupled weight decay (AdamW).
+        clip_norm: What the gradient's norm is cut down to, with AdamW; without it networks that have no batch norm
+            may end from random weights with logits that are the same for all images.
     """
 
     summary: str
@@ -29,6 +31,7 @@ class Strategy:
     epochs: int
     lr: float
     weight_decay: float
+    clip_norm: float | None = None
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -41,7 +44,9 @@ STRATEGIES: dict[str, Strategy] = {
     "finetune": Strategy(
         "a new head and all layers, these at a smaller rate", True, True, epochs=15, lr=2e-3, weight_decay=1e-2
     ),
-    "scratch": Strategy("the whole network from random weights", False, True, epochs=30, lr=2e-3, weight_decay=5e-2),
+    "scratch": Strategy(
+        "the whole network from random weights", False, True, epochs=30, lr=2e-3, weight_decay=5e-2, clip_norm=1.0
+    ),
 }
 
 REFIT_BELOW = 5_000  # training images
@@ -87,6 +92,7 @@ def make_recipe(config: BaselineConfig, n_train: int, dataset: str = "folder") -
         UsageError: The warm-up is as long as the training.
     """
     strategy = STRATEGIES[config.strategy]
+    optimizer = config.optimizer or "adamw"
     batch_size = config.batch_size or (32 if n_train < 1_000 else 64 if n_train < 10_000 else 128)
     epochs = config.epochs or strategy.epochs
     if config.warmup_epochs >= epochs:
@@ -95,9 +101,10 @@ def make_recipe(config: BaselineConfig, n_train: int, dataset: str = "folder") -
     chosen: dict[str, Any] = {
         "epochs": epochs,
         "batch_size": min(batch_size, n_train),
-        "optimizer": config.optimizer or "adamw",
+        "optimizer": optimizer,
         "lr": strategy.lr if config.lr in (None, "auto") else config.lr,
         "weight_decay": strategy.weight_decay if config.weight_decay is None else config.weight_decay,
+        "clip_norm": strategy.clip_norm if config.clip_norm is None and optimizer == "adamw" else config.clip_norm,
         "augment": config.augment or _augmentation(strategy, dataset),
         "refit": _refits(config, n_train) if config.refit is None else config.refit,
     }

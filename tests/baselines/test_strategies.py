@@ -62,6 +62,19 @@ def test_few_images_are_worth_a_second_training_on_all(n_train: int, settings: d
     assert make_recipe(BaselineConfig(strategy="finetune", **settings), n_train).refit is refit
 
 
+@pytest.mark.parametrize(
+    ("strategy", "settings", "clip_norm"),
+    [
+        ("scratch", {}, 1.0),
+        ("scratch", {"clip_norm": 5.0}, 5.0),
+        ("scratch", {"optimizer": "sgd"}, None),
+        ("finetune", {}, None),
+    ],
+)
+def test_gradients_are_clipped_from_random_weights(strategy: Any, settings: Any, clip_norm: float | None) -> None:
+    assert make_recipe(BaselineConfig(strategy=strategy, **settings), 99).clip_norm == clip_norm
+
+
 def test_only_scratch_starts_from_random_weights() -> None:
     assert [name for name, spec in STRATEGIES.items() if not spec.pretrained] == ["scratch"]
 
