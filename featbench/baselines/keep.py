@@ -1,4 +1,4 @@
-"""What is kept of a training: each epoch's figures, the best epoch's weights, and a checkpoint to go on from."""
+"""What is kept of a training: each epoch's figures, the weights of one, and a checkpoint to go on from."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class TrainedNetwork:
 
     Attributes:
         state: The weights, float32 on the CPU: of the whole network, or of the head alone for `linear_head`.
-        params: The recipe, with the best epoch, how many parameters learned, how often frozen parts were computed, and
+        params: The recipe, with the epoch kept, how many parameters learned, how often frozen parts were computed, and
             what was searched for.
         history: One entry an epoch, of the training that left out the validation rows.
         best: The epoch of these that was kept.

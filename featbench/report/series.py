@@ -90,7 +90,7 @@ def curve_series(folder: Folder) -> list[Series]:
 
 
 def history_series(folder: Folder) -> list[Series]:
-    """Follow each network through its epochs; `best_epoch` is the one that was kept, best by validation accuracy."""
+    """Follow each network through its epochs; `best_epoch` is the best by validation accuracy."""
     rows = folder.rows.set_index("fingerprint")
     names = dict(zip(folder.models["fingerprint"], folder.models["name"], strict=True))
     series = []

@@ -35,7 +35,7 @@ def images(count: int, size_px: int) -> Images:
 
 def seconds(strategy: str, epochs: int, parts: list[Images], options: argparse.Namespace) -> float:
     until = LAYERS[options.backbone] if strategy == "partial" else None
-    config = BaselineConfig(strategy=strategy, epochs=epochs, freeze_until=until, augment="none")
+    config = BaselineConfig(strategy=strategy, epochs=epochs, freeze_until=until, augment="none", refit=False)
     backbone = load_backbone(
         BackboneConfig(name=options.backbone, weights="random", image_size=options.size), seed=0, offline=True
     )
