@@ -85,8 +85,12 @@ class Recipe:
     refit: bool
 
 
-def make_recipe(config: BaselineConfig, n_train: int, dataset: str = "folder") -> Recipe:
+def make_recipe(
+    config: BaselineConfig, n_train: int, dataset: str = "folder", *, learning_curve: bool = False
+) -> Recipe:
     """Fill in what an experiment leaves open, by strategy, by the number of training images and by the data set.
+
+    In a learning curve networks are not trained again with the validation rows: they would drown the few others.
 
     Raises:
         UsageError: The warm-up is as long as the training.
@@ -106,7 +110,7 @@ def make_recipe(config: BaselineConfig, n_train: int, dataset: str = "folder") -
         "weight_decay": strategy.weight_decay if config.weight_decay is None else config.weight_decay,
         "clip_norm": strategy.clip_norm if config.clip_norm is None and optimizer == "adamw" else config.clip_norm,
         "augment": config.augment or _augmentation(strategy, dataset),
-        "refit": _refits(config, n_train) if config.refit is None else config.refit,
+        "refit": _refits(config, n_train) and not learning_curve if config.refit is None else config.refit,
     }
     return Recipe(**given | chosen)
 

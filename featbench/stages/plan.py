@@ -59,11 +59,13 @@ def describe_plan(job: Job, stages: Sequence[str]) -> list[str]:
     if "evaluate" in stages and experiment.evaluate.classifiers:
         lines.append(f"classifiers  {', '.join(experiment.evaluate.classifiers)} on each")
     if "baseline" in stages:
-        lines += [
-            f"reference    {asked.method}: {STRATEGIES[asked.strategy].summary}, "
-            f"{make_recipe(asked, len(dataset.splits['train'])).epochs} epochs"
-            for asked in experiment.baselines
-        ]
+        for asked in experiment.baselines:
+            curve = bool(experiment.evaluate.train_sizes)
+            recipe = make_recipe(asked, len(dataset.splits["train"]), learning_curve=curve)
+            again = ", and again with the validation images" if recipe.refit else ""
+            lines.append(
+                f"reference    {asked.method}: {STRATEGIES[asked.strategy].summary}, {recipe.epochs} epochs{again}"
+            )
     seconds = [_seconds(job, config, stages) for config in networks]
     extract_s, train_s = (sum(part) for part in zip(*seconds, strict=True)) if seconds else (0.0, 0.0)
     evaluated = "evaluate" in stages and experiment.evaluate.classifiers
@@ -100,7 +102,7 @@ def _seconds(job: Job, config: BackboneConfig, stages: Sequence[str]) -> tuple[f
     if "baseline" in stages and wanted:
         forward_s, step_s = _training_s(job, config, backbone, sample, measured)
         for asked in wanted:
-            recipe = make_recipe(asked, n_train)
+            recipe = make_recipe(asked, n_train, learning_curve=bool(job.experiment.evaluate.train_sizes))
             epochs = recipe.epochs * (2 if recipe.refit else 1)
             once = asked.strategy == "linear_head"  # it trains on features that are computed once
             train_s += asked.repeats * (n_images * forward_s if once else epochs * n_train * step_s)

@@ -104,9 +104,8 @@ def _plan(
     if not STRATEGIES[asked.strategy].pretrained:
         config = config.model_copy(update={"weights": RANDOM})
     backbone = load_backbone(config, seed=seed, offline=job.offline, channels=job.dataset.channels)
-    if asked.refit is None and job.experiment.evaluate.train_sizes:  # val rows would drown the few training rows
-        asked = asked.model_copy(update={"refit": False})
-    recipe = make_recipe(asked, n_train, job.experiment.dataset.name)
+    curve = bool(job.experiment.evaluate.train_sizes)
+    recipe = make_recipe(asked, n_train, job.experiment.dataset.name, learning_curve=curve)
     precision = best_precision(job.device) if config.precision == "auto" else config.precision
     find_lr = asked.lr == "auto"
     weights_hash = backbone.weights_hash()

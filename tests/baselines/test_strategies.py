@@ -59,7 +59,9 @@ def test_the_batch_grows_with_the_training_set(n_train: int, batch_size: int) ->
     ],
 )
 def test_few_images_are_worth_a_second_training_on_all(n_train: int, settings: dict[str, Any], refit: bool) -> None:
-    assert make_recipe(BaselineConfig(strategy="finetune", **settings), n_train).refit is refit
+    config = BaselineConfig(strategy="finetune", **settings)
+    assert make_recipe(config, n_train).refit is refit
+    assert make_recipe(config, n_train, learning_curve=True).refit is bool(config.refit)
 
 
 @pytest.mark.parametrize(

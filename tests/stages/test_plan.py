@@ -23,7 +23,7 @@ def test_a_plan_tells_images_classes_and_what_will_run_and_leaves_nothing_behind
     assert "layer1, layer3" in lines["features"]
     assert "linear_svc, svm_rbf, random_forest" in lines["classifiers"]
     assert "finetune" in lines["reference"]
-    assert "7 epochs" in lines["reference"]
+    assert "7 epochs, and again with the validation images" in lines["reference"]
     assert "classifiers less than 1 min, reference networks" in lines["time"]
     assert "learning curves" not in lines["time"]
     assert list(tmp_path.iterdir()) == []
