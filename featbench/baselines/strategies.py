@@ -116,8 +116,12 @@ def make_recipe(
 
 
 def _refits(config: BaselineConfig, n_train: int) -> bool:
-    """Say whether all rows are worth a second training: not where they are many, or where validation steers it."""
-    return n_train < REFIT_BELOW and config.early_stopping is None and config.schedule != "plateau"
+    """Say whether all rows are worth a second training: not where they are many, or where validation steers it.
+
+    A linear head is steered by it too: its best epoch, of many, is what keeps it from over-fitting.
+    """
+    steered = config.strategy == "linear_head" or config.early_stopping is not None or config.schedule == "plateau"
+    return n_train < REFIT_BELOW and not steered
 
 
 def _augmentation(strategy: Strategy, dataset: str) -> Augmentations:

@@ -54,12 +54,13 @@ def test_the_batch_grows_with_the_training_set(n_train: int, batch_size: int) ->
         (5_000, {}, False),
         (5_000, {"refit": True}, True),
         (99, {"refit": False}, False),
+        (99, {"strategy": "linear_head"}, False),
         (99, {"early_stopping": 3}, False),
         (99, {"schedule": "plateau"}, False),
     ],
 )
 def test_few_images_are_worth_a_second_training_on_all(n_train: int, settings: dict[str, Any], refit: bool) -> None:
-    config = BaselineConfig(strategy="finetune", **settings)
+    config = BaselineConfig(**{"strategy": "finetune"} | settings)
     assert make_recipe(config, n_train).refit is refit
     assert make_recipe(config, n_train, learning_curve=True).refit is bool(config.refit)
 

@@ -21,7 +21,7 @@ from featbench.stages.baseline import baseline
 from featbench.stages.job import Job
 from tests.tiny import Recorder, digits_content, image_folder
 
-HEAD = {"strategy": "linear_head", "epochs": 1, "refit": False}
+HEAD = {"strategy": "linear_head", "epochs": 1}
 SCRATCH = {"strategy": "scratch", "epochs": 1, "batch_size": 16, "refit": False}
 
 
