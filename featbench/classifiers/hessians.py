@@ -21,6 +21,7 @@ _MIN_STEPS = 5
 _TOLERANCE = 0.1  # of the length of the residual, as the preconditioner measures it
 _NOTHING = 1e-24  # of the squared length of the residual
 _SAMPLED = 8  # rows a feature
+_READING = 20  # columns whose products with the rows take as long as reading the rows
 FACTOR_BYTES = 2**30  # of Hessians and their factors
 
 
@@ -89,7 +90,7 @@ def newton_direction(
     exact = weights.dtype == torch.float64
     for steps in range(1, _MAX_STEPS + 1):
         for number in kin.tolist():
-            hessians.spent[number] += 2 * weights.shape[0]
+            hessians.spent[number] += _cost_of_step(weights)
         product = p + rows.curvature(p, weights)
         alpha = rz / (p * product).sum(0)
         gain = alpha * rz
@@ -121,13 +122,21 @@ def newton_direction(
 def _precondition(
     preconditioner: Preconditioner, factors: Mapping[int, Tensor], kin: Tensor, R: Tensor, q: Tensor
 ) -> Tensor:
-    Z = preconditioner.apply(R, q)
+    shared = torch.tensor([number not in factors for number in kin.tolist()], device=kin.device).nonzero()[:, 0]
+    Z = torch.empty_like(R)
+    Z[:, shared] = preconditioner.apply(R[:, shared], q[shared])
     for number, factor in factors.items():
         columns = (kin == number).nonzero()[:, 0]
         if len(columns):
             half = torch.linalg.solve_triangular(factor, R[:, columns], upper=False)
             Z[:, columns] = torch.linalg.solve_triangular(factor.T, half, upper=True)
     return Z
+
+
+def _cost_of_step(weights: Tensor) -> float:
+    """Return what a step of conjugate gradients costs a column, beside a product with a row among many others."""
+    n, columns = weights.shape
+    return 2 * n * (1 + _READING / columns)
 
 
 def _budget(problem: Problem, weights: Tensor, hessians: Hessians, C: float) -> Tensor:
@@ -158,6 +167,6 @@ def _budget(problem: Problem, weights: Tensor, hessians: Hessians, C: float) -> 
             hessians.sampled[number] *= 2
             hessians.spent[number] = 0
         if weights.dtype == torch.float32:
-            left = (cost - hessians.spent[number]) / (2 * len(weights) * len(columns))
+            left = (cost - hessians.spent[number]) / (_cost_of_step(weights) * len(columns))
             budget[columns] = max(_MIN_STEPS, int(left))
     return budget.clamp(max=_MAX_STEPS)

@@ -16,6 +16,9 @@ from torch import Tensor
 from featbench.classifiers.streamed import StreamedRows
 
 _BLOCK_VALUES = 2**17  # of X in one block: small enough to stay in a core's cache between its two products
+_NARROW = 24  # columns; up to so many, BLAS multiplies the transposed matrices in a third to a half of the time
+_NARROW_BLOCK_VALUES = 2**19
+_GPU_BLOCK_VALUES = 2**25  # large enough that starting a product takes no time beside it
 EXACT_BELOW = 1024  # features or rows: the eigenvectors of matrices this small cost less than a few products with X
 _RANK = 384
 _POWER_STEPS = 2
@@ -115,12 +118,18 @@ class SharedRows:
             (D + 1, K) in the dtype of V.
         """
         U, offset = self._shared(V)
-        G = torch.zeros_like(U)
-        total = torch.zeros_like(offset)
-        for rows in self._blocks():
+        narrow = V.shape[1] <= _NARROW
+        if narrow:
+            U = U.T.contiguous().T  # one column after the other in memory
+        G, total = torch.zeros_like(U), torch.zeros_like(offset)
+        for rows in self._blocks(_NARROW_BLOCK_VALUES if narrow else _BLOCK_VALUES):
             block = self.X[rows].to(V.dtype)
-            R = middle(rows, torch.addmm(offset, block, U))
-            G.addmm_(block.T, R)
+            if narrow:
+                R = middle(rows, torch.addmm(offset[:, None], U.T, block.T).T.contiguous())
+                G.T.addmm_(R.T, block)
+            else:
+                R = middle(rows, torch.addmm(offset, block, U))
+                G.addmm_(block.T, R)
             total += R.sum(0)
         return self._own(G, total)
 
@@ -128,12 +137,14 @@ class SharedRows:
         """Return the transposed product with weights (N, K) times the decision values of V."""
         return self.through(V, lambda rows, values: values.mul_(weights[rows]))
 
-    def _blocks(self) -> Iterator[slice]:
-        n, size = self.X.shape[0], self._block_rows()
+    def _blocks(self, values: int = _BLOCK_VALUES) -> Iterator[slice]:
+        n, size = self.X.shape[0], self._block_rows(values)
         return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
-    def _block_rows(self) -> int:
-        return max(256, _BLOCK_VALUES // max(self.X.shape[1], 1))
+    def _block_rows(self, values: int = _BLOCK_VALUES) -> int:
+        if self.X.device.type != "cpu":
+            values = _GPU_BLOCK_VALUES
+        return max(256, values // max(self.X.shape[1], 1))
 
     def _shared(self, V: Tensor) -> tuple[Tensor, Tensor]:
         """Express weights of the columns' own features as weights of X and an offset."""

@@ -27,12 +27,13 @@ def shared(n: int, d: int, K: int, dtype: torch.dtype, *, own: bool) -> SharedRo
 
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize(("dtype", "digits"), [(torch.float32, 2e-4), (torch.float64, 1e-10)])
-def test_a_pass_over_the_rows(own: bool, dtype: torch.dtype, digits: float) -> None:
-    rows = shared(1000, 7, 3, dtype, own=own)
-    V, weights = torch.randn(8, 3, dtype=dtype), torch.rand(1000, 3, dtype=dtype)
+@pytest.mark.parametrize("columns", [3, 30])
+def test_a_pass_over_the_rows(own: bool, dtype: torch.dtype, digits: float, columns: int) -> None:
+    rows = shared(2000, 300, columns, dtype, own=own)  # in several blocks
+    V, weights = torch.randn(301, columns, dtype=dtype), torch.rand(2000, columns, dtype=dtype)
     found = rows.curvature(V, weights)
     assert found.dtype == dtype
-    for column in range(3):
+    for column in range(columns):
         X = as_seen(rows, column)
         expected = X.T @ (weights[:, column].double().numpy() * (X @ V[:, column].double().numpy()))
         np.testing.assert_allclose(
