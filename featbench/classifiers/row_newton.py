@@ -47,7 +47,7 @@ class Gram:
         """Return XX'A (N, K) float64 of A (N, K) float64."""
         if self.products.dtype == torch.float64:
             return self.products @ A
-        return self.rows @ (self.rows.T @ A)
+        return ((A.T @ self.rows) @ self.rows.T).T.contiguous()  # few columns on the left: as `products` does
 
 
 @dataclass(eq=False)
@@ -161,10 +161,10 @@ def _newton_step(gram: Gram, columns: RowColumns, number: int, C: float) -> Tens
     sign, cost, A, f = (part[:, number] for part in (columns.signs, columns.costs, columns.A, columns.f))
     inside = (sign * f < 1) & (cost > 0)
     rows, leaving = inside.nonzero()[:, 0], (~inside & (A != 0)).nonzero()[:, 0]
-    products = gram.products[rows]
     ridge = 1 / (2 * C * cost[rows])
-    wanted = sign[rows] - f[rows] - ridge * A[rows] + (products[:, leaving] @ A[leaving].to(products.dtype)).double()
-    factor = _factor(products[:, rows], ridge)
+    left = (gram.products[rows[:, None], leaving] @ A[leaving].to(gram.products.dtype)).double()
+    wanted = sign[rows] - f[rows] - ridge * A[rows] + left
+    factor = _factor(gram.products[rows[:, None], rows], ridge)
     step = torch.zeros_like(A)
     if factor is not None:
         step[leaving] = -A[leaving]

@@ -3,8 +3,8 @@
     python -m tests.speed.gridsearch EXPERIMENT.toml --results DIR --cache DIR --data DIR
 
 For every classifier row on all training rows: GridSearchCV over the same grid, on the same splits and the same cached
-features, refitted on the same rows and scored on the same test rows. Forests are left out, since GridSearchCV has no
-out-of-bag score. Seconds of featbench are those of results.csv, so run both on a machine that does nothing else.
+features, refitted on the same rows and scored on the same test rows. Forests chosen by their out-of-bag score are left
+out, since GridSearchCV has none. Seconds of featbench are those of results.csv, so run both on a machine that does nothing else.
 """
 
 from __future__ import annotations
