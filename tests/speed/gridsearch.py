@@ -4,7 +4,8 @@
 
 For every classifier row on all training rows: GridSearchCV over the same grid, on the same splits and the same cached
 features, refitted on the same rows and scored on the same test rows. Forests chosen by their out-of-bag score are left
-out, since GridSearchCV has none. Seconds of featbench are those of results.csv, so run both on a machine that does nothing else.
+out, since GridSearchCV has none. Seconds of featbench are those of results.csv, so run both on a machine that does
+nothing else.
 """
 
 from __future__ import annotations
