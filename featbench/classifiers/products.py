@@ -16,8 +16,8 @@ from torch import Tensor
 from featbench.classifiers.streamed import StreamedRows
 
 _BLOCK_VALUES = 2**17  # of X in one block: small enough to stay in a core's cache between its two products
-# Columns. With 2 to 10 of them MKL took a third to two thirds of the time for the transposed matrices, on a processor of
-# AMD with AVX2; with 20 about the same in float32. Not compared on others.
+# Columns. With 2 to 10 of them MKL took a third to two thirds of the time for the transposed matrices, on an AMD
+# processor with AVX2; with 20 about the same in float32. Not compared on others.
 _NARROW = 24
 _NARROW_BLOCK_VALUES = 2**19
 _GPU_BLOCK_VALUES = 2**25  # a guess: it has not run on a GPU yet
