@@ -34,7 +34,7 @@ report: $(READY) ## make the tables, plots and page of results/EXPERIMENT again
 	$(BIN)/featbench report results/$(patsubst %.toml,%,$(notdir $(EXPERIMENT:/=))) $(OPTIONS)
 
 test: $(READY) ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(READY) ## check style
 	$(BIN)/ruff check

@@ -18,7 +18,6 @@ from featbench.classifiers.products import EXACT_BELOW, Preconditioner
 
 _MAX_STEPS = 200
 _MIN_STEPS = 5
-_TOLERANCE = 0.1  # of the length of the residual, as the preconditioner measures it
 _NOTHING = 1e-24  # of the squared length of the residual
 _SAMPLED = 8  # rows a feature
 _READING = 20  # columns whose products with the rows take as long as reading the rows
@@ -57,9 +56,17 @@ class Hessians:
 
 
 def newton_direction(
-    problem: Problem, gradient: Tensor, weights: Tensor, hessians: Hessians, enough: Tensor, C: float
+    problem: Problem,
+    gradient: Tensor,
+    weights: Tensor,
+    hessians: Hessians,
+    tolerance: float,
+    enough: Tensor,
+    C: float,
 ) -> tuple[Tensor, Tensor]:
-    """Solve (I + X' diag(weights) X) s = -gradient roughly, each column (D + 1, K) to its own tolerance.
+    """Solve (I + X' diag(weights) X) s = -gradient roughly, each column (D + 1, K) for itself.
+
+    Steps go on until the residual, as the preconditioner measures it, has fallen to `tolerance` of its length.
 
     Kin that have spent as much on conjugate gradients as a factor of their Hessian costs stop there, and are given that
     factor the next time, so that they never cost much more than twice the better of the two ways.
@@ -69,7 +76,7 @@ def newton_direction(
 
     Returns:
         The steps, and (K,) how much lower than they reach the quadratic model can be at most: half the squared
-        residual, since the model is strongly convex with modulus 1. Steps go on until it is at most `enough` (K,).
+        residual, since the model is strongly convex with modulus 1. Steps go on until it is at most `enough` (K,), too.
     """
     budget = _budget(problem, weights, hessians, C)
     rows, kin = problem.rows, problem.kin
@@ -83,7 +90,7 @@ def newton_direction(
     alive = torch.arange(residual.shape[1], device=residual.device)
     p = z = _precondition(preconditioner, factors, kin, residual, q)
     rz = (residual * z).sum(0)
-    stop = rz * _TOLERANCE**2
+    stop = rz * tolerance**2
     limit = (2 * enough / norm**2).to(residual.dtype)
     left = torch.ones_like(norm)
     gained = torch.zeros_like(rz)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from featbench.classifiers.gram import Gram
 from featbench.classifiers.hessians import Hessians
 from featbench.classifiers.newton import Solution, minimise
 from featbench.classifiers.problem import Point, Problem, stopping_norms
-from featbench.classifiers.row_newton import Gram, RowColumns, minimise_rows
+from featbench.classifiers.row_newton import begin_rows, minimise_rows
 
 _STEPS = 200  # multiply-adds a value of X that factors may cost: what Newton's method then takes on the weights
 _COPIES = 4  # of X, what products of rows with each other may take
@@ -45,29 +46,33 @@ def fit_path(
         problem.rows.X.shape[1] + 1, problem.signs.shape[1], dtype=torch.float64, device=problem.signs.device
     )
     stop = stopping_norms(problem, tol)
+    steps = torch.zeros(W.shape[1], dtype=torch.int64, device=W.device)
     path: list[Solution] = []
     for C in Cs:
-        if hessians is None or (path and _rows_pay(problem, W)):
+        if hessians is None:
             break
-        path.append(minimise(problem, W, C, stop, max_iter, hessians, gap))
-        W = path[-1].W
+        solution = minimise(problem, W, C, stop, max_iter, hessians, gap, _rows_pay)
+        W = solution.W
+        if solution.left:
+            steps = solution.n_iter
+            break
+        path.append(solution)
     rest = Cs[len(path) :]
     if not rest:
         return path
-    last_C = Cs[len(path) - 1] if path else 0.0
-    parts = [_in_row_space(problem, group, W, last_C, rest, stop, max_iter, gap) for group in groups]
+    parts = [_in_row_space(problem, group, W, steps, rest, stop, max_iter, gap) for group in groups]
     return path + [_beside(columns) for columns in zip(*parts, strict=True)]
 
 
-def _rows_pay(problem: Problem, W: Tensor) -> bool:
-    """Say whether the space of the rows is the place to go on from W."""
+def _rows_pay(problem: Problem, point: Point) -> bool:
+    """Say whether the space of the rows is the place to go on from a point."""
     if not isinstance(problem.rows.X, Tensor):
         return False
     used = problem.costs > 0
     n, d = int(used.sum(0).max()), problem.rows.X.shape[1]
     if not rows_pay(n, 0, d):
         return False
-    inside = ((Point.at(problem, W).slack > 0) & used).sum(0).double()
+    inside = ((point.slack > 0) & used).sum(0).double()
     return rows_pay(n, float(inside.pow(3).mean() ** (1 / 3)), d)
 
 
@@ -75,24 +80,25 @@ def _in_row_space(
     problem: Problem,
     group: slice,
     W: Tensor,
-    last_C: float,
+    steps: Tensor,
     Cs: Sequence[float],
     stop: Tensor,
     max_iter: int,
     gap: float,
 ) -> list[Solution]:
-    """Fit every C for columns that have the same rows, beginning with the optimum W for the last C (0 for none)."""
+    """Fit every C for columns that have the same rows, beginning at W, which took so many steps for the first C."""
     own = problem.take(torch.arange(group.start, group.stop, device=W.device))
     used = (own.costs > 0).any(1).nonzero()[:, 0]
     gram = Gram.of(own.rows.of_column(used, 0, torch.float64))
     signs, costs = own.signs[used].double(), own.costs[used].double()
-    slack = 1 - signs * (gram.rows @ W[:, group])
-    A = 2 * last_C * signs * costs * slack.clamp(min=0)
-    columns = RowColumns(signs, costs, A, gram.decisions(A))
+    columns = begin_rows(gram, signs, costs, signs * gram.at(W[:, group]) < 1, Cs[0])
+    before = steps[group] + 1
     path = []
     for C in Cs:
-        columns, n_iter, converged = minimise_rows(gram, columns, C, stop[group], max_iter, gap)
-        path.append(Solution(gram.rows.T @ columns.A, n_iter, converged))
+        allowed = max(0, max_iter - int(before.max()))
+        columns, n_iter, converged = minimise_rows(gram, columns, C, stop[group], allowed, gap)
+        path.append(Solution(gram.weights(columns.A), (before + n_iter).clamp(max=max_iter), converged))
+        before = torch.zeros_like(before)
     return path
 
 

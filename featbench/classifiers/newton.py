@@ -17,6 +17,7 @@ and goes on in float64 where it has not: the precision bears on the time that it
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,7 @@ from featbench.classifiers.hessians import Hessians, newton_direction
 from featbench.classifiers.problem import Point, Problem, line_search
 
 _ARMIJO = 0.01
+_TOLERANCES = (0.5, 0.5, 0.1)  # of the directions of the first steps, far from the optimum, and of the others
 _SINGLE_STEPS = 100  # Newton steps after which what has not converged goes on in float64
 _ROUNDING = {torch.float32: 1e-7, torch.float64: 1e-13}  # of an objective, which is a sum of many numbers
 
@@ -38,11 +40,13 @@ class Solution:
         W: (D + 1, K) float64; the last row is the weight of the bias feature.
         n_iter: (K,) int64, Newton steps.
         converged: (K,) bool.
+        left: Whether there is a better way to go on for this C.
     """
 
     W: Tensor
     n_iter: Tensor
     converged: Tensor
+    left: bool = False
 
 
 def minimise(
@@ -53,6 +57,7 @@ def minimise(
     max_iter: int,
     hessians: Hessians,
     gap: float,
+    leave: Callable[[Problem, Point], bool] = lambda problem, point: False,
 ) -> Solution:
     """Fit all columns for one C.
 
@@ -64,18 +69,22 @@ def minimise(
         max_iter: Newton steps allowed.
         hessians: Of the problem; those of its rows at least.
         gap: Of the objective, how far above its minimum it may still be: liblinear's rule alone allows percents.
+        leave: Says of the columns that have not converged, and where they are, whether there is a better way to go on.
     """
     if problem.costs.dtype == torch.float64:
-        return _descend(problem, start, C, stop, max_iter, hessians, gap)
-    solution = _descend(problem, start, C, stop, min(max_iter, _SINGLE_STEPS), hessians, gap)
+        return _descend(problem, start, C, stop, max_iter, hessians, gap, leave)
+    solution = _descend(problem, start, C, stop, min(max_iter, _SINGLE_STEPS), hessians, gap, leave)
+    if solution.left:
+        return solution
     exact = Point.at(problem.double(), solution.W)
     done = _is_flat(exact, C, stop, gap)[1]
     W, n_iter, converged = solution.W, solution.n_iter, done
     open_ = (~done & (n_iter < max_iter)).nonzero()[:, 0]
     if len(open_):
-        further = _descend(problem.take(open_).double(), W[:, open_], C, stop[open_], max_iter, hessians, gap)
+        further = _descend(problem.take(open_).double(), W[:, open_], C, stop[open_], max_iter, hessians, gap, leave)
         W[:, open_], converged[open_] = further.W, further.converged
         n_iter[open_] = (n_iter[open_] + further.n_iter).clamp(max=max_iter)
+        return Solution(W, n_iter, converged, further.left)
     return Solution(W, n_iter, converged)
 
 
@@ -95,6 +104,7 @@ def _descend(
     max_iter: int,
     hessians: Hessians,
     gap: float,
+    leave: Callable[[Problem, Point], bool],
 ) -> Solution:
     """Fit all columns, computing in the precision of the problem."""
     rounding = _ROUNDING[problem.costs.dtype]
@@ -112,10 +122,13 @@ def _descend(
         if done.any():
             kept = (~done).nonzero()[:, 0]
             batch, flat = batch.take(kept), flat[kept]
+        if leave(batch.problem, batch.point):
+            return Solution(W, n_iter, converged, left=True)
         objective, gradient = batch.point.objective(C), batch.point.gradient(C)
         enough = torch.where(flat, gap, torch.inf) * objective / 2
         weights = (batch.problem.costs * (2 * C)).mul_(batch.point.slack > 0)
-        step, unexplored = newton_direction(batch.problem, gradient, weights, hessians, enough, C)
+        tolerance = _TOLERANCES[min(iteration, len(_TOLERANCES) - 1)]
+        step, unexplored = newton_direction(batch.problem, gradient, weights, hessians, tolerance, enough, C)
         length = _advance(batch, step, gradient, objective, C, rounding)
         promised = unexplored - (gradient * step).sum(0) / 2
         little = promised <= torch.where(flat & (length == 1), gap, rounding) * objective

@@ -85,10 +85,11 @@ class SharedRows:
 
     def of_column(self, rows: Tensor, column: int, dtype: torch.dtype) -> Tensor:
         """Return some rows as a column sees them, with the feature of the bias: (n, D + 1)."""
-        X = self.X[rows].to(dtype)
+        X = torch.empty(len(rows), self.X.shape[1] + 1, dtype=dtype, device=self.X.device)
+        X[:, :-1], X[:, -1] = self.X[rows], self.scaling
         if self.mean is not None and self.inverse is not None:
-            X = (X - self.mean[:, column].to(dtype)) * self.inverse[:, column].to(dtype)
-        return _with_bias(X, self.scaling)
+            X[:, :-1].sub_(self.mean[:, column].to(dtype)).mul_(self.inverse[:, column].to(dtype))
+        return X
 
     def moments(self, rows: Tensor, weights: Tensor, column: int) -> Tensor:
         """Return the sum of w x x' over rows x with weights w, as a column sees them: (D + 1, D + 1)."""

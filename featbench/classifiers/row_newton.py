@@ -12,42 +12,17 @@ float64, so that rounding costs a step at most.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from featbench.classifiers.gram import Gram
 from featbench.classifiers.problem import line_search
 
 _ARMIJO = 0.01
 _ROUNDING = 1e-13  # of an objective
 _TINY = 1e-300  # alpha is 0 where a row is left out
-_DOUBLE_UP_TO = 1024  # rows: factors of matrices this small are computed in float64
-
-
-@dataclass(frozen=True, eq=False)
-class Gram:
-    """Rows, and their products with each other.
-
-    Attributes:
-        rows: (N, D) float64, standardised, with the feature that carries the bias.
-        products: (N, N) float64 of few rows, else float32.
-    """
-
-    rows: Tensor
-    products: Tensor
-
-    @classmethod
-    def of(cls, rows: Tensor) -> Gram:
-        """Multiply rows (N, D) float64 with each other."""
-        used = rows if len(rows) <= _DOUBLE_UP_TO else rows.float()
-        return cls(rows, used @ used.T)
-
-    def decisions(self, A: Tensor) -> Tensor:
-        """Return XX'A (N, K) float64 of A (N, K) float64."""
-        if self.products.dtype == torch.float64:
-            return self.products @ A
-        return ((A.T @ self.rows) @ self.rows.T).T.contiguous()  # few columns on the left: as `products` does
 
 
 @dataclass(eq=False)
@@ -70,6 +45,10 @@ class RowColumns:
         """Return the columns with these indices."""
         return RowColumns(*(part[:, columns] for part in (self.signs, self.costs, self.A, self.f)))
 
+    def plus(self, step: Tensor, change: Tensor) -> RowColumns:
+        """Go a step (N, K), which changes the decision values (N, K)."""
+        return replace(self, A=self.A + step, f=self.f + change)
+
     def slack(self) -> Tensor:
         """Return 1 - sign * decision value, (N, K)."""
         return 1 - self.signs * self.f
@@ -78,20 +57,33 @@ class RowColumns:
         """Return the objectives (K,)."""
         return (self.A * self.f).sum(0) / 2 + C * (self.costs * self.slack().clamp(min=0) ** 2).sum(0)
 
-    def gap(self, C: float, diagonal: Tensor) -> Tensor:
+    def gradient_norm(self, gram: Gram, C: float) -> Tensor:
+        """Return the lengths (K,) of the gradients."""
+        gradient = self.A - 2 * C * self.signs * self.costs * self.slack().clamp(min=0)
+        return (gradient * gram.decisions(gradient)).sum(0).clamp(min=0).sqrt()
+
+    def gap(self, C: float, lengths: Tensor) -> Tensor:
         """Bound (K,) from above how far the objectives are from their minima: by the dual objective at max(0, sign A).
 
         Args:
             C: The weight of the losses.
-            diagonal: (N,), squared lengths of the rows.
+            lengths: (N,), of the rows.
         """
         own = self.signs * self.A
         alpha = own.clamp(min=0)
         cut = alpha - own
         # |w + X'(sign cut)|^2 by Cauchy and Schwarz: what is cut off is next to nothing where it matters.
-        square = ((self.A + 2 * self.signs * cut) * self.f).sum(0) + (diagonal.sqrt() @ cut) ** 2
+        square = ((self.A + 2 * self.signs * cut) * self.f).sum(0) + (lengths @ cut) ** 2
         dual = (alpha - alpha**2 / (4 * C * self.costs.clamp(min=_TINY))).sum(0) - square / 2
         return self.objective(C) - dual
+
+
+def begin_rows(gram: Gram, signs: Tensor, costs: Tensor, inside: Tensor, C: float) -> RowColumns:
+    """Take a Newton step from where the rows (N, K) bool are inside the margin, wherever that is."""
+    nothing = torch.zeros_like(signs)
+    columns = RowColumns(signs, costs, nothing, nothing)
+    step = _newton_steps(gram, columns, inside & (costs > 0), C)
+    return columns.plus(step, gram.decisions(step))
 
 
 def minimise_rows(
@@ -110,17 +102,15 @@ def minimise_rows(
     Returns:
         The columns fitted, (K,) int64 Newton steps, and (K,) bool whether they converged.
     """
-    diagonal = (gram.rows * gram.rows).sum(1)
     alive = torch.arange(columns.A.shape[1], device=columns.A.device)
     fitted = columns.take(alive)
     n_iter, converged = torch.full_like(alive, max_iter), torch.zeros_like(alive, dtype=torch.bool)
     exhausted = stuck = torch.zeros_like(converged)
     for iteration in range(max_iter + 1):
-        done = columns.gap(C, diagonal) <= gap * columns.objective(C)
-        if done.any():
-            residual = columns.A - 2 * C * columns.signs * columns.costs * columns.slack().clamp(min=0)
-            norm = (residual * gram.decisions(residual)).sum(0).clamp(min=0).sqrt()
-            done &= norm <= C * stop[alive]
+        done = columns.gap(C, gram.lengths) <= gap * columns.objective(C)
+        near = done.nonzero()[:, 0]
+        if len(near):
+            done[near] = columns.take(near).gradient_norm(gram, C) <= C * stop[alive[near]]
         done |= exhausted
         converged[alive[done]] = True
         n_iter[alive] = iteration
@@ -140,45 +130,35 @@ def _advance(gram: Gram, columns: RowColumns, C: float) -> tuple[RowColumns, Ten
         The columns there, and (K,) bool: whether float64 had nothing left to gain, and whether nothing lowers the rest.
     """
     before, slack = columns.objective(C), columns.slack()
-    step = torch.stack([_newton_step(gram, columns, number, C) for number in range(columns.A.shape[1])], dim=1)
+    step = _newton_steps(gram, columns, (slack > 0) & (columns.costs > 0), C)
     change = gram.decisions(step)
     cross, square, own = (columns.A * change).sum(0), (step * change).sum(0), columns.signs * change
     slope = cross - 2 * C * (columns.costs * own * slack.clamp(min=0)).sum(0)
     exhausted = (slope.abs() / 2 <= _ROUNDING * before) & (step != 0).any(0)
-    after = RowColumns(columns.signs, columns.costs, columns.A + step, columns.f + change)
+    after = columns.plus(step, change)
     length = torch.ones_like(slope)
     bad = ~(after.objective(C) <= before * (1 + _ROUNDING) + _ARMIJO * slope)
     if bad.any():
         some = bad.nonzero()[:, 0]
         parts = cross[some], square[some], slack[:, some], own[:, some], columns.costs[:, some], slope[some]
         length[some] = line_search(*parts, C)
-        after = RowColumns(columns.signs, columns.costs, columns.A + length * step, columns.f + length * change)
+        after = columns.plus(length * step, length * change)
     return after, exhausted, ~exhausted & ((length == 0) | (step == 0).all(0))
 
 
-def _newton_step(gram: Gram, columns: RowColumns, number: int, C: float) -> Tensor:
-    """Return how a column's A (N,) changes by a whole Newton step; not at all where its equations have no factor."""
-    sign, cost, A, f = (part[:, number] for part in (columns.signs, columns.costs, columns.A, columns.f))
-    inside = (sign * f < 1) & (cost > 0)
-    rows, leaving = inside.nonzero()[:, 0], (~inside & (A != 0)).nonzero()[:, 0]
-    ridge = 1 / (2 * C * cost[rows])
-    left = (gram.products[rows[:, None], leaving] @ A[leaving].to(gram.products.dtype)).double()
-    wanted = sign[rows] - f[rows] - ridge * A[rows] + left
-    factor = _factor(gram.products[rows[:, None], rows], ridge)
-    step = torch.zeros_like(A)
-    if factor is not None:
-        step[leaving] = -A[leaving]
-        step[rows] = torch.cholesky_solve(wanted.to(factor.dtype)[:, None], factor)[:, 0].double()
+def _newton_steps(gram: Gram, columns: RowColumns, inside: Tensor, C: float) -> Tensor:
+    """Return how A (N, K) changes by Newton steps from where these rows (N, K) bool are inside the margin.
+
+    A column whose equations have no factor does not change.
+    """
+    step = torch.zeros_like(columns.A)
+    for number in range(step.shape[1]):
+        sign, cost, A, f = (part[:, number] for part in (columns.signs, columns.costs, columns.A, columns.f))
+        rows, leaving = inside[:, number].nonzero()[:, 0], (~inside[:, number] & (A != 0)).nonzero()[:, 0]
+        ridge = 1 / (2 * C * cost[rows])
+        left = gram.times(rows, leaving, A[leaving])
+        change = gram.solve(rows, ridge, sign[rows] - f[rows] - ridge * A[rows] + left)
+        if change is not None:
+            step[leaving, number] = -A[leaving]
+            step[rows, number] = change
     return step
-
-
-def _factor(products: Tensor, ridge: Tensor) -> Tensor | None:
-    """Return the Cholesky factor of products + diag(ridge), in float64 where that of the products does not do."""
-    for dtype in dict.fromkeys((products.dtype, torch.float64)):
-        equations = products.to(dtype, copy=True)
-        equations.diagonal().add_(ridge.to(dtype))
-        factor: Tensor
-        factor, info = torch.linalg.cholesky_ex(equations)
-        if not int(info):
-            return factor
-    return None

@@ -54,15 +54,18 @@ def test_the_way_changes_where_few_rows_are_inside_the_margin(monkeypatch: pytes
     begun: list[float] = []
     in_row_space = linear_path._in_row_space
 
-    def recorded(problem: Problem, group: slice, W: torch.Tensor, last_C: float, *rest: object) -> list[Solution]:
-        begun.append(last_C)
-        return in_row_space(problem, group, W, last_C, *rest)  # type: ignore[arg-type]
+    def recorded(
+        problem: Problem, group: slice, W: torch.Tensor, steps: torch.Tensor, Cs: list[float], *rest: object
+    ) -> list[Solution]:
+        begun.append(Cs[0])
+        return in_row_space(problem, group, W, steps, Cs, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(linear_path, "_in_row_space", recorded)
     # All 90 rows of a fold are inside for the smallest C, and fewer for the next.
     monkeypatch.setattr(linear_path, "_STEPS", 86**3 / 3 / (90 * 60))
     mixed = fit(problem, groups, 1e-8, weights=True)
-    assert begun == [1e-2, 1e-2]
+    assert begun == [1e-2, 1e-2]  # in the middle of that C
+    assert (mixed[1].n_iter > 1).all()  # a step on the weights, and one to begin with in the space of the rows
     monkeypatch.setattr(linear_path, "_STEPS", 0)
     for C, one, other in zip(CS, mixed, fit(problem, groups, 1e-8, weights=True), strict=True):
         reached = [Point.at(problem, solution.W).objective(C) for solution in (one, other)]

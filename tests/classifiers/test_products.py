@@ -96,7 +96,7 @@ def test_a_newton_direction_solves_its_system(factored: bool) -> None:
     hessians = Hessians(precondition(rows.X, rows.scaling))
     hessians.spent.update(dict.fromkeys((0, 1), -1e12))
     problem = Problem(rows, torch.ones_like(weights), torch.ones_like(weights), kin)
-    step, unexplored = newton_direction(problem, gradient, weights, hessians, torch.full((K,), enough), C)
+    step, unexplored = newton_direction(problem, gradient, weights, hessians, 0.1, torch.full((K,), enough), C)
     assert set(hessians.losses) == ({0, 1} if factored else set())
     for column in range(K):
         X = as_seen(rows, column)
