@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
+from joblib import Parallel, cpu_count, delayed
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from featbench.classifiers.gram import Gram
@@ -14,6 +17,8 @@ from featbench.classifiers.problem import Point, Problem, stopping_norms
 from featbench.classifiers.row_newton import begin_rows, minimise_rows
 
 _STEPS = 200  # multiply-adds a value of X that factors may cost: what Newton's method then takes on the weights
+_FEW = 4096  # rows: up to so many, a thread for each group does more than threads for each product
+_GROUP_BYTES = 2**30  # of the rows, and their products, of groups side by side
 _COPIES = 4  # of X, what products of rows with each other may take
 
 
@@ -60,7 +65,13 @@ def fit_path(
     rest = Cs[len(path) :]
     if not rest:
         return path
-    parts = [_in_row_space(problem, group, W, steps, rest, stop, max_iter, gap) for group in groups]
+    n, d = int((problem.costs > 0).sum(0).max()), problem.rows.X.shape[1]
+    few = n <= _FEW
+    jobs = max(1, min(cpu_count(), len(groups), _GROUP_BYTES // (8 * n * (n + d)))) if few else 1
+    with _one_torch_thread(), threadpool_limits(1 if few else None, "blas"):
+        parts = Parallel(n_jobs=jobs, prefer="threads")(
+            delayed(_in_row_space)(problem, group, W, steps, rest, stop, max_iter, gap) for group in groups
+        )
     return path + [_beside(columns) for columns in zip(*parts, strict=True)]
 
 
@@ -74,6 +85,17 @@ def _rows_pay(problem: Problem, point: Point) -> bool:
         return False
     inside = ((point.slack > 0) & used).sum(0).double()
     return rows_pay(n, float(inside.pow(3).mean() ** (1 / 3)), d)
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Leave the cores to others: the threads of numpy's BLAS and torch's wait actively, and would hinder each other."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 def _in_row_space(

@@ -27,7 +27,7 @@ from featbench.classifiers.hessians import Hessians, newton_direction
 from featbench.classifiers.problem import Point, Problem, line_search
 
 _ARMIJO = 0.01
-_TOLERANCES = (0.5, 0.5, 0.1)  # of the directions of the first steps, far from the optimum, and of the others
+_TOLERANCES = (0.5, 0.5, 0.1)  # of the first directions, far from the optimum (Dembo et al. 1982), and of the others
 _SINGLE_STEPS = 100  # Newton steps after which what has not converged goes on in float64
 _ROUNDING = {torch.float32: 1e-7, torch.float64: 1e-13}  # of an objective, which is a sum of many numbers
 

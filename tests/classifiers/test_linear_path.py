@@ -49,8 +49,11 @@ def test_both_ways_lead_to_one_optimum(dtype: torch.dtype, monkeypatch: pytest.M
         torch.testing.assert_close(one.W, other.W, rtol=1e-3, atol=1e-4)
 
 
-def test_the_way_changes_where_few_rows_are_inside_the_margin(monkeypatch: pytest.MonkeyPatch) -> None:
-    problem, groups = two_folds(torch.float64)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_way_changes_where_few_rows_are_inside_the_margin(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem, groups = two_folds(dtype)
     begun: list[float] = []
     in_row_space = linear_path._in_row_space
 
@@ -68,7 +71,7 @@ def test_the_way_changes_where_few_rows_are_inside_the_margin(monkeypatch: pytes
     assert (mixed[1].n_iter > 1).all()  # a step on the weights, and one to begin with in the space of the rows
     monkeypatch.setattr(linear_path, "_STEPS", 0)
     for C, one, other in zip(CS, mixed, fit(problem, groups, 1e-8, weights=True), strict=True):
-        reached = [Point.at(problem, solution.W).objective(C) for solution in (one, other)]
+        reached = [Point.at(problem.double(), solution.W).objective(C) for solution in (one, other)]
         torch.testing.assert_close(*reached, rtol=1e-7, atol=0)
     assert begun == [1e-2, 1e-2]
 
@@ -85,3 +88,19 @@ def test_the_way_changes_where_few_rows_are_inside_the_margin(monkeypatch: pytes
 )
 def test_where_rows_pay(n: int, inside: float, d: int, expected: bool) -> None:
     assert rows_pay(n, inside, d) is expected
+
+
+def test_folds_side_by_side_are_those_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, groups = two_folds(torch.float32)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        beside = fit(problem, groups, 1e-8, weights=False)
+        monkeypatch.setattr(linear_path, "_FEW", 0)
+        after = fit(problem, groups, 1e-8, weights=False)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(beside, after, strict=True):
+        torch.testing.assert_close(one.W, other.W, rtol=1e-9, atol=1e-12)
+        assert torch.equal(one.n_iter, other.n_iter)
