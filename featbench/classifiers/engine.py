@@ -82,14 +82,17 @@ def try_grid(
     X: FeatureRows,
     y: npt.NDArray[np.int64],
     splits: Sequence[tuple[Rows, Rows]],
+    device: str = "cpu",
 ) -> list[Tried]:
     """Return (mean accuracy over splits, whether all splits converged) of each candidate.
+
+    `device` is where linear_svc is fitted; the others are on the CPU.
 
     Raises:
         ValueError: A candidate is refused.
     """
     if name in ("linear_svc", "logistic_regression"):
-        return _try_linear(name, grid, X, y, splits)
+        return _try_linear(name, grid, X, y, splits, device)
     assert isinstance(X, np.ndarray)  # `streams`
     if name == "svm_rbf":
         machines = [get_classifier(name).make(params, 0, X.shape[1])[-1] for params in grid]
@@ -108,6 +111,7 @@ def _try_linear(
     X: FeatureRows,
     y: npt.NDArray[np.int64],
     splits: Sequence[tuple[Rows, Rows]],
+    device: str,
 ) -> list[Tried]:
     from featbench.classifiers.linear_folds import LinearSettings
     from featbench.classifiers.linear_grid import linear_grid
@@ -121,7 +125,7 @@ def _try_linear(
             alike = [other for other in range(number, len(grid)) if others[other] == settings]
             Cs = [machines[other].C for other in alike]
             if name == "linear_svc":
-                found = linear_grid(X, y, splits, Cs, LinearSettings(**settings))
+                found = linear_grid(X, y, splits, Cs, LinearSettings(**settings), device)
             else:
                 assert isinstance(X, np.ndarray)  # `streams`
                 found = logistic_grid(X, y, splits, Cs, **settings)
@@ -134,14 +138,16 @@ def _over_splits(folds: Sequence[tuple[float, bool | None]]) -> Tried:
     return float(np.mean([accuracy for accuracy, _ in folds])), None if None in together else all(together)
 
 
-def fit_fast(name: str, model: Pipeline, X: FeatureRows, y: npt.NDArray[np.int64]) -> Pipeline:
+def fit_fast(name: str, model: Pipeline, X: FeatureRows, y: npt.NDArray[np.int64], device: str = "cpu") -> Pipeline:
     """Fit an unfitted pipeline of `ClassifierSpec.make` with featbench's own solver where there is one.
+
+    `device` is where linear_svc is fitted; the others are on the CPU.
 
     Raises:
         ValueError: The parameters or the rows are refused.
     """
     if name == "linear_svc":
-        return fit_linear(model, X, y)
+        return fit_linear(model, X, y, device)
     if name == "logistic_regression":
         from featbench.classifiers.logistic_grid import fit_logistic
 
@@ -165,7 +171,7 @@ def _neighbours(machine: Any) -> NearestNeighbours:
     return NearestNeighbours(**settings | ({"metric": "euclidean"} if settings["metric"] == "minkowski" else {}))
 
 
-def fit_linear(model: Pipeline, X: FeatureRows, y: npt.NDArray[np.int64]) -> Pipeline:
+def fit_linear(model: Pipeline, X: FeatureRows, y: npt.NDArray[np.int64], device: str = "cpu") -> Pipeline:
     """Fit a pipeline of StandardScaler and LinearSVC; what returns is scikit-learn's own, fitted.
 
     Raises:
@@ -176,7 +182,7 @@ def fit_linear(model: Pipeline, X: FeatureRows, y: npt.NDArray[np.int64]) -> Pip
     scaler, machine = model  # as ClassifierSpec.make gives it
     if isinstance(X, StreamedRows):
         return make_pipeline(scaler, _fit_streamed(scaler, machine, X, y))
-    primal = PrimalLinearSVC(**{key: getattr(machine, key) for key in _LINEAR})
+    primal = PrimalLinearSVC(**{key: getattr(machine, key) for key in _LINEAR}, device=device)
     return make_pipeline(scaler, primal.fit(scaler.fit_transform(X), y).to_sklearn())
 
 

@@ -96,6 +96,7 @@ def fit_and_test(
     seed: int,
     n_classes: int,
     steps: Sequence[str] = (),
+    device: str = "cpu",
 ) -> Fitted:
     """Choose hyper-parameters, fit, and test once.
 
@@ -108,6 +109,7 @@ def fit_and_test(
         seed: Of the folds or the held-out rows, and of a seeded method.
         n_classes: Number of classes; some may be missing from the training rows.
         steps: What to do to the rows before the classifier.
+        device: Where linear_svc is fitted.
 
     Raises:
         DataError: A class has too few training rows, features are not finite, or a split has no rows.
@@ -120,8 +122,8 @@ def fit_and_test(
     n_final = final_rows(len(train.y), len(y) - len(train.y), config)
 
     started = perf_counter()
-    chosen = select(spec_name, X, y, len(train.y), config, seed, steps)
-    fit_on = partial(_fit_whole, spec_name, chosen, steps, seed)
+    chosen = select(spec_name, X, y, len(train.y), config, seed, steps, device)
+    fit_on = partial(_fit_whole, spec_name, chosen, steps, seed, device)
     model = fit_on(X[:n_final], y[:n_final])
     params = used_params(spec, chosen.params, model)
     if steps:
@@ -163,7 +165,7 @@ def fit_and_test(
 
 
 def _fit_whole(
-    name: str, chosen: Selection, steps: Sequence[str], seed: int, X: FeatureRows, y: npt.NDArray[np.int64]
+    name: str, chosen: Selection, steps: Sequence[str], seed: int, device: str, X: FeatureRows, y: npt.NDArray[np.int64]
 ) -> Pipeline:
     """Fit the steps, then the classifier with the chosen parameters, on the same rows.
 
@@ -173,7 +175,7 @@ def _fit_whole(
     before = fit_steps(steps, X.read(slice(1)) if isinstance(X, StreamedRows) else X, seed) if steps else None
     with convergence_recorded(get_classifier(name)):
         rows = X if before is None else transform_rows(before, X)
-        model = chosen.model or fit(name, chosen.params, rows, y, seed, chosen.engine)
+        model = chosen.model or fit(name, chosen.params, rows, y, seed, chosen.engine, device)
     return model if before is None else make_pipeline(*(part for _, part in [*before.steps, *model.steps]))
 
 

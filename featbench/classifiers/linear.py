@@ -20,8 +20,8 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torch import Tensor
 
 from featbench.classifiers.hessians import Hessians
-from featbench.classifiers.linear_path import fit_path, rows_pay
-from featbench.classifiers.problem import Problem
+from featbench.classifiers.linear_path import beside, fit_path, rows_pay
+from featbench.classifiers.problem import Problem, columns_at_once
 from featbench.classifiers.products import EXACT_BELOW, SharedRows, precondition
 
 _GAP = 1e-6  # of the objective, how far above its minimum it may still be: liblinear's rule alone allows percents
@@ -102,14 +102,25 @@ class PrimalLinearSVC(LinearClassifierMixin, ClassifierMixin, BaseEstimator):  #
             )
         used = weights > 0
         factors = compute_class_weight(self.class_weight, classes=self.classes_, y=y, sample_weight=weights)
-        problem = self._problem(X[used], labels[used], weights[used], factors)
-        rows, d = problem.rows, X.shape[1]
-        in_rows = rows_pay(int(used.sum()), int(used.sum()), d)
-        hessians = None if in_rows else Hessians(precondition(rows.X, rows.scaling))
+        n, d = int(used.sum()), X.shape[1]
+        device = torch.device(self.device)
+        target, weight = (torch.from_numpy(part[used]).to(device) for part in (labels, weights))
+        scaling = float(self.intercept_scaling) if self.fit_intercept else 0.0
+        rows = SharedRows(torch.from_numpy(X[used]).to(device), None, None, scaling)
+        in_rows = rows_pay(n, n, d)
+        preconditioner = None if in_rows else precondition(rows.X, scaling)
         # On the way to a large C, wide features come to where few rows are inside the margin.
         Cs = [self.C] if in_rows or d < EXACT_BELOW else [self.C / _FROM, self.C]
-        columns = [slice(0, problem.signs.shape[1])]
-        solution = fit_path(problem, columns, Cs, self.tol, self.max_iter, _GAP, hessians)[-1]
+        two = len(self.classes_) == 2
+        parts = []
+        size = columns_at_once(n, device)
+        for first in range(int(two), len(self.classes_), size):
+            columns = torch.arange(first, min(first + size, len(self.classes_)))
+            problem = _problem(rows, target, weight, torch.from_numpy(factors), columns, two=two)
+            hessians = Hessians(preconditioner) if preconditioner else None
+            group = slice(0, len(columns))
+            parts.append(fit_path(problem, [group], Cs, self.tol, self.max_iter, _GAP, hessians)[-1])
+        solution = beside(parts)
         fitted = solution.W.T.cpu().numpy()
         self.coef_ = np.ascontiguousarray(fitted[:, :-1])
         self.intercept_ = fitted[:, -1] * self.intercept_scaling if self.fit_intercept else 0.0
@@ -127,22 +138,23 @@ class PrimalLinearSVC(LinearClassifierMixin, ClassifierMixin, BaseEstimator):  #
             setattr(model, name, getattr(self, name))
         return model
 
-    def _problem(
-        self, X: npt.NDArray[Any], labels: npt.NDArray[np.intp], weights: npt.NDArray[np.float64], factors: Any
-    ) -> Problem:
-        device = torch.device(self.device)
-        rows = torch.from_numpy(X).to(device)
-        signs = one_against_rest(torch.from_numpy(labels).to(device), len(self.classes_))
-        # As liblinear: with more than two classes, a class weight is that of the class's own rows in its own column.
-        factor = torch.as_tensor(np.asarray(factors, dtype=np.float64), device=device)
-        negative, positive = (factor[:1], factor[1:]) if len(factor) == 2 else (torch.ones_like(factor), factor)
-        costs = torch.where(signs > 0, positive, negative) * torch.from_numpy(weights).to(device)[:, None]
-        kin = torch.arange(signs.shape[1], device=device)
-        scaling = float(self.intercept_scaling) if self.fit_intercept else 0.0
-        return Problem(SharedRows(rows, None, None, scaling), signs.to(rows.dtype), costs.to(rows.dtype), kin)
 
+def _problem(
+    rows: SharedRows, labels: Tensor, weights: Tensor, factors: Tensor, classes: Tensor, *, two: bool
+) -> Problem:
+    """Make a problem of some classes, a column each against the rest.
 
-def one_against_rest(labels: Tensor, n_classes: int) -> Tensor:
-    """Return the signs (N, K) float64 of labels (N,) in [0, n_classes): a column a class, one for two classes."""
-    positive = torch.arange(1 if n_classes == 2 else 0, n_classes, device=labels.device)
-    return torch.where(labels[:, None] == positive, 1.0, -1.0).double()
+    Args:
+        rows: (N, D).
+        labels: (N,) int64.
+        weights: (N,) float64.
+        factors: (n_classes,) float64, the class weights.
+        classes: (K,) int64, whose columns are wanted.
+        two: Whether there are two classes. As in liblinear their one column has the weights of both; otherwise a class
+            weight is that of the class's own rows in its own column.
+    """
+    kin, own = classes.to(rows.X.device), factors[classes].to(rows.X.device)
+    others = factors[:1].to(rows.X.device) if two else torch.ones_like(own)
+    is_positive = labels[:, None] == kin
+    costs = torch.where(is_positive, own, others) * weights[:, None]
+    return Problem(rows, torch.where(is_positive, 1.0, -1.0).to(rows.X.dtype), costs.to(rows.X.dtype), kin)

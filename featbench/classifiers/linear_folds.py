@@ -205,20 +205,20 @@ def make_problem(
         scaling: Of all rows.
         bias: The value of the feature that carries the bias.
     """
-    dtype = np.float32 if rows.dtype == torch.float32 else np.float64
-    shape = len(labels), sum(len(fold.positive) for fold in folds)
-    signs, costs = np.empty(shape, dtype), np.empty(shape, dtype)
+    target = torch.from_numpy(labels).to(rows.device)[:, None]
+    kin = torch.from_numpy(np.concatenate([fold.positive for fold in folds])).to(rows.device)
+    signs = torch.empty(len(labels), len(kin), dtype=rows.dtype, device=rows.device)
+    costs = torch.empty_like(signs)
     start = 0
     for fold in folds:
-        is_kept = np.isin(used, fold.kept)
-        for positive, (others, own) in zip(fold.positive, fold.weights.T, strict=True):
-            is_positive = labels == positive
-            signs[:, start] = np.where(is_positive, 1, -1)
-            costs[:, start] = np.where(is_positive, own, others) * is_kept
-            start += 1
-    sign, cost = (torch.from_numpy(part).to(rows.device) for part in (signs, costs))
-    kin = torch.from_numpy(np.concatenate([fold.positive for fold in folds])).to(rows.device)
-    return Problem(seen_by(rows, folds, scaling, bias), sign, cost, kin)
+        columns = slice(start, start + len(fold.positive))
+        is_positive = target == kin[columns]
+        others, own = torch.from_numpy(fold.weights).to(rows.device, rows.dtype)
+        is_kept = torch.from_numpy(np.isin(used, fold.kept)).to(rows.device)[:, None]
+        signs[:, columns] = torch.where(is_positive, 1.0, -1.0)
+        costs[:, columns] = torch.where(is_positive, own, others) * is_kept
+        start = columns.stop
+    return Problem(seen_by(rows, folds, scaling, bias), signs, costs, kin)
 
 
 def seen_by(rows: torch.Tensor | ScaledRows, folds: Sequence[Fold], scaling: Scaling, bias: float) -> SharedRows:
@@ -232,17 +232,23 @@ def seen_by(rows: torch.Tensor | ScaledRows, folds: Sequence[Fold], scaling: Sca
 
 
 def score_fold(
-    X: FeatureRows, y: npt.NDArray[np.int64], fold: Fold, fitted: Sequence[Columns], bias: float
+    X: FeatureRows,
+    y: npt.NDArray[np.int64],
+    fold: Fold,
+    fitted: Sequence[Columns],
+    bias: float,
+    device: str = "cpu",
 ) -> list[tuple[float, bool]]:
     """Score a fold's columns, of one parameter after the other, on the rows held out; and say whether all converged."""
     right = np.zeros(len(fitted))
+    weights = [torch.from_numpy(columns.W).to(device) for columns in fitted]
     for part in blocks(len(fold.held_out), X.shape[1]):
         rows = fold.held_out[part]
-        scaled = fold.scaling.apply(read_rows(X, rows))
-        for number, columns in enumerate(fitted):
-            values = scaled @ columns.W[:-1] + columns.W[-1] * bias
-            chosen = (values[:, 0] > 0).astype(int) if len(fold.classes) == 2 else values.argmax(axis=1)
-            right[number] += (fold.classes[chosen] == y[rows]).sum()
+        scaled = torch.from_numpy(fold.scaling.apply(read_rows(X, rows))).to(device)
+        for number, W in enumerate(weights):
+            values = scaled @ W[:-1] + W[-1] * bias
+            chosen = (values[:, 0] > 0).long() if len(fold.classes) == 2 else values.argmax(dim=1)
+            right[number] += (fold.classes[chosen.cpu().numpy()] == y[rows]).sum()
     return [
         (float(count / len(fold.held_out)), bool(columns.converged.all()))
         for count, columns in zip(right, fitted, strict=True)

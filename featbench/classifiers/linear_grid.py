@@ -31,12 +31,11 @@ from featbench.classifiers.linear_folds import (
     shared_rows,
 )
 from featbench.classifiers.linear_path import fit_path, rows_pay
+from featbench.classifiers.problem import COLUMN_BYTES, columns_at_once
 from featbench.classifiers.products import precondition
 from featbench.classifiers.streamed import FeatureRows, StreamedRows
 
-_VALUES = 2**23  # rows x columns fitted at a time
 _FACTOR_SHARE = 0.25  # of the memory for rows on disk
-COLUMN_BYTES = 128  # a row and column: twelve float64 of costs, slacks and what becomes of them; the rest for factors
 _GAP = 1e-5  # of the objective: to choose between accuracies, closer is no better
 _FINAL_GAP = 1e-6
 
@@ -64,7 +63,9 @@ def linear_grid(
     """
     folds = [make_fold(y, kept, held_out, Scaling.of(fit_scaler(X, kept)), settings) for kept, held_out in splits]
     fitted = _fit_folds(X, y, folds, Cs, settings, device, _GAP)
-    by_fold = [score_fold(X, y, fold, columns, settings.bias) for fold, columns in zip(folds, fitted, strict=True)]
+    by_fold = [
+        score_fold(X, y, fold, columns, settings.bias, device) for fold, columns in zip(folds, fitted, strict=True)
+    ]
     return [list(results) for results in zip(*by_fold, strict=True)]
 
 
@@ -102,7 +103,7 @@ def _fit_folds(
     in_rows = not isinstance(X, StreamedRows) and rows_pay(few, few, X.shape[1])
     preconditioner = None if in_rows else precondition(rows, settings.bias)
     order = np.argsort(Cs, kind="stable")
-    most, factor_bytes = _VALUES // len(used), float(FACTOR_BYTES)
+    most, factor_bytes = columns_at_once(len(used), rows.device), float(FACTOR_BYTES)
     if isinstance(X, StreamedRows):
         most = int(X.memory_bytes / (COLUMN_BYTES * len(used)))
         factor_bytes = min(factor_bytes, X.memory_bytes * _FACTOR_SHARE)

@@ -67,12 +67,13 @@ def fit_path(
         return path
     n, d = int((problem.costs > 0).sum(0).max()), problem.rows.X.shape[1]
     few = n <= _FEW
-    jobs = max(1, min(cpu_count(), len(groups), _GROUP_BYTES // (8 * n * (n + d)))) if few else 1
+    threads = cpu_count() if few and W.device.type == "cpu" else 1
+    jobs = max(1, min(threads, len(groups), _GROUP_BYTES // (8 * n * (n + d))))
     with _one_torch_thread(), threadpool_limits(1 if few else None, "blas"):
         parts = Parallel(n_jobs=jobs, prefer="threads")(
             delayed(_in_row_space)(problem, group, W, steps, rest, stop, max_iter, gap) for group in groups
         )
-    return path + [_beside(columns) for columns in zip(*parts, strict=True)]
+    return path + [beside(columns) for columns in zip(*parts, strict=True)]
 
 
 def _rows_pay(problem: Problem, point: Point) -> bool:
@@ -124,7 +125,7 @@ def _in_row_space(
     return path
 
 
-def _beside(parts: Sequence[Solution]) -> Solution:
+def beside(parts: Sequence[Solution]) -> Solution:
     """Put columns beside each other."""
     return Solution(
         torch.cat([part.W for part in parts], dim=1),

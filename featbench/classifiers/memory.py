@@ -10,7 +10,7 @@ from typing import Any
 from joblib import cpu_count
 
 from featbench.classifiers.engine import fit_engine, streams
-from featbench.classifiers.linear_grid import COLUMN_BYTES
+from featbench.classifiers.problem import COLUMN_BYTES
 from featbench.classifiers.table import get_classifier
 from featbench.config import EvaluateConfig
 from featbench.errors import UsageError

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from featbench.classifiers.products import SharedRows
 
+COLUMN_BYTES = 128  # a row and column: twelve float64 of costs, slacks and what becomes of them; the rest for factors
+_VALUES = 2**23  # rows x columns fitted at a time on a CPU
+_GPU_SHARE = 0.5  # of a GPU's free memory, for columns
 _SEARCHES = 60
 _FLAT = 0.1  # of the derivative where a line search starts
 
@@ -90,6 +93,18 @@ class Point:
     def gradient(self, C: float) -> Tensor:
         """Return their gradients (D + 1, K)."""
         return self.w + C * self.pull
+
+
+def columns_at_once(n: int, device: torch.device) -> int:
+    """Return how many columns of n rows are fitted at a time, the rows being on the device already."""
+    values = _VALUES if device.type == "cpu" else int(_GPU_SHARE * free_bytes(device)) // COLUMN_BYTES
+    return max(1, values // n)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return what a GPU has free for tensors."""
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + unused
 
 
 def gradient_at_zero(problem: Problem) -> Tensor:

@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -77,6 +78,7 @@ def select(
     config: EvaluateConfig,
     seed: int,
     steps: Sequence[str] = (),
+    device: str = "cpu",
 ) -> Selection:
     """Choose the hyper-parameters of a classifier.
 
@@ -88,6 +90,7 @@ def select(
         config: The `[evaluate]` table.
         seed: Of the folds or the held-out rows, and of a seeded method.
         steps: What to do to the rows before the classifier.
+        device: Where linear_svc is fitted.
 
     Raises:
         DataError: A class has too few rows, or there are fewer rows than neighbours wanted.
@@ -112,7 +115,7 @@ def select(
         splits = splits_of(how, y, n_train, n_final, config.folds, seed)
         grid = _with_enough_rows(name, grid, min(len(kept) for kept, _ in splits))
         engine = search_engine(name, grid, y, splits, config)
-        attempt = _try_all if engine == "scikit-learn" else _try_fast
+        attempt = _try_all if engine == "scikit-learn" else partial(_try_fast, device=device)
         tried = _mean_of_each(
             attempt(name, grid, rows, y, some, seed) for rows, some in _prepared(steps, X, splits, seed)
         )
@@ -130,14 +133,17 @@ def fit(
     y: npt.NDArray[np.int64],
     seed: int,
     engine: Engine = "scikit-learn",
+    device: str = "cpu",
 ) -> Pipeline:
     """Fit a classifier on all of the rows given; `spec.converged` tells whether its solver converged.
+
+    `device` is where linear_svc is fitted by featbench's own solver.
 
     Raises:
         UsageError: scikit-learn refuses the parameters.
     """
     model = get_classifier(name).make(params, seed, X.shape[1])
-    return _fitted(model, name, params, X, y, engine)
+    return _fitted(model, name, params, X, y, engine, device)
 
 
 @contextmanager
@@ -221,11 +227,12 @@ def _try_fast(
     y: npt.NDArray[np.int64],
     splits: Sequence[tuple[Rows, Rows]],
     seed: int,
+    device: str,
 ) -> list[tuple[float, bool | None]]:
     """Do as `_try_all`, with solvers that take the whole grid and draw no random numbers."""
     try:
         with convergence_recorded(get_classifier(name)):
-            return try_grid(name, grid, X, y, splits)
+            return try_grid(name, grid, X, y, splits, device)
     except ValueError as error:
         raise UsageError(f"{name} cannot be fitted with its grid: {error}") from error
 
@@ -292,8 +299,9 @@ def _fitted(
     X: FeatureRows,
     y: npt.NDArray[np.int64],
     engine: Engine = "scikit-learn",
+    device: str = "cpu",
 ) -> Pipeline:
     try:
-        return fit_fast(name, model, X, y) if engine == "featbench" else model.fit(X, y)
+        return fit_fast(name, model, X, y, device) if engine == "featbench" else model.fit(X, y)
     except ValueError as error:
         raise UsageError(f"scikit-learn refuses to fit {name} with {dict(params)}: {error}") from error

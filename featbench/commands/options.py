@@ -44,7 +44,7 @@ Data = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="torchvision's root of data sets.", show_default="$FEATBENCH_HOME/data"),
 ]
-Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N", help="Where networks run.")]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N", help="Where networks and linear_svc run.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting; dotted keys.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Forbid downloads.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]

@@ -12,8 +12,10 @@ from featbench.classifiers.engine import fit_engine
 from featbench.classifiers.evaluate import Fitted, fit_and_test
 from featbench.classifiers.memory import check_memory, memory_budget, needed_bytes
 from featbench.classifiers.models import NotKeptError, save_model
+from featbench.classifiers.place import gpu_memory_named, solver_device
 from featbench.classifiers.rows import LabelledFeatures, Subset, train_subsets
 from featbench.classifiers.steps import label
+from featbench.classifiers.streamed import StreamedRows
 from featbench.classifiers.table import candidates, get_classifier
 from featbench.fingerprint import fingerprint
 from featbench.results.cards import write_card
@@ -131,17 +133,20 @@ def _fit(job: Job, source: FeatureSet, splits: Mapping[str, LabelledFeatures], p
     if needed_bytes(_rows_of(source, plan), source.width) <= budget:
         splits = {name: split.in_memory() for name, split in splits.items()}
     train, test = splits["train"], splits["test"]
-    fitted = fit_and_test(
-        plan.method,
-        train,
-        splits.get("val"),
-        test,
-        job.experiment.evaluate,
-        plan.subset.seed,
-        len(classes),
-        plan.steps,
-    )
-    row = _row(job, source, fitted, plan, train.X.shape[1])
+    device = _device(job, source, plan, train)
+    with gpu_memory_named(plan.method):
+        fitted = fit_and_test(
+            plan.method,
+            train,
+            splits.get("val"),
+            test,
+            job.experiment.evaluate,
+            plan.subset.seed,
+            len(classes),
+            plan.steps,
+            device,
+        )
+    row = _row(job, source, fitted, plan, train.X.shape[1], device)
     try:
         save_model(job.results_dir, row, fitted.model)
     except NotKeptError as error:
@@ -163,7 +168,16 @@ def _fit(job: Job, source: FeatureSet, splits: Mapping[str, LabelledFeatures], p
         job.progress.warn(f"{plan.method} on {source.backbone} {source.layer} did not converge; its row says so")
 
 
-def _row(job: Job, source: FeatureSet, fitted: Fitted, plan: _Plan, width: int) -> Row:
+def _device(job: Job, source: FeatureSet, plan: _Plan, train: LabelledFeatures) -> str:
+    """Return where to fit a classifier; rows that stay on disk are for the CPU."""
+    if isinstance(train.X, StreamedRows):
+        return "cpu"
+    config = job.experiment.evaluate
+    shape = _rows_of(source, plan), train.X.shape[1]
+    return str(solver_device(job.device, plan.method, candidates(plan.method, config), config, shape))
+
+
+def _row(job: Job, source: FeatureSet, fitted: Fitted, plan: _Plan, width: int, device: str) -> Row:
     return Row(
         experiment=job.experiment.name,
         dataset=job.dataset.name,
@@ -187,7 +201,7 @@ def _row(job: Job, source: FeatureSet, fitted: Fitted, plan: _Plan, width: int) 
         accuracy_high=fitted.interval[1],
         converged=fitted.converged,
         engine=fitted.engine,
-        device="cpu",
+        device=device,
         precision=source.precision,
         extract_s=source.extract_s,
         fit_s=fitted.fit_s,

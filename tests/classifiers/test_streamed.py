@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from featbench.classifiers.evaluate import fit_and_test
-from featbench.classifiers.linear_grid import COLUMN_BYTES
+from featbench.classifiers.problem import COLUMN_BYTES
 from featbench.classifiers.products import ScaledRows
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.classifiers.streamed import StreamedRows, one_after_the_other, read_rows

@@ -1,0 +1,55 @@
+"""Where a classifier's solver computes: linear_svc on the GPU that the networks are on, all others on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from featbench.classifiers.engine import fit_engine
+from featbench.classifiers.problem import free_bytes
+from featbench.config import EvaluateConfig
+from featbench.errors import UsageError
+
+_VALUE_BYTES = 16  # of the rows: they can be float64, and blocks of them are copied
+_SHARE = 0.8  # of a GPU's free memory
+
+
+def solver_device(
+    wanted: torch.device,
+    name: str,
+    grid: Sequence[Mapping[str, Any]],
+    config: EvaluateConfig,
+    shape: tuple[int, int],
+) -> torch.device:
+    """Return where to fit a classifier.
+
+    Args:
+        wanted: Where the networks run.
+        name: The classifier.
+        grid: Its candidates.
+        config: The `[evaluate]` table.
+        shape: (rows of all splits, features), which are in memory.
+
+    Returns:
+        `wanted` for linear_svc with featbench's own solver whose rows fit there, else the CPU.
+    """
+    cpu = torch.device("cpu")
+    if wanted.type == "cpu" or name != "linear_svc" or fit_engine(name, grid, config) != "featbench":
+        return cpu
+    return wanted if _VALUE_BYTES * shape[0] * shape[1] <= _SHARE * free_bytes(wanted) else cpu
+
+
+@contextmanager
+def gpu_memory_named(name: str) -> Iterator[None]:
+    """Turn torch's error about a full GPU into one that says what to do.
+
+    Raises:
+        UsageError: The GPU is full.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UsageError(f"{name} found no more memory on the GPU; --device cpu fits it on the CPU") from error

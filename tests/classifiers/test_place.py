@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from sklearn.model_selection import StratifiedKFold
+
+from featbench.classifiers import place, problem
+from featbench.classifiers.linear import PrimalLinearSVC
+from featbench.classifiers.linear_folds import LinearSettings
+from featbench.classifiers.linear_grid import linear_grid
+from featbench.classifiers.place import gpu_memory_named, solver_device
+from featbench.config import EvaluateConfig
+from featbench.errors import UsageError
+from tests.pretend import GPU, pretended_gpu
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A GPU, which may be a pretended one."""
+    if torch.cuda.is_available():
+        yield "cuda"
+        return
+    monkeypatch.setattr(problem, "free_bytes", lambda device: 2**20)
+    with pretended_gpu() as device:
+        yield device
+
+
+def made_up(n: int, d: int, n_classes: int, dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    y = np.arange(n) % n_classes
+    return (rng.normal(size=(n, d)) + rng.normal(size=(n_classes, d))[y] * 0.3).astype(dtype), y
+
+
+def test_a_pretended_gpu_refuses_what_a_real_one_does(gpu: str) -> None:
+    there = torch.arange(4.0).to(gpu)
+    assert there.device == GPU
+    assert (there + 1).sum().item() == 10
+    with pytest.raises(RuntimeError):
+        there + torch.ones(4)
+    with pytest.raises(RuntimeError):
+        torch.ones(4)[:2].copy_(there[:2]).add_(there[:2])
+    with pytest.raises((RuntimeError, TypeError)):
+        there.numpy()
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "n_classes", "C", "dtype"),
+    [
+        (900, 30, 4, 0.01, "float32"),
+        (900, 30, 2, 100.0, "float32"),  # factors of Hessians
+        (400, 30, 3, 1.0, "float64"),
+        (200, 600, 3, 1.0, "float32"),  # the space of the rows
+        (1300, 1100, 2, 0.01, "float32"),  # into it on the way, and the leading eigenvectors only
+    ],
+)
+def test_the_estimator_on_a_gpu(n: int, d: int, n_classes: int, C: float, dtype: str, gpu: str) -> None:
+    X, y = made_up(n, d, n_classes, dtype)
+    weights = np.linspace(0, 2, n)
+    there = PrimalLinearSVC(C=C, class_weight="balanced", device=gpu).fit(X, y, weights)
+    here = PrimalLinearSVC(C=C, class_weight="balanced").fit(X, y, weights)
+    np.testing.assert_allclose(there.decision_function(X), here.decision_function(X), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("n", "d", "n_classes"), [(600, 20, 3), (600, 20, 2), (120, 300, 3)])
+def test_the_grid_on_a_gpu(n: int, d: int, n_classes: int, gpu: str) -> None:
+    X, y = made_up(n, d, n_classes)
+    splits = list(StratifiedKFold(3).split(X, y))
+    there = linear_grid(X, y, splits, [1e-4, 1e-2], LinearSettings(), gpu)
+    assert there == linear_grid(X, y, splits, [1e-4, 1e-2], LinearSettings())
+
+
+def test_columns_in_batches_are_the_same_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = made_up(500, 20, 7)
+    whole = PrimalLinearSVC(C=0.1).fit(X, y)
+    monkeypatch.setattr(problem, "_VALUES", 1000)
+    parts = PrimalLinearSVC(C=0.1).fit(X, y)
+    np.testing.assert_allclose(parts.coef_, whole.coef_, rtol=1e-3, atol=1e-5)
+    assert parts.coef_.shape == (7, 20)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "name", "free", "expected"),
+    [
+        (GPU, "linear_svc", 2**20, GPU),
+        (GPU, "linear_svc", 2**10, "cpu"),  # the rows do not fit
+        (GPU, "svm_rbf", 2**20, "cpu"),
+        ("cpu", "linear_svc", 2**20, "cpu"),
+    ],
+)
+def test_where(
+    wanted: torch.device | str, name: str, free: int, expected: torch.device | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, "free_bytes", lambda device: free)
+    config = EvaluateConfig()
+    assert solver_device(torch.device(wanted), name, [{}], config, (100, 8)) == torch.device(expected)
+    config = EvaluateConfig(engine="sklearn")
+    assert solver_device(torch.device(wanted), name, [{}], config, (100, 8)) == torch.device("cpu")
+
+
+def test_a_full_gpu_is_named() -> None:
+    with (
+        pytest.raises(UsageError, match="linear_svc found no more memory on the GPU; --device cpu"),
+        gpu_memory_named("linear_svc"),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory")
