@@ -49,7 +49,7 @@ speed: $(READY) ## measure the speed of each stage, as ratios; IMAGES=FOLDER tak
 	$(BIN)/python -m tests.speed.extraction $(if $(IMAGES),--images $(IMAGES))
 	$(BIN)/python -m tests.speed.prediction $(if $(IMAGES),--images $(IMAGES))
 	$(BIN)/python -m tests.speed.solvers
-	$(BIN)/python -m tests.speed.gpu
+	$(BIN)/python -m tests.speed.gpu --sizes 0
 	$(BIN)/python -m tests.speed.training
 
 lock: ## compile requirements.lock anew from pyproject.toml

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+
+from featbench.classifiers import place, problem
+from tests.pretend import pretended_gpu
 
 
 @pytest.fixture(scope="session")
@@ -13,6 +18,18 @@ def shared_dir() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"the shared test material is not at {folder}")
     return folder
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A GPU, which is a pretended one where there is none."""
+    if torch.cuda.is_available():
+        yield "cuda"
+        return
+    for module in (place, problem):
+        monkeypatch.setattr(module, "free_bytes", lambda device: 2**20)
+    with pretended_gpu() as device:
+        yield device
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -14,18 +12,7 @@ from featbench.classifiers.linear_grid import linear_grid
 from featbench.classifiers.place import gpu_memory_named, solver_device
 from featbench.config import EvaluateConfig
 from featbench.errors import UsageError
-from tests.pretend import GPU, pretended_gpu
-
-
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A GPU, which may be a pretended one."""
-    if torch.cuda.is_available():
-        yield "cuda"
-        return
-    monkeypatch.setattr(problem, "free_bytes", lambda device: 2**20)
-    with pretended_gpu() as device:
-        yield device
+from tests.pretend import GPU
 
 
 def made_up(n: int, d: int, n_classes: int, dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,8 @@
     python -m tests.speed.gpu [--device cuda] [--scale 1.0] [--sizes 0 1]
 
 1. 50,000 rows x 4,096 features x 10 classes, five folds.
-2. 1,280,000 x 2,048 x 1,000, one held-out split: as ImageNet's features of a ResNet-50.
+2. 1,280,000 x 2,048 x 1,000, one held-out split: as ImageNet's features of a ResNet-50. The features are 10 GB, and the
+   machine has to have memory for some copies.
 
 Features are made up: rectified, correlated, their spectrum falling as that of a network's features does. Seconds are of
 the search over seven C and the final fit, by the wall, from features in the machine's memory. The matrix rate is that
@@ -40,7 +41,7 @@ def make(n: int, d: int, n_classes: int, device: torch.device) -> tuple[np.ndarr
 
     y = np.random.default_rng(0).permutation(np.arange(n) % n_classes)
     mixing = normal(d, d) * torch.arange(1, d + 1, device=device) ** -0.7
-    centres = 0.35 * normal(n_classes, d)
+    centres = 4 * d**-0.5 * normal(n_classes, d)  # far apart in many dimensions, but not that far
     X = np.empty((n, d), np.float32)
     for start in range(0, n, BLOCK):
         labels = torch.from_numpy(y[start : start + BLOCK]).to(device)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,14 @@ def test_a_learning_curve_is_a_row_a_size(home: Path) -> None:
     assert main_rows(rows).n_train.tolist() == [50]
     tables = [load_predictions(job.results_dir, name) for name in rows.fingerprint]
     assert len({tuple(table.id) for table in tables}) == 1
+
+
+def test_linear_svc_alone_is_fitted_on_the_gpu_of_the_networks(home: Path, gpu: str) -> None:
+    job = replace(make_job(home, classifiers=["linear_svc", "ridge"]), device=torch.device(gpu, 0))
+    evaluate(job)
+    rows = load_results(job.results_dir).set_index("method")
+    assert rows.device.to_dict() == {"linear_svc": f"{gpu}:0", "ridge": "cpu"}
+    assert rows.converged["linear_svc"]
 
 
 def test_a_size_beyond_the_smallest_class_is_refused(home: Path) -> None:
