@@ -111,12 +111,11 @@ class PrimalLinearSVC(LinearClassifierMixin, ClassifierMixin, BaseEstimator):  #
         preconditioner = None if in_rows else precondition(rows.X, scaling)
         # On the way to a large C, wide features come to where few rows are inside the margin.
         Cs = [self.C] if in_rows or d < EXACT_BELOW else [self.C / _FROM, self.C]
-        two = len(self.classes_) == 2
         parts = []
-        size = columns_at_once(n, device)
-        for first in range(int(two), len(self.classes_), size):
-            columns = torch.arange(first, min(first + size, len(self.classes_)))
-            problem = _problem(rows, target, weight, torch.from_numpy(factors), columns, two=two)
+        size, end = columns_at_once(n, device), len(self.classes_)
+        for start in range(1 if end == 2 else 0, end, size):
+            columns = torch.arange(start, min(start + size, end))
+            problem = _problem(rows, target, weight, torch.from_numpy(factors), columns)
             hessians = Hessians(preconditioner) if preconditioner else None
             group = slice(0, len(columns))
             parts.append(fit_path(problem, [group], Cs, self.tol, self.max_iter, _GAP, hessians)[-1])
@@ -139,22 +138,20 @@ class PrimalLinearSVC(LinearClassifierMixin, ClassifierMixin, BaseEstimator):  #
         return model
 
 
-def _problem(
-    rows: SharedRows, labels: Tensor, weights: Tensor, factors: Tensor, classes: Tensor, *, two: bool
-) -> Problem:
+def _problem(rows: SharedRows, labels: Tensor, weights: Tensor, factors: Tensor, classes: Tensor) -> Problem:
     """Make a problem of some classes, a column each against the rest.
 
     Args:
         rows: (N, D).
         labels: (N,) int64.
         weights: (N,) float64.
-        factors: (n_classes,) float64, the class weights.
+        factors: (n_classes,) float64, the class weights. As in liblinear, with more than two classes that is the weight
+            of the class's own rows in its own column; the one column of two classes has both.
         classes: (K,) int64, whose columns are wanted.
-        two: Whether there are two classes. As in liblinear their one column has the weights of both; otherwise a class
-            weight is that of the class's own rows in its own column.
     """
-    kin, own = classes.to(rows.X.device), factors[classes].to(rows.X.device)
-    others = factors[:1].to(rows.X.device) if two else torch.ones_like(own)
+    device, dtype = rows.X.device, rows.X.dtype
+    kin, own = classes.to(device), factors[classes].to(device)
+    others = factors[:1].to(device) if len(factors) == 2 else torch.ones_like(own)
     is_positive = labels[:, None] == kin
     costs = torch.where(is_positive, own, others) * weights[:, None]
-    return Problem(rows, torch.where(is_positive, 1.0, -1.0).to(rows.X.dtype), costs.to(rows.X.dtype), kin)
+    return Problem(rows, torch.where(is_positive, 1.0, -1.0).to(dtype), costs.to(dtype), kin)
