@@ -169,7 +169,9 @@ def test_grids_of_several_parameters_keep_their_order(digits: Digits, monkeypatc
     grid = [{"C": 1e-2, "tol": 1e-3}, {"C": 1e-6, "tol": 1e-5}, {"C": 1e-6, "tol": 1e-3}, {"C": 1e-2, "tol": 1e-5}]
     calls: list[list[float]] = []
 
-    def recorded(X: Any, y: Any, splits: Any, Cs: list[float], settings: Any) -> list[list[tuple[float, bool]]]:
+    def recorded(
+        X: Any, y: Any, splits: Any, Cs: list[float], settings: Any, device: str
+    ) -> list[list[tuple[float, bool]]]:
         calls.append(Cs)
         return [[(C + settings.tol, True)] for C in Cs]
 
