@@ -17,29 +17,14 @@ _VALUE_BYTES = 16  # of the rows: they can be float64, and blocks of them are co
 _SHARE = 0.8  # of a GPU's free memory
 
 
-def solver_device(
-    wanted: torch.device,
-    name: str,
-    grid: Sequence[Mapping[str, Any]],
-    config: EvaluateConfig,
-    shape: tuple[int, int],
-) -> torch.device:
-    """Return where to fit a classifier.
+def has_gpu_solver(name: str, grid: Sequence[Mapping[str, Any]], config: EvaluateConfig) -> bool:
+    """Say whether a classifier with parameters from this grid can be fitted on a GPU."""
+    return name == "linear_svc" and fit_engine(name, grid, config) == "featbench"
 
-    Args:
-        wanted: Where the networks run.
-        name: The classifier.
-        grid: Its candidates.
-        config: The `[evaluate]` table.
-        shape: (rows of all splits, features), which are in memory.
 
-    Returns:
-        `wanted` for linear_svc with featbench's own solver whose rows fit there, else the CPU.
-    """
-    cpu = torch.device("cpu")
-    if wanted.type == "cpu" or name != "linear_svc" or fit_engine(name, grid, config) != "featbench":
-        return cpu
-    return wanted if _VALUE_BYTES * shape[0] * shape[1] <= _SHARE * free_bytes(wanted) else cpu
+def fits_gpu(device: torch.device, shape: tuple[int, int]) -> bool:
+    """Say whether (rows of all splits, features) fit what a GPU has free."""
+    return _VALUE_BYTES * shape[0] * shape[1] <= _SHARE * free_bytes(device)
 
 
 @contextmanager

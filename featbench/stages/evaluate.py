@@ -12,7 +12,7 @@ from featbench.classifiers.engine import fit_engine
 from featbench.classifiers.evaluate import Fitted, fit_and_test
 from featbench.classifiers.memory import check_memory, memory_budget, needed_bytes
 from featbench.classifiers.models import NotKeptError, save_model
-from featbench.classifiers.place import gpu_memory_named, solver_device
+from featbench.classifiers.place import fits_gpu, gpu_memory_named, has_gpu_solver
 from featbench.classifiers.rows import LabelledFeatures, Subset, train_subsets
 from featbench.classifiers.steps import label
 from featbench.classifiers.streamed import StreamedRows
@@ -170,11 +170,16 @@ def _fit(job: Job, source: FeatureSet, splits: Mapping[str, LabelledFeatures], p
 
 def _device(job: Job, source: FeatureSet, plan: _Plan, train: LabelledFeatures) -> str:
     """Return where to fit a classifier; rows that stay on disk are for the CPU."""
-    if isinstance(train.X, StreamedRows):
-        return "cpu"
     config = job.experiment.evaluate
-    shape = _rows_of(source, plan), train.X.shape[1]
-    return str(solver_device(job.device, plan.method, candidates(plan.method, config), config, shape))
+    wanted = has_gpu_solver(plan.method, candidates(plan.method, config), config)
+    if job.device.type == "cpu" or not wanted or isinstance(train.X, StreamedRows):
+        return "cpu"
+    if not fits_gpu(job.device, (_rows_of(source, plan), source.width)):
+        job.progress.say(
+            f"{plan.method} on {source.backbone} {source.layer} is fitted on the CPU: its rows do not fit the GPU"
+        )
+        return "cpu"
+    return str(job.device)
 
 
 def _row(job: Job, source: FeatureSet, fitted: Fitted, plan: _Plan, width: int, device: str) -> Row:

@@ -7,12 +7,12 @@ import pytest
 import torch
 from sklearn.model_selection import StratifiedKFold
 
-from featbench.classifiers import linear, linear_grid, place, problem
+from featbench.classifiers import linear, linear_grid, problem
 from featbench.classifiers.linear import PrimalLinearSVC
 from featbench.classifiers.linear_folds import LinearSettings
 from featbench.classifiers.linear_path import fit_path
 from featbench.classifiers.newton import Solution
-from featbench.classifiers.place import gpu_memory_named, solver_device
+from featbench.classifiers.place import gpu_memory_named, has_gpu_solver
 from featbench.classifiers.problem import Problem
 from featbench.config import EvaluateConfig
 from featbench.errors import UsageError
@@ -93,22 +93,11 @@ def test_columns_in_batches_are_the_same_columns(
 
 
 @pytest.mark.parametrize(
-    ("wanted", "name", "free", "expected"),
-    [
-        (GPU, "linear_svc", 2**20, GPU),
-        (GPU, "linear_svc", 2**10, "cpu"),  # the rows do not fit
-        (GPU, "svm_rbf", 2**20, "cpu"),
-        ("cpu", "linear_svc", 2**20, "cpu"),
-    ],
+    ("name", "engine", "expected"),
+    [("linear_svc", "auto", True), ("linear_svc", "sklearn", False), ("svm_rbf", "auto", False)],
 )
-def test_where(
-    wanted: torch.device | str, name: str, free: int, expected: torch.device | str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(place, "free_bytes", lambda device: free)
-    config = EvaluateConfig()
-    assert solver_device(torch.device(wanted), name, [{}], config, (100, 8)) == torch.device(expected)
-    config = EvaluateConfig(engine="sklearn")
-    assert solver_device(torch.device(wanted), name, [{}], config, (100, 8)) == torch.device("cpu")
+def test_what_has_a_solver_for_gpus(name: str, engine: str, expected: bool) -> None:
+    assert has_gpu_solver(name, [{}], EvaluateConfig(engine=engine)) is expected  # type: ignore[arg-type]
 
 
 def test_a_full_gpu_is_named() -> None:

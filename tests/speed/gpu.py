@@ -101,6 +101,8 @@ def main() -> None:
     for n, d, n_classes, selection in (SIZES[number] for number in arguments.sizes):
         n = int(n * arguments.scale)
         X, y = make(n + TEST_ROWS, d, n_classes, device)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
         with counted() as counts:
             started_s = time.perf_counter()
             model = grid(X[:n], y[:n], selection, str(device))

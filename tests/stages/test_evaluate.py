@@ -12,6 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
+from featbench.classifiers import place
 from featbench.classifiers.models import load_model
 from featbench.config import Experiment
 from featbench.errors import CacheError, UsageError
@@ -86,6 +87,17 @@ def test_linear_svc_alone_is_fitted_on_the_gpu_of_the_networks(home: Path, gpu: 
     rows = load_results(job.results_dir).set_index("method")
     assert rows.device.to_dict() == {"linear_svc": f"{gpu}:0", "ridge": "cpu"}
     assert rows.converged["linear_svc"]
+
+
+def test_rows_too_many_for_the_gpu_are_fitted_on_the_cpu_and_it_is_said(
+    home: Path, gpu: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, "free_bytes", lambda device: 2**10)
+    job = replace(make_job(home), device=torch.device(gpu, 0))
+    evaluate(job)
+    assert load_results(job.results_dir).device.tolist() == ["cpu"]
+    said = "linear_svc on pixels pixels is fitted on the CPU: its rows do not fit the GPU"
+    assert said in job.progress.said  # type: ignore[attr-defined]
 
 
 def test_a_size_beyond_the_smallest_class_is_refused(home: Path) -> None:
