@@ -23,6 +23,7 @@ from torch import Tensor
 from featbench.data.decode import UnreadableImageError
 from featbench.data.images import ArrayImages, Indices, LazyImages
 from featbench.data.preprocess import Preprocess
+from featbench.data.room import ROOM
 from featbench.data.splits import Skipped, Split
 from featbench.errors import DataError
 
@@ -135,9 +136,10 @@ def _decoded_batches(
 ) -> Iterator[list[Batch]]:
     def decode(row: int, places: Sequence[_Pixels]) -> str | None:
         try:
-            image = images.read(row)
-            for preprocess, place in zip(preprocesses, places, strict=True):
-                place[:] = preprocess.fit_image(image).permute(1, 2, 0).numpy()
+            with ROOM.in_use():
+                image = images.read(row)
+                for preprocess, place in zip(preprocesses, places, strict=True):
+                    place[:] = preprocess.fit_image(image).permute(1, 2, 0).numpy()
         except UnreadableImageError as error:
             return str(error)
         return None
