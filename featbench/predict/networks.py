@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from featbench.backbones.layers import FeatureNetwork
 from featbench.backbones.load import RANDOM, Backbone, load_backbone
 from featbench.baselines.network import with_new_head
-from featbench.config import BackboneConfig, is_weights_file
+from featbench.config import BackboneConfig, is_weights_file, split_part
 from featbench.data.preprocess import Preprocess
 from featbench.errors import ResultsError, WeightsError
 from featbench.predict.images import ArrayPreprocess
@@ -98,10 +98,10 @@ def _load(card: Card, source: str, *, offline: bool) -> Backbone:
 
 
 def _weights_file(folder: Path, card: Card) -> str:
-    path = Path(card.weights)
+    path, part = split_part(card.weights)
     beside = folder / WEIGHTS / path.name
     if not path.is_file() and not beside.is_file():
         raise WeightsError(
             f"the weights file {path} that the model was trained on is not there any more; put it back, or to {beside}"
         )
-    return str(path if path.is_file() else beside)
+    return str(path if path.is_file() else beside) + (f"#{part}" if part else "")

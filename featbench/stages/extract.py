@@ -70,6 +70,7 @@ def find_cached(job: Job) -> list[Cached]:
 def _plans(job: Job) -> Iterator[tuple[Backbone, Extraction, dict[str, CacheKey]]]:
     for config in job.experiment.backbones:
         backbone = load_backbone(config, seed=job.experiment.seed, offline=job.offline, channels=job.dataset.channels)
+        job.tell(backbone.notes)
         if config.name != "pixels":
             shape = image_shape(job.dataset.splits["train"], backbone.preprocess)
             config = config.model_copy(update={"layers": backbone.expand(config.layers, shape)})
