@@ -173,4 +173,5 @@ def is_weights_file(weights: str) -> bool:
 def split_part(weights: str) -> tuple[Path, str]:
     """Split FILE#PART, as "dino.pth#teacher", where PART tells which of a file's tensors are meant; else it is ""."""
     path, mark, part = weights.rpartition("#")
-    return (Path(path), part) if mark and not Path(weights).is_file() else (Path(weights), "")
+    whole = not mark or os.path.isfile(weights)  # noqa: PTH113  # Path.is_file() raises where a name is too long
+    return (Path(weights), "") if whole else (Path(path), part)

@@ -37,7 +37,7 @@ def accuracy_table(rows: pd.DataFrame) -> pd.DataFrame:
     records = rows.to_dict("records")
     classifiers = [record for record in records if record["kind"] == "classifier"]
     baselines = [record for record in records if record["kind"] == "baseline"]
-    references = sorted((r["method"] for r in baselines), key=lambda method: REFERENCES.index(strategy_of(method)))
+    references = sorted((r["method"] for r in baselines), key=_place_among_references)
     columns = [*dict.fromkeys([*(r["method"] for r in classifiers), *references])]
 
     lines = {_key(record): None for record in classifiers}
@@ -52,6 +52,11 @@ def accuracy_table(rows: pd.DataFrame) -> pd.DataFrame:
         cells.append([*key, *(_mean_over_seeds([r for r in mine if r["method"] == name]) for name in columns)])
     table = pd.DataFrame(cells, columns=[*KEYS, *columns])
     return table.astype(dict.fromkeys(columns, "float64"))
+
+
+def _place_among_references(method: str) -> int:
+    strategy = strategy_of(method)
+    return REFERENCES.index(strategy) if strategy in REFERENCES else len(REFERENCES)  # those of a newer version
 
 
 def is_reference(column: str) -> bool:
