@@ -15,6 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from featbench.features.heap import check_heaps
 from featbench.fingerprint import fingerprint
 
 FORMAT = 1
@@ -23,6 +24,10 @@ _CHECKSUM_BYTES = 4  # of every chunk
 _BITSHUFFLE_HEADER = 12
 _MOST_EXPANSION = 256  # LZ4 makes at most 255 bytes out of one
 _CHUNK_BYTES = 1 << 20  # the largest chunk ever written of more than one row
+_TYPES = {str: h5py.h5t.TypeStringID, float: h5py.h5t.TypeFloatID} | {
+    np.integer: h5py.h5t.TypeIntegerID,
+    np.bool_: h5py.h5t.TypeEnumID,
+}
 
 
 class ForeignFileError(Exception):
@@ -50,7 +55,7 @@ def check_structure(file: h5py.File, n_bytes: int) -> None:
 
     Raises:
         ForeignFileError: It is another program's, or of another format.
-        ValueError: It is damaged; HDF5 may raise OSError, KeyError, RuntimeError and TypeError instead.
+        ValueError: It is damaged; HDF5 may raise OSError, LookupError, RuntimeError and TypeError instead.
     """
     _check_attributes(file)
     n_rows = len(_dataset(file, "labels", _LABELS, n_bytes))
@@ -102,6 +107,7 @@ def _check_attributes(file: h5py.File) -> None:
         raise ForeignFileError(f"has format {format_}, of another version of featbench")
     if not _attribute(file, "complete", np.bool_):
         raise ValueError("it is not complete")
+    check_heaps(file)
     if "checksums" in file.attrs:  # files of earlier versions have none
         for name, checksum in _parsed(file, "checksums", _is_object).items():
             if fingerprint(_attribute(file, name, str)) != checksum:
@@ -115,7 +121,8 @@ def _check_attributes(file: h5py.File) -> None:
 def _attribute(of: h5py.HLObject, name: str, kind: type) -> Any:
     if name not in of.attrs:
         raise ValueError(f"it has no {name}")
-    value = of.attrs[name] if h5py.h5a.open(of.id, name.encode()).shape == () else None
+    found = h5py.h5a.open(of.id, name.encode())
+    value = of.attrs[name] if found.shape == () and isinstance(found.get_type(), _TYPES[kind]) else None
     if not isinstance(value, kind):
         raise ValueError(f"its {name} is of another type")
     return value

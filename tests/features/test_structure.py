@@ -228,10 +228,33 @@ def _write_chunk(dataset: h5py.Dataset, offset: tuple[int, ...], content: bytes)
 
 def test_a_chunk_that_lies_about_its_size_is_refused_before_its_filters_run(tmp_path: Path) -> None:
     paths = _lying_chunks(tmp_path)
-    for path in paths:  # in a process of its own, which a fault ends
-        done = subprocess.run([sys.executable, "-c", READER, str(path)], capture_output=True, text=True, check=False)
-        assert done.returncode == 0
-        assert "is not of its size" in done.stdout
+    for path in paths:
+        assert "is not of its size" in _read_in_a_child(path)
+
+
+def _read_in_a_child(path: Path) -> str:
+    """Read a file in a process of its own, which a fault or a minute ends, and return what it prints."""
+    command = [sys.executable, "-c", READER, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0
+    return done.stdout
+
+
+@pytest.mark.parametrize("notes", [0, 1])
+@pytest.mark.parametrize("earlier", [False, True])
+def test_zeros_among_the_texts_do_not_keep_hdf5_there_for_ever(tmp_path: Path, earlier: bool, notes: int) -> None:
+    path = write(make_key(tmp_path), {"layer3": ROWS})
+    with h5py.File(path, "r+") as file:
+        if earlier:
+            del file.attrs["checksums"]
+        for note in range(notes):
+            file.attrs[f"note{note}"] = "from somebody's notebook"
+    content = path.read_bytes()
+    heap = content.index(b"GCOL")
+    size = int.from_bytes(content[heap + 8 : heap + 16], "little")
+    for start in (heap, heap + 16, content.index(b'{"h5py"', heap)):
+        path.write_bytes(content[:start] + bytes(heap + size - start) + content[heap + size :])
+        assert "damaged (its texts are" in _read_in_a_child(path)
 
 
 @pytest.mark.parametrize("text", ["broken.jpg", "no image", "hdf5", "abc"])
