@@ -6,11 +6,12 @@ refused; one that would take more than the others leave waits.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
@@ -21,6 +22,7 @@ LIMIT_SIDE_PX = 65_535  # as a JPEG file has; Pillow keeps a pointer for each ro
 _CODEC_BYTES = {"WEBP": 12, "AVIF": 16, "PPM": 8, "JPEG2000": 21}
 _PROGRESSIVE_BYTES = 8  # of JPEG: all coefficients are kept
 _IMAGE_BYTES, _COPY_BYTES = 4, 4
+_LARGE_BYTES = 64_000_000
 _TIFF_BITS, _TIFF_SAMPLES, _TIFF_ROWS, _TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH = 258, 277, 278, 322, 323
 _SMALL_BLOCK_BYTES, _USUAL_BLOCK_PX = 1800, 32  # JPEG 2000 keeps books of every block; encoders take 32 or 64 px
 _JPEG2000_BLOCKS = re.compile(  # markers COD and COC: precincts or not, levels, width and height of a block, precincts
@@ -103,8 +105,11 @@ class Room:
         try:
             yield
         finally:
-            self._give_back(self._of_thread.stays)
+            n_bytes = self._of_thread.stays
             del self._of_thread.stays
+            if n_bytes > _LARGE_BYTES:
+                _return_memory()
+            self._give_back(n_bytes)
 
     def _give_back(self, n_bytes: int) -> None:
         with self._changed:
@@ -113,3 +118,9 @@ class Room:
 
 
 ROOM = Room(LIMIT_BYTES)
+
+
+def _return_memory() -> None:
+    """Give freed memory back to the system: glibc keeps that of every thread, which is gigabytes for large images."""
+    with suppress(AttributeError, OSError, TypeError):  # there is no such function elsewhere
+        ctypes.CDLL(None).malloc_trim(0)

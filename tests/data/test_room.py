@@ -221,6 +221,35 @@ class Watching(Preprocess):
 
 
 LEFT: list[int] = []
+TOGETHER = """
+import resource, sys
+import numpy as np
+from featbench.data.images import file_images
+from featbench.data.loader import read_batches
+from featbench.data.preprocess import Preprocess
+from featbench.data.splits import Split
+
+def used():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+paths = tuple(sys.argv[1:])
+split = Split("train", file_images(paths), np.zeros(len(paths), np.int64), paths)
+before = used()
+(batch,) = read_batches(split, Preprocess(8, 8), len(paths), threads=len(paths))
+print(len(batch.rows), used() - before)
+"""
+
+
+@pytest.mark.slow
+def test_threads_with_large_images_keep_to_the_room_together(tmp_path: Path) -> None:
+    row = b"\0" + b"\x11\x99\x33" * 10_000
+    (tmp_path / "x").write_bytes(png(header(10_000, 10_000), (b"IDAT", zlib.compress(row * 10_000, 1))))
+    done = subprocess.run(
+        [sys.executable, "-c", TOGETHER, *[str(tmp_path / "x")] * 6], check=True, capture_output=True, text=True
+    )
+    n_read, used = map(int, done.stdout.split())
+    assert n_read == 6
+    assert used < 1.1 * LIMIT_BYTES
 
 
 def test_a_decoded_image_counts_until_it_is_fitted(tmp_path: Path) -> None:
