@@ -12,10 +12,11 @@ from torch import nn
 from featbench.backbones.architectures import get_architecture
 from featbench.backbones.expand import expand_layers
 from featbench.backbones.fitting import Loaded, load_file
-from featbench.backbones.layers import FeatureNetwork, feature_network
-from featbench.backbones.pooling import check_pooling
+from featbench.backbones.layers import FeatureNetwork, feature_network, is_left_as_it_is
+from featbench.backbones.pooling import VECTOR_POOLINGS, check_pooling
+from featbench.backbones.shapes import output_shapes
 from featbench.backbones.spec import Architecture
-from featbench.backbones.tracing import Traced
+from featbench.backbones.tracing import PENULTIMATE, Traced
 from featbench.backbones.weights import hash_weights
 from featbench.config import BackboneConfig, is_weights_file, split_part
 from featbench.data.preprocess import Preprocess
@@ -65,6 +66,13 @@ class Backbone:
         """Cut the network down to the pooled features of some layers, for images of shape (C, h, w)."""
         shape = image_shape or self._own_shape()
         return feature_network(self.traced, layers, pooling, shape, has_head=self.has_head)
+
+    def unpooled(self, layers: Sequence[str], pooling: str, image_shape: tuple[int, int, int]) -> frozenset[str]:
+        """Return the layers that the pooling leaves as they are; see `is_left_as_it_is`."""
+        if PENULTIMATE not in layers or pooling in VECTOR_POOLINGS:
+            return frozenset()
+        shape = output_shapes(self.traced, image_shape).get(self.traced.find(PENULTIMATE), ())
+        return frozenset({PENULTIMATE} if is_left_as_it_is(PENULTIMATE, pooling, shape) else ())
 
     def expand(self, layers: Sequence[str], image_shape: tuple[int, int, int] | None = None) -> tuple[str, ...]:
         """Replace `blocks` and patterns by the layers they stand for; see `expand_layers`."""
