@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from featbench.commands.options import Cache, examples, exit_codes, home
+from featbench.errors import UsageError
+from featbench.terminal import print_line
 
 if TYPE_CHECKING:
     from featbench.features.upkeep import Entry
@@ -30,7 +33,7 @@ def list_caches(cache: Cache = None) -> None:
         entries = list_cache(folder)
         for entry in entries:
             _print_entry(entry, folder)
-        typer.echo(f"{len(entries)} in {folder}, {_size(sum(entry.n_bytes for entry in entries))}")
+        print_line(f"{len(entries)} in {folder}, {_size(sum(entry.n_bytes for entry in entries))}")
 
 
 @caches.command("verify", epilog=examples("featbench cache verify"))
@@ -43,8 +46,8 @@ def verify_caches(cache: Cache = None) -> None:
         for _, problem in verify_cache(cache or home() / "features"):
             wrong[problem is not None] += 1
             if problem is not None:
-                typer.echo(f"featbench: {problem}", err=True)
-        typer.echo(f"{sum(wrong)} cache files read, {wrong[1] or 'none'} damaged")
+                print_line(f"featbench: {problem}", err=True)
+        print_line(f"{sum(wrong)} cache files read, {wrong[1] or 'none'} damaged")
         if wrong[1]:
             raise typer.Exit(1)
 
@@ -60,6 +63,9 @@ def prune_caches(
     `--older-than 0` empties the cache.
     """
     with exit_codes():
+        if not math.isfinite(older_than):
+            raise UsageError(f"--older-than {older_than}: give a finite number of days")
+
         from featbench.features.upkeep import list_cache, prune_cache
 
         folder = cache or home() / "features"
@@ -67,17 +73,17 @@ def prune_caches(
         for entry in old:
             _print_entry(entry, folder)
         if not old:
-            typer.echo(f"nothing in {folder} is damaged or was unused for {older_than:g} days")
+            print_line(f"nothing in {folder} is damaged or was unused for {older_than:g} days")
         elif yes or typer.confirm(f"Remove these {len(old)} ({_size(sum(e.n_bytes for e in old))})?"):
             removed = prune_cache(old)
             busy = f"; {len(old) - len(removed)} in use by another process" if len(removed) < len(old) else ""
-            typer.echo(f"removed {len(removed)}, {_size(sum(e.n_bytes for e in removed))}{busy}")
+            print_line(f"removed {len(removed)}, {_size(sum(e.n_bytes for e in removed))}{busy}")
 
 
 def _print_entry(entry: Entry, folder: Path) -> None:
     name = entry.path.relative_to(folder).as_posix()
     days = f"{entry.unused_s / 86_400:.0f} days"
-    typer.echo(f"{_size(entry.n_bytes):>9}  {days:>8}  {entry.state:<10}  {name}  {entry.about}")
+    print_line(f"{_size(entry.n_bytes):>9}  {days:>8}  {entry.state:<10}  {name}  {entry.about}")
 
 
 def _size(n_bytes: float) -> str:
