@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from featbench.errors import FeatbenchError
+from featbench.errors import FeatbenchError, first_line
 from featbench.places import expand_user
 from featbench.terminal import one_line, print_line, print_text
 
@@ -106,7 +106,7 @@ def exit_codes(*, verbose: bool = False) -> Iterator[None]:
 def _message(error: Exception, *, verbose: bool) -> str:
     if isinstance(error, FeatbenchError):
         return str(error).strip()
-    text = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".removesuffix(": ")
+    text = f"{type(error).__name__}: {first_line(error)}".removesuffix(": ")
     if isinstance(error, _SYSTEM) and not isinstance(error, NotImplementedError | RecursionError):
         return text if verbose else f"{text} (--verbose shows where)"
     return (
