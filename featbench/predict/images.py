@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from featbench.data.walk import ENDINGS, walk
 from featbench.errors import UsageError
 
 ImageLike = str | os.PathLike[str] | Image.Image | npt.NDArray[Any] | Tensor
+_LONGEST = 200  # characters of a path in a message
 _ALLOWED = (
     "an image is a path, a PIL image, an array (H, W), (H, W, 1) or (H, W, 3), or a tensor (1, H, W) or (3, H, W); "
     "many are a sequence of these, an array (N, H, W, 1 or 3) or a tensor (N, 1 or 3, H, W)"
@@ -93,13 +95,16 @@ def find_images(places: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, st
     """List image files: a folder stands for all images below it, sorted by path.
 
     Returns:
-        The files, of which those that were named need not exist or be images; and folders of no use, with the reason.
+        The files, of which those that were named need not exist or be images; and folders of no use and what cannot be
+        the path of a file, with the reason.
     """
     files: list[Path] = []
     wrong: list[tuple[Path, str]] = []
     for place in places:
-        if not place.is_dir():
-            files.append(place)
+        if not os.path.isdir(place):  # noqa: PTH112  # where a path is too long or has a NUL, Path's own raises
+            reason = _no_path(place)
+            files += [] if reason else [place]
+            wrong += [(Path(_cut(str(place))), reason)] if reason else []
             continue
         found = list(walk(place))
         images = [Path(each.path) for each in found if not each.reason]
@@ -108,6 +113,21 @@ def find_images(places: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, st
             wrong.append((place, f"no file in this folder ends in {' '.join(ENDINGS)}"))
         files += images
     return files, wrong
+
+
+def _no_path(place: Path) -> str:
+    """Say why no file can have this path; "" where one can."""
+    try:
+        place.stat()
+    except OSError as error:
+        return "its path is longer than this system allows" if error.errno == errno.ENAMETOOLONG else ""
+    except ValueError:
+        return "no path has a NUL character; give a path a line, as find -print does, not -print0"
+    return ""
+
+
+def _cut(path: str) -> str:
+    return path if len(path) <= _LONGEST else f"{path[:_LONGEST]}..."
 
 
 def as_split(images: ImageLike | Iterable[ImageLike]) -> Split:

@@ -34,6 +34,7 @@ from featbench.report.series import (
 from featbench.report.table import page_table
 from featbench.results.files import write_text
 from featbench.results.pictures import thumbnail_path
+from featbench.terminal import visible
 
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
@@ -110,6 +111,7 @@ def render(template: str, content: Mapping[str, Any], path: Path) -> None:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("featbench.report"),
         autoescape=True,
+        finalize=_safe,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -125,6 +127,11 @@ def render(template: str, content: Mapping[str, Any], path: Path) -> None:
     write_text(path, page)
 
 
+def _safe(value: Any) -> Any:
+    """Show what would turn the text of a page around as an escape, too."""
+    return visible(value) if type(value) is str else value
+
+
 def script_json(data: Any) -> Markup:
     """Write JSON for a `<script type="application/json">` block, which no text in it can end."""
     text = json.dumps(_rounded(data), allow_nan=False, separators=(",", ":"))
@@ -137,7 +144,9 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.6g}") if value - value == 0 else None
     if isinstance(value, Mapping):
-        return {str(key): _rounded(item) for key, item in value.items()}
+        return {visible(str(key)): _rounded(item) for key, item in value.items()}
+    if isinstance(value, str):
+        return visible(value)
     return [_rounded(item) for item in value] if isinstance(value, list | tuple) else plain(value)
 
 
