@@ -208,13 +208,22 @@ def test_relative_paths_in_a_file_start_at_the_file(tmp_path: Path, monkeypatch:
         'name = "trial"\n[dataset]\nname = "folder"\nroot = "photos"\n'
         '[[backbones]]\nname = "resnet18"\nweights = "own.safetensors"\n'
         '[[backbones]]\nname = "resnet34"\nweights = "/nets/own.pth"\n'
+        '[[backbones]]\nname = "resnet34"\nweights = "own.tar#teacher"\n'
+        '[[backbones]]\nname = "resnet34"\nweights = "./own"\n'
         '[[backbones]]\nname = "resnet50"\nweights = "IMAGENET1K_V1"\n',
     )
     for source in (file, "sub/trial.toml"):
         experiment = load_experiment(source)
         assert experiment.dataset.root == tmp_path / "sub" / "photos"
         weights = [backbone.weights for backbone in experiment.backbones]
-        assert weights == [str(tmp_path / "sub" / "own.safetensors"), "/nets/own.pth", "IMAGENET1K_V1"]
+        sub = tmp_path / "sub"
+        assert weights == [
+            str(sub / "own.safetensors"),
+            "/nets/own.pth",
+            str(sub / "own.tar#teacher"),
+            str(sub / "own"),
+            "IMAGENET1K_V1",
+        ]
 
 
 def test_relative_paths_of_set_start_where_the_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,7 @@ FLOORS = {
     "errors": 1,
     "factories": 1,
     "fingerprint": 1,
+    "locks": 1,
     "progress": 1,
     "spill": 1,
 }

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torchvision import models
+from torchvision.models.vision_transformer import interpolate_embeddings
 
 from featbench import factories
 from featbench.backbones import factory, small, timm_models
@@ -103,6 +105,7 @@ def get_architecture(name: str, channels: int = 3) -> Architecture:
         from_transforms(enum.DEFAULT.transforms()),
         default_weights=enum.DEFAULT.name,
         pretrained={member.name: _pretrained(name, member) for member in enum},
+        adapt=_adapt_torchvision,
     )
 
 
@@ -120,9 +123,26 @@ def _small_architecture(name: str, channels: int) -> Architecture:
 
 
 def _pretrained(name: str, member: Any) -> Pretrained:
-    return Pretrained(
-        lambda: from_transforms(member.transforms()), lambda _, offline: load_torchvision(name, member, offline=offline)
-    )
+    def load(size_px: int, offline: bool) -> nn.Module:
+        if not name.startswith("vit_") or size_px == member.meta["min_size"][0]:
+            return load_torchvision(name, member, offline=offline)
+        return load_torchvision(name, member, offline=offline, build=lambda state: _build_vit(name, size_px, state))
+
+    return Pretrained(lambda: from_transforms(member.transforms()), load)
+
+
+def _build_vit(name: str, size_px: int, state: Mapping[str, Tensor]) -> nn.Module:
+    network = _make_torchvision(name, size_px)
+    network.load_state_dict(_adapt_torchvision(network, state))
+    return network
+
+
+def _adapt_torchvision(network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Fit the position embeddings of a vision transformer to the size of its images, as torchvision does."""
+    if not isinstance(network, models.VisionTransformer) or "encoder.pos_embedding" not in state:
+        return state
+    resized: Mapping[str, Tensor] = interpolate_embeddings(network.image_size, network.patch_size, OrderedDict(state))
+    return resized
 
 
 def _make_torchvision(name: str, size_px: int) -> nn.Module:

@@ -11,6 +11,7 @@ from torch import fx
 
 from featbench.backbones.architectures import get_architecture
 from featbench.backbones.blocks import find_blocks
+from featbench.backbones.layers import is_left_as_it_is
 from featbench.backbones.pooling import check_pooling, is_channels_last, make_pool
 from featbench.backbones.shapes import Shapes, count_multiply_adds, find_channels_last, output_shapes
 from featbench.backbones.spec import Architecture
@@ -97,6 +98,8 @@ def _with_penultimate(traced: Traced, shapes: Shapes) -> list[tuple[str, fx.Node
 
 
 def _width(pooling: str, shape: tuple[int, ...], layer: str, channels_last: bool | None) -> int | None:
+    if is_left_as_it_is(layer, pooling, shape):
+        return shape[0]
     try:
         return make_pool(pooling, shape, layer, channels_last=channels_last).width
     except UsageError:

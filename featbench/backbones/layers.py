@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from featbench.backbones.pooling import Pool, is_channels_last, make_pool
+from featbench.backbones.pooling import VECTOR_POOLINGS, Pool, is_channels_last, make_pool
 from featbench.backbones.shapes import find_channels_last, output_shapes
 from featbench.backbones.tracing import PENULTIMATE, Traced
 from featbench.errors import UsageError, WeightsError
@@ -35,7 +35,8 @@ def feature_network(
     Args:
         traced: The network.
         layers: Names: "penultimate", graph nodes or modules.
-        pooling: How a layer's output becomes one row of numbers, as in "avg" or "avg:4".
+        pooling: How a layer's output becomes one row of numbers, as in "avg" or "avg:4"; a penultimate layer that is a
+            vector may be left as it is.
         image_shape: (C, H, W) of the images it will see.
         has_head: Whether the last linear layer has weights; without them no layer behind it may be asked for.
 
@@ -54,6 +55,11 @@ def feature_network(
     return FeatureNetwork(module, tuple(layers), tuple(pools[layer].width for layer in layers))
 
 
+def is_left_as_it_is(layer: str, pooling: str, shape: tuple[int, ...]) -> bool:
+    """Say whether a layer is no matter of pooling: the penultimate one where it is a vector, beside layers that are maps."""
+    return layer == PENULTIMATE and len(shape) == 1 and pooling not in VECTOR_POOLINGS
+
+
 def _make_pools(
     traced: Traced, nodes: Mapping[str, fx.Node], pooling: str, image_shape: tuple[int, int, int]
 ) -> dict[str, Pool]:
@@ -65,7 +71,13 @@ def _make_pools(
     unclear = {node: shapes[node] for node in nodes.values() if is_channels_last(shapes[node]) is None}
     last = find_channels_last(traced, unclear, image_shape) if unclear and pooling != "flatten" else {}
     return {
-        layer: make_pool(pooling, shapes[node], layer, channels_last=last.get(node)) for layer, node in nodes.items()
+        layer: make_pool(
+            "flatten" if is_left_as_it_is(layer, pooling, shapes[node]) else pooling,
+            shapes[node],
+            layer,
+            channels_last=last.get(node),
+        )
+        for layer, node in nodes.items()
     }
 
 

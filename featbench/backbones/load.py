@@ -9,16 +9,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from featbench.backbones import weights as weights_
 from featbench.backbones.architectures import get_architecture
 from featbench.backbones.expand import expand_layers
-from featbench.backbones.layers import FeatureNetwork, feature_network
-from featbench.backbones.pooling import check_pooling
+from featbench.backbones.fitting import Loaded, load_file
+from featbench.backbones.layers import FeatureNetwork, feature_network, is_left_as_it_is
+from featbench.backbones.pooling import VECTOR_POOLINGS, check_pooling
+from featbench.backbones.shapes import output_shapes
 from featbench.backbones.spec import Architecture
-from featbench.backbones.tracing import Traced
-from featbench.config import BackboneConfig, is_weights_file
+from featbench.backbones.tracing import PENULTIMATE, Traced
+from featbench.backbones.weights import hash_weights
+from featbench.config import BackboneConfig, is_weights_file, split_part
 from featbench.data.preprocess import Preprocess
-from featbench.errors import unknown
+from featbench.errors import WeightsError, unknown
 from featbench.fingerprint import fingerprint
 
 RANDOM = "random"
@@ -36,6 +38,7 @@ class Backbone:
         has_head: Whether its head has weights.
         foreign: Whether its code may change under the same name.
         source: Where its weights come from: as `weights`, but with a file's whole path.
+        notes: What there is to tell of its weights, as sentences.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Backbone:
     has_head: bool
     foreign: bool = False
     source: str = RANDOM
+    notes: tuple[str, ...] = ()
 
     @property
     def network(self) -> nn.Module:
@@ -53,7 +57,7 @@ class Backbone:
 
     def weights_hash(self) -> str:
         """Hash every tensor of the network, and what it does with them where its code may change."""
-        weights = weights_.hash_weights(self.network)
+        weights = hash_weights(self.network)
         return fingerprint({"weights": weights, "steps": self.traced.steps()}) if self.foreign else weights
 
     def features(
@@ -62,6 +66,13 @@ class Backbone:
         """Cut the network down to the pooled features of some layers, for images of shape (C, h, w)."""
         shape = image_shape or self._own_shape()
         return feature_network(self.traced, layers, pooling, shape, has_head=self.has_head)
+
+    def unpooled(self, layers: Sequence[str], pooling: str, image_shape: tuple[int, int, int]) -> frozenset[str]:
+        """Return the layers that the pooling leaves as they are; see `is_left_as_it_is`."""
+        if PENULTIMATE not in layers or pooling in VECTOR_POOLINGS:
+            return frozenset()
+        shape = output_shapes(self.traced, image_shape).get(self.traced.find(PENULTIMATE), ())
+        return frozenset({PENULTIMATE} if is_left_as_it_is(PENULTIMATE, pooling, shape) else ())
 
     def expand(self, layers: Sequence[str], image_shape: tuple[int, int, int] | None = None) -> tuple[str, ...]:
         """Replace `blocks` and patterns by the layers they stand for; see `expand_layers`."""
@@ -76,10 +87,15 @@ def check_backbone(config: BackboneConfig) -> None:
 
     Raises:
         UsageError: A name is not valid; the message has the nearest that is.
+        WeightsError: There is no such weights file.
     """
     architecture = get_architecture(config.name)
     architecture.preprocess_at(config.image_size, weights_name(architecture, config))
     check_pooling(config.pooling)
+    if config.weights is not None and is_weights_file(config.weights):
+        path, _ = split_part(config.weights)
+        if not path.is_file():
+            raise WeightsError(f"there is no weights file {path}")
 
 
 def weights_name(architecture: Architecture, config: BackboneConfig) -> str:
@@ -93,7 +109,7 @@ def weights_name(architecture: Architecture, config: BackboneConfig) -> str:
         return architecture.default_weights
     if chosen in (*architecture.weights, architecture.default_weights) or is_weights_file(chosen):
         return chosen
-    valid = [*architecture.weights, "a .safetensors or .pth file"]
+    valid = [*architecture.weights, "a file of weights, as in ./resnet.pth"]
     raise unknown(f"weights of {architecture.name}", chosen, valid)
 
 
@@ -113,7 +129,7 @@ def load_backbone(config: BackboneConfig, *, seed: int, offline: bool = False, c
     architecture = get_architecture(config.name, channels)
     chosen = weights_name(architecture, config)
     preprocess = architecture.preprocess_at(config.image_size, chosen)
-    has_head = True
+    loaded = Loaded(has_head=True)
     if chosen in architecture.pretrained:
         traced = architecture.trace(architecture.pretrained[chosen].load(preprocess.crop_px, offline))
     else:
@@ -121,9 +137,9 @@ def load_backbone(config: BackboneConfig, *, seed: int, offline: bool = False, c
             torch.manual_seed(seed)
             traced = architecture.trace(architecture.make(preprocess.crop_px))
         if chosen in architecture.bundled:
-            has_head = weights_.load_file(traced, architecture.bundled[chosen])
+            loaded = load_file(traced, architecture.bundled[chosen])
         elif is_weights_file(chosen):
-            has_head = weights_.load_file(traced, Path(chosen))
+            loaded = load_file(traced, *split_part(chosen), architecture.adapt)
     traced.network.requires_grad_(requires_grad=False)
     shown = Path(chosen).name if is_weights_file(chosen) else chosen
-    return Backbone(config.name, shown, traced, preprocess, has_head, architecture.foreign, chosen)
+    return Backbone(config.name, shown, traced, preprocess, loaded.has_head, architecture.foreign, chosen, loaded.notes)

@@ -21,7 +21,7 @@ from featbench.errors import UsageError, unknown
 
 _MAP = ("avg", "max", "avg:K", "max:K", "flatten")
 _TOKENS = ("avg", "max", "flatten", "cls", "tokens")
-_VECTOR = ("avg", "max", "flatten")
+VECTOR_POOLINGS = ("avg", "max", "flatten")
 POOLINGS = ("avg", "max", "avg:K", "max:K", "flatten", "cls", "tokens")
 _GRID = re.compile(r"(avg|max):([1-9][0-9]*)")
 
@@ -66,7 +66,7 @@ def make_pool(pooling: str, shape: tuple[int, ...], layer: str, *, channels_last
         UsageError: The pooling makes no sense for this shape; the message names those that do.
     """
     check_pooling(pooling)
-    kind, valid = {1: ("a vector", _VECTOR), 2: ("a token sequence", _TOKENS), 3: ("a map", _MAP)}.get(
+    kind, valid = {1: ("a vector", VECTOR_POOLINGS), 2: ("a token sequence", _TOKENS), 3: ("a map", _MAP)}.get(
         len(shape), (f"{len(shape)}-dimensional", ("flatten",))
     )
     if _general(pooling) not in valid:

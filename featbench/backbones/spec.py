@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from featbench.backbones.tracing import Traced, trace
 from featbench.data.preprocess import Preprocess
@@ -36,6 +36,7 @@ class Architecture:
         default_weights: What is used when an experiment names no weights.
         pretrained: Weights that are downloaded, by name.
         bundled: Weights inside this package: name -> file.
+        adapt: What its library does to weights of another size or with other names; a ValueError where it cannot.
         foreign: Whether its code is neither featbench's nor torchvision's, and may change under the same name.
         needs_size: Whether nothing but the experiment can say how large its images are.
     """
@@ -47,6 +48,7 @@ class Architecture:
     default_weights: str = "random"
     pretrained: Mapping[str, Pretrained] = field(default_factory=dict)
     bundled: Mapping[str, Path] = field(default_factory=dict)
+    adapt: Callable[[nn.Module, Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
     foreign: bool = False
     needs_size: bool = False
 

@@ -6,15 +6,17 @@ Weights come as safetensors files from timm's place on the Hugging Face hub, and
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from featbench.backbones.checkpoints import read_state_dict
 from featbench.backbones.spec import Architecture, Pretrained
 from featbench.backbones.tracing import Traced, trace
-from featbench.backbones.weights import read_state_dict
 from featbench.data.preprocess import Preprocess
 from featbench.errors import UsageError, WeightsError, unknown
 
@@ -47,6 +49,7 @@ def timm_architecture(name: str) -> Architecture:
         lambda size_px: timm.create_model(base, pretrained=False, **_size(first, size_px)),
         _preprocess(name, timm, first),
         trace=lambda network: _trace(timm, network),
+        adapt=_adapt,
         default_weights=default if default in with_weights else "random",
         pretrained={label: _pretrained(name, timm, config) for label, config in with_weights.items()},
         foreign=True,
@@ -125,6 +128,15 @@ def _download(name: str, config: Any, *, offline: bool) -> Path:
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise WeightsError(f"the weights of {name} cannot be downloaded ({reason}); {where}") from error
+
+
+def _adapt(network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Change names and position embeddings as timm does for the weights that it downloads."""
+    adapt = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    try:
+        return state if adapt is None else adapt(dict(state), network)
+    except Exception as error:  # it takes for granted what a file may not have
+        raise ValueError(f"timm cannot adapt them: {type(error).__name__}") from error
 
 
 def _size(config: Any, size_px: int) -> dict[str, int]:

@@ -1,31 +1,32 @@
-"""Keeping fitted classifiers: skops files, which are safe to load from people one does not know."""
+"""Keeping fitted classifiers: skops files, of which those of featbench's own types are safe to load from anybody.
+
+Of these no object is taken from the file: see `skops_file` and `rebuild`. A classifier of somebody's own may be of any
+type of scikit-learn's. Then skops loads it, which executes no code of the file's but trusts its numbers, and only where
+the caller trusts whoever made it.
+"""
 
 from __future__ import annotations
 
-import itertools
-import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import skops.io
-from sklearn.ensemble._hist_gradient_boosting.common import PREDICTOR_RECORD_DTYPE
 from sklearn.pipeline import Pipeline
 
-from featbench.errors import ResultsError
+from featbench.classifiers.rebuild import ForeignError, rebuild
+from featbench.classifiers.skops_file import DamagedError, Limits, SkopsFile
+from featbench.errors import ResultsError, UsageError
 from featbench.factories import PREFIX
-from featbench.results.cards import MODELS
+from featbench.results.cards import MODELS, Card
 from featbench.results.files import replacing
 from featbench.results.row import Row
-from featbench.results.store import artifact_path, find_artifact
+from featbench.results.store import artifact_path
 
-# What the classifiers of the table and the steps hold beyond the types that skops itself trusts. Trees are numbers;
-# scikit-learn checks those of a forest when it takes them back, and `_check_trees` those of boosting.
-_PREDICTOR = "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"
+# what the classifiers of the table and the steps hold beyond the types that skops itself trusts
 _TRUSTED = (
     "sklearn.tree._tree.Tree",
-    _PREDICTOR,
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "featbench.classifiers.neighbours.NearestNeighbours",
     "featbench.classifiers.steps.SignedSquareRoot",
 )
@@ -59,25 +60,45 @@ def save_model(folder: Path, row: Row, model: Pipeline) -> Path:
     return path
 
 
-def load_model(folder: str | Path, fingerprint: str) -> Pipeline:
-    """Read the classifier of the row with this fingerprint.
+def load_model(path: Path, card: Card, limits: Limits, trust: Sequence[str] = ()) -> Pipeline:
+    """Read a classifier.
+
+    Args:
+        path: Its file.
+        card: Its card.
+        limits: What its numbers may be about.
+        trust: Names of classifiers of somebody's own, as in "python:my_classifiers:make", whose numbers skops may load.
 
     Raises:
-        ResultsError: There is none, it is damaged, or it holds types that no classifier of featbench does.
+        ResultsError: It is damaged, or holds types that no classifier of featbench does.
+        UsageError: It is of somebody's own types, and not in `trust`.
     """
-    path = find_artifact(Path(folder), MODELS, fingerprint, ".skops")
     try:
-        foreign = _foreign(path)
-        if foreign:
-            raise ResultsError(
-                f"{path} holds {', '.join(foreign)}, which no classifier of featbench does; it is not loaded. "
-                "Run the experiment again to make the model yourself."
-            )
-        model = skops.io.load(path, trusted=list(_TRUSTED))
-        if isinstance(model, Pipeline):
-            _check_trees(model[-1])
-    except (zipfile.BadZipFile, json.JSONDecodeError, KeyError, ValueError, OSError) as error:
+        with SkopsFile(path, limits.n_trees) as file:
+            return rebuild(file.root, limits)
+    except DamagedError as error:
         raise ResultsError(f"{path} is damaged or of another version: {error}; run the experiment again") from error
+    except ForeignError as error:
+        foreign = str(error)
+    if not card.method.startswith(PREFIX):
+        raise ResultsError(
+            f"{path} holds {foreign}, which no classifier of featbench does; it is not loaded. "
+            "Run the experiment again to make the model yourself."
+        )
+    if card.method not in trust:
+        raise UsageError(
+            f"{path} holds {foreign}, whose numbers featbench cannot check, and which can crash this process; if you "
+            f"trust whoever made it, say so with --trust {card.method} (in Python trust=[{card.method!r}])"
+        )
+    return _load_own(path)
+
+
+def _load_own(path: Path) -> Pipeline:
+    try:
+        model = skops.io.load(path, trusted=list(_TRUSTED))
+    except Exception as error:  # skops and scikit-learn raise what they come upon in a damaged file
+        why = str(error) or type(error).__name__
+        raise ResultsError(f"{path} is damaged or of another version: {why}; run the experiment again") from error
     if not isinstance(model, Pipeline):
         raise ResultsError(
             f"{path} holds a {type(model).__name__}, not a classifier of featbench; run the experiment again"
@@ -87,24 +108,3 @@ def load_model(folder: str | Path, fingerprint: str) -> Pipeline:
 
 def _foreign(path: Path) -> list[str]:
     return sorted(set(skops.io.get_untrusted_types(file=path)) - set(_TRUSTED))
-
-
-def _check_trees(model: Any) -> None:
-    """Refuse trees of boosting that would be followed out of their own memory, or for ever.
-
-    Raises:
-        ValueError: A node has a child before itself or beyond the last, or asks for a feature that there is not.
-    """
-    for tree in itertools.chain.from_iterable(getattr(model, "_predictors", ())):
-        nodes = tree.nodes
-        if nodes.dtype != PREDICTOR_RECORD_DTYPE or nodes.ndim != 1 or not len(nodes):
-            raise ValueError("a tree's nodes are not scikit-learn's")
-        inner = nodes[nodes["is_leaf"] == 0]
-        own = np.flatnonzero(nodes["is_leaf"] == 0)
-        for side in ("left", "right"):
-            if ((inner[side] <= own) | (inner[side] >= len(nodes))).any():
-                raise ValueError("a tree's node has a child that is not after it")
-        if ((inner["feature_idx"] < 0) | (inner["feature_idx"] >= model.n_features_in_)).any():
-            raise ValueError("a tree asks for a feature that there is not")
-        if inner["is_categorical"].any():
-            raise ValueError("a tree asks for categories, which features of images are not")

@@ -187,6 +187,15 @@ def get_classifier(name: str) -> ClassifierSpec:
     return CLASSIFIERS[name]
 
 
+def n_trees(name: str, params: Mapping[str, Any], n_classes: int) -> int:
+    """Return how many trees a model with these parameters has at most; a classifier of one's own may have some."""
+    if name in CLASSIFIERS and name not in ("random_forest", "gradient_boosting"):
+        return 0
+    trees = {"n_estimators": 1, "max_iter": n_classes}
+    counts = [value * trees.get(key.rpartition("__")[2], 0) for key, value in params.items() if isinstance(value, int)]
+    return sum(count for count in counts if count > 0)
+
+
 def check_grids(config: EvaluateConfig) -> None:
     """Check the names of classifiers and steps and everything in `evaluate.grids`, before any work is done.
 

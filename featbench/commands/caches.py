@@ -35,17 +35,22 @@ def list_caches(cache: Cache = None) -> None:
 
 @caches.command("verify", epilog=examples("featbench cache verify"))
 def verify_caches(cache: Cache = None) -> None:
-    """Read every cache file against its checksums; exit code 1 if one is damaged."""
+    """Read every cache file against its checksums; exit code 1 if one is damaged or cannot be read."""
     with exit_codes():
+        from featbench.features.opening import DamagedCacheError
         from featbench.features.upkeep import verify_cache
 
-        wrong = [0, 0]
+        n_files, problems = 0, []
         for _, problem in verify_cache(cache or home() / "features"):
-            wrong[problem is not None] += 1
+            n_files += 1
             if problem is not None:
+                problems.append(problem)
                 typer.echo(f"featbench: {problem}", err=True)
-        typer.echo(f"{sum(wrong)} cache files read, {wrong[1] or 'none'} damaged")
-        if wrong[1]:
+        damaged = sum(isinstance(problem, DamagedCacheError) for problem in problems)
+        unread = len(problems) - damaged
+        rest = f"; {unread} could not be read" if unread else ""
+        typer.echo(f"{n_files - unread} cache files read, {damaged or 'none'} damaged{rest}")
+        if problems:
             raise typer.Exit(1)
 
 
@@ -57,21 +62,31 @@ def prune_caches(
 ) -> None:
     """Remove cache files that were not used for some days, and damaged ones; asks first.
 
-    `--older-than 0` empties the cache.
+    `--older-than 0` empties the cache. What is in use or cannot be read stays, and so does all that links lead to.
     """
     with exit_codes():
+        from featbench.features.opening import CacheInUseError
         from featbench.features.upkeep import list_cache, prune_cache
 
         folder = cache or home() / "features"
-        old = [e for e in list_cache(folder) if e.unused_s >= older_than * 86_400 or e.state == "damaged"]
+        entries = list_cache(folder)
+        old = [e for e in entries if e.removable and (e.unused_s >= older_than * 86_400 or e.state == "damaged")]
         for entry in old:
             _print_entry(entry, folder)
+        for entry in entries:
+            if not entry.removable:
+                typer.echo(f"featbench: {entry.path} stays: it {entry.about}", err=True)
         if not old:
             typer.echo(f"nothing in {folder} is damaged or was unused for {older_than:g} days")
         elif yes or typer.confirm(f"Remove these {len(old)} ({_size(sum(e.n_bytes for e in old))})?"):
-            removed = prune_cache(old)
-            busy = f"; {len(old) - len(removed)} in use by another process" if len(removed) < len(old) else ""
-            typer.echo(f"removed {len(removed)}, {_size(sum(e.n_bytes for e in removed))}{busy}")
+            outcomes = prune_cache(old)
+            removed = [entry for entry, problem in outcomes if problem is None]
+            for _, problem in outcomes:
+                if problem is not None:
+                    typer.echo(f"featbench: {problem}", err=True)
+            typer.echo(f"removed {len(removed)}, {_size(sum(e.n_bytes for e in removed))}")
+            if not all(problem is None or isinstance(problem, CacheInUseError) for _, problem in outcomes):
+                raise typer.Exit(1)
 
 
 def _print_entry(entry: Entry, folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from featbench.commands.options import Offline, Quiet, Verbose, examples, exit_codes, model_option, print_rows
+from featbench.commands.options import Offline, Quiet, Trust, Verbose, examples, exit_codes, model_option, print_rows
 
 _SUMMARIES = examples(
     "featbench summary resnet18 --classes 10",
@@ -83,6 +83,7 @@ def export(
         Path | None, typer.Option(metavar="FILE", help="Where to.", show_default="beside the network in models/")
     ] = None,
     offline: Offline = False,
+    trust: Trust = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -94,6 +95,6 @@ def export(
     with exit_codes(verbose=verbose):
         from featbench.predict.export import export_onnx
 
-        done = export_onnx(results, model, output, offline=offline)
+        done = export_onnx(results, model, output, offline=offline, trust=trust or ())
         if not quiet:
             typer.echo(f"{done.path}: {done.name}; its logits differ from torch's by at most {done.difference:.1g}")

@@ -47,6 +47,14 @@ Data = Annotated[
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N", help="Where networks and linear_svc run.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting; dotted keys.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Forbid downloads.")]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trust",
+        metavar="NAME",
+        help="Import and run this code of your own where the model names it, as python:my_networks:make; repeatable.",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print more, and the traceback of an error.")]

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from featbench.commands.options import Device, Offline, Quiet, Verbose, examples, exit_codes, model_option
+from featbench.commands.options import Device, Offline, Quiet, Trust, Verbose, examples, exit_codes, model_option
 
 Format = Literal["table", "csv", "json"]
 _STDIN = Path("-")
@@ -38,6 +38,7 @@ def predict(
     format_: Annotated[Format, typer.Option("--format", help="How they are printed.")] = "table",
     device: Device = "auto",
     offline: Offline = False,
+    trust: Trust = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -58,7 +59,7 @@ def predict(
         from featbench.predict.model import load_model
         from featbench.predict.output import write_predictions
 
-        loaded = load_model(results, model, device=device, offline=offline)
+        loaded = load_model(results, model, device=device, offline=offline, trust=trust or ())
         files, wrong = find_images(_places(images))
         for place, reason in wrong:
             typer.echo(f"featbench: {place}: {reason}", err=True)

@@ -6,7 +6,14 @@ effect, is refused with the key's name, never dropped.
 
 from featbench.config.baseline import BaselineConfig
 from featbench.config.files import builtin_experiments, load_experiment, parse_experiment
-from featbench.config.models import BackboneConfig, DatasetConfig, EvaluateConfig, Experiment, is_weights_file
+from featbench.config.models import (
+    BackboneConfig,
+    DatasetConfig,
+    EvaluateConfig,
+    Experiment,
+    is_weights_file,
+    split_part,
+)
 
 __all__ = [
     "BackboneConfig",
@@ -18,4 +25,5 @@ __all__ = [
     "is_weights_file",
     "load_experiment",
     "parse_experiment",
+    "split_part",
 ]

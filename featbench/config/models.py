@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
@@ -165,5 +166,12 @@ class Experiment(Table):
 
 
 def is_weights_file(weights: str) -> bool:
-    """Say whether a `weights` setting names a file, not a member of an enum."""
-    return weights.endswith((".safetensors", ".pth", ".pt"))
+    """Say whether a `weights` setting means a file: names of weights have neither a dot nor a slash."""
+    return any(mark in weights for mark in (".", "/", os.sep))
+
+
+def split_part(weights: str) -> tuple[Path, str]:
+    """Split FILE#PART, as "dino.pth#teacher", where PART tells which of a file's tensors are meant; else it is ""."""
+    path, mark, part = weights.rpartition("#")
+    whole = not mark or os.path.isfile(weights)  # noqa: PTH113  # Path.is_file() raises where a name is too long
+    return (Path(weights), "") if whole else (Path(path), part)

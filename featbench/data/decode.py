@@ -1,8 +1,8 @@
 """From a file, whatever it holds, to an upright RGB image, or to the reason why there is none.
 
 Files are known by their content, not by their ending. Transparency and colour profiles are dropped, as torchvision's
-`ImageFolder` does; of an animation the first frame is read; 16 bits become the upper 8; EXIF says which side is up. A
-file of more pixels than twice Pillow's limit (178,956,970) is left out before it is decoded.
+`ImageFolder` does; of an animation the first frame is read; 16 bits become the upper 8; EXIF says which side is up.
+What is too large for the memory (`featbench.data.room`) is left out before it is decoded, what is not whole after.
 """
 
 from __future__ import annotations
@@ -11,12 +11,17 @@ import re
 import stat
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
+
+from featbench.data.room import LIMIT_BYTES, LIMIT_SIDE_PX, ROOM, bytes_to_decode
+from featbench.data.whole import UnreadableImageError as UnreadableImageError  # for those who decode
+from featbench.data.whole import load_whole
 
 # Pillow knows more: for some of them it starts other programs
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF", "AVIF", "JPEG2000")
@@ -29,26 +34,26 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_LARGE_PIXELS = 32_000_000
-_ONE_LARGE = threading.Lock()  # a gigabyte for each thread would be too much
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _QUIET_LOCK = threading.Lock()
-_TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
-
-
-class UnreadableImageError(Exception):
-    """One image cannot be decoded; the message is the reason."""
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLES, _TIFF_SAMPLE_FORMAT = 258, 262, 277, 339
+_NO_MODE = "unknown pixel mode"  # what Pillow's TIFF plugin raises
 
 
 def decode_file(path: Path) -> Image.Image:
     """Decode one file as RGB, upright.
 
     Raises:
-        UnreadableImageError: There is no image in it, or only a part of one; the reason names no folder.
+        UnreadableImageError: There is no image in it, or only a part of one, or it is too large; the reason names no
+            folder.
     """
     check_regular(path)
-    with reading(), path.open("rb") as file, Image.open(file, formats=_FORMATS) as image, _room_for(image):
-        return to_rgb(image)
+    with reading(), path.open("rb") as file, _opened(file) as image:
+        n_bytes = bytes_to_decode(image)
+        _check_size(image, n_bytes)
+        with ROOM.taken(image, n_bytes):
+            load_whole(image, file)
+            return to_rgb(image)
 
 
 @contextmanager
@@ -63,8 +68,6 @@ def reading() -> Iterator[None]:
         yield
     except (UnreadableImageError, MemoryError):  # too little memory is no fault of the image
         raise
-    except UnidentifiedImageError as error:
-        raise UnreadableImageError(f"it holds no image of a known kind ({', '.join(_FORMATS)})") from error
     except Exception as error:  # it depends on where in a damaged file Pillow stumbles
         raise UnreadableImageError(_reason(error)) from error
 
@@ -79,8 +82,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         rgb = _from_16_bits(image).convert("RGB")
     elif image.mode in ("I", "F"):
-        kind = "whole numbers" if image.mode == "I" else "fractions"
-        raise UnreadableImageError(f"its grey values are {kind} of 32 bits, of which none is white; save it as 8 or 16")
+        numbers = _numbers(image.tag_v2) if image.format == "TIFF" else "numbers of 32"  # type: ignore[attr-defined]
+        raise UnreadableImageError(
+            f"its grey values are {numbers} bits, of which none is white; save it as 8 or 16 bits without a sign"
+        )
     else:
         image.info.pop("transparency", None)  # dropped anyway, and Pillow warns of some kinds
         rgb = image if image.mode == "RGB" else image.convert("RGB")
@@ -115,8 +120,54 @@ def _silence_pillow() -> None:
             warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def _room_for(image: Image.Image) -> AbstractContextManager[object]:
-    return _ONE_LARGE if image.width * image.height > _LARGE_PIXELS else nullcontext()
+def _opened(file: IO[bytes]) -> ImageFile.ImageFile:
+    """Read the header of an image."""
+    try:
+        return Image.open(file, formats=_FORMATS)
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError(_why_unknown(file)) from error
+
+
+def _why_unknown(file: IO[bytes]) -> str:
+    """Say what a file is that Pillow knows by its first bytes but cannot open: it keeps its own reasons to itself."""
+    for kind in _FORMATS:
+        make, accepts = Image.OPEN[kind]
+        file.seek(0)
+        if not accepts or accepts(file.read(16)) is not True:
+            continue
+        file.seek(0)
+        try:
+            make(file, "")
+        except Exception as error:  # noqa: BLE001  # which is the reason that was asked for
+            reason = _reason(error)
+            return f"it is a {kind} file that cannot be read: {_bands(file) if reason == _NO_MODE else reason}"
+    return f"it holds no image of a known kind ({', '.join(_FORMATS)})"
+
+
+def _bands(file: IO[bytes]) -> str:
+    """Describe the bands of a TIFF file that Pillow has no mode for."""
+    file.seek(0)
+    tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
+    file.seek(tags.next)
+    tags.load(file)
+    n_bands = tags.get(_TIFF_SAMPLES, 1)
+    bands = "1 band" if n_bands == 1 else f"{n_bands} bands"
+    return f"it has {bands} of {_numbers(tags)} bits; save it as grey or RGB of 8 or 16 bits without a sign"
+
+
+def _check_size(image: Image.Image, n_bytes: int) -> None:
+    if max(image.size) > LIMIT_SIDE_PX:
+        raise UnreadableImageError(f"it has {image.width} x {image.height} pixels, and a side may have {LIMIT_SIDE_PX}")
+    if n_bytes > LIMIT_BYTES:
+        raise UnreadableImageError(
+            f"to decode its {image.width} x {image.height} pixels would take {n_bytes / 1e9:.1f} GB, and may take "
+            f"{LIMIT_BYTES / 1e9:.0f}; make it smaller"
+        )
+
+
+def _numbers(tags: Mapping[int, Any]) -> str:
+    kind = {2: "signed whole numbers", 3: "fractions"}.get(tags.get(_TIFF_SAMPLE_FORMAT, (1,))[0], "whole numbers")
+    return f"{kind} of {max(tags.get(_TIFF_BITS, (1,)))}"
 
 
 def _orientation(image: Image.Image) -> int:

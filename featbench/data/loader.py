@@ -23,6 +23,7 @@ from torch import Tensor
 from featbench.data.decode import UnreadableImageError
 from featbench.data.images import ArrayImages, Indices, LazyImages
 from featbench.data.preprocess import Preprocess
+from featbench.data.room import ROOM
 from featbench.data.splits import Skipped, Split
 from featbench.errors import DataError
 
@@ -133,11 +134,15 @@ def _decoded_batches(
     threads: int,
     ahead: int,
 ) -> Iterator[list[Batch]]:
+    def fit(row: int, places: Sequence[_Pixels]) -> None:
+        image = images.read(row)
+        for preprocess, place in zip(preprocesses, places, strict=True):
+            place[:] = preprocess.fit_image(image).permute(1, 2, 0).numpy()
+
     def decode(row: int, places: Sequence[_Pixels]) -> str | None:
         try:
-            image = images.read(row)
-            for preprocess, place in zip(preprocesses, places, strict=True):
-                place[:] = preprocess.fit_image(image).permute(1, 2, 0).numpy()
+            with ROOM.in_use():
+                fit(row, places)  # a function of its own, so that the image is gone when it ends
         except UnreadableImageError as error:
             return str(error)
         return None

@@ -5,7 +5,7 @@
         ids                (N,) UTF-8 strings
         features/<layer>   (N, D) float32 or float16, in checksummed chunks of whole rows; attribute extract_s
         attributes         format, fingerprint, content (JSON: all that the fingerprint covers), versions (JSON),
-                           skipped (JSON: images left out, and why), complete
+                           skipped (JSON: images left out, and why), complete, checksums (JSON: of the other texts)
 
 The fingerprint covers everything the numbers depend on, so a file is never stale; it is written under another name
 and takes its own when it is whole, so a file under its own name is always complete.
@@ -13,9 +13,8 @@ and takes its own when it is whole, so a file under its own name is always compl
 
 from __future__ import annotations
 
-import io
+import errno
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,9 +27,11 @@ import numpy as np
 import numpy.typing as npt
 
 from featbench.errors import CacheError, unknown
+from featbench.features.opening import ForeignCacheError, NoCacheError, open_cache
+from featbench.features.steady import SteadyFile
+from featbench.features.structure import FORMAT, check_chunks, checksums_of
 from featbench.fingerprint import fingerprint
 
-FORMAT = 1
 _CHUNK_BYTES = 1 << 18
 
 Features = npt.NDArray[np.float32] | npt.NDArray[np.float16]
@@ -81,11 +82,11 @@ def load_features(cache_file: str | Path, layer: str) -> tuple[Features, npt.NDA
         UsageError: It has no such layer.
     """
     path = Path(cache_file)
-    with _open(path) as file:
+    with open_cache(path) as file:
         layers = list(file["features"])
         if layer not in layers:
             raise unknown(f"layer of {path.name}", layer, layers)
-        return file["features"][layer][:], file["labels"][:], [i.decode() for i in file["ids"][:]]
+        return (_all(file["features"][layer]), *_labels(file))
 
 
 def read_labels(path: Path) -> tuple[npt.NDArray[np.int64], list[str]]:
@@ -94,8 +95,8 @@ def read_labels(path: Path) -> tuple[npt.NDArray[np.int64], list[str]]:
     Raises:
         CacheError: The file is missing, damaged or not a cache file.
     """
-    with _open(path) as file:
-        return file["labels"][:], [i.decode() for i in file["ids"][:]]
+    with open_cache(path) as file:
+        return _labels(file)
 
 
 def read_blocks(path: Path, layer: str, block_rows: int) -> Iterator[Features]:
@@ -104,32 +105,40 @@ def read_blocks(path: Path, layer: str, block_rows: int) -> Iterator[Features]:
     Raises:
         CacheError: The file is missing, damaged or not a cache file.
     """
-    with _open(path) as file:
+    with open_cache(path) as file:
         features = file["features"][layer]
+        check_chunks(features)
         for start in range(0, len(features), block_rows):
-            yield features[start : start + block_rows]
+            yield _finite(features[start : start + block_rows])
 
 
 def read_info(path: Path) -> CacheInfo | None:
     """Read what a cache file says of itself; None where there is no such file.
 
     Raises:
-        CacheError: The file is damaged or not a cache file.
+        CacheError: The file is damaged or not a cache file, or has the name of other features.
     """
-    if not path.exists():
+    try:
+        return describe_cache(path)[0]
+    except NoCacheError:
         return None
-    with _open(path) as file:
-        return _info(path, file)
 
 
 def describe_cache(path: Path) -> tuple[CacheInfo, dict[str, Any]]:
     """Read what a cache file says of itself, and everything that its fingerprint covers.
 
     Raises:
-        CacheError: The file is missing, damaged or not a cache file.
+        CacheError: The file is missing, damaged or not a cache file, or has the name of other features.
     """
-    with _open(path) as file:
-        return _info(path, file), json.loads(file.attrs["content"])
+    with open_cache(path) as file:
+        info = _info(path, file)
+        content = json.loads(file.attrs["content"])
+    if not path.stem.endswith(f"-{info.fingerprint}"):
+        raise ForeignCacheError(
+            f"{path} has the name of other features than it holds: its fingerprint is {info.fingerprint}; "
+            "move it away, or use another --cache"
+        )
+    return info, content
 
 
 def check_cache(path: Path) -> None:
@@ -138,15 +147,33 @@ def check_cache(path: Path) -> None:
     Raises:
         CacheError: Something is wrong with it.
     """
-    info, content = describe_cache(path)
-    if not info.fingerprint == fingerprint(content) == path.stem.rpartition("-")[2]:
-        raise CacheError(f"{path} has the name of other features; delete it and run `featbench extract` again")
-    with _open(path) as file:
-        for dataset in [file["labels"], file["ids"], *file["features"].values()]:
-            if len(dataset) != info.n_rows:
-                raise CacheError(f"{path} has lost rows; delete it and run `featbench extract` again")
+    describe_cache(path)
+    with open_cache(path) as file:
+        _labels(file)
+        for dataset in file["features"].values():
+            check_chunks(dataset)
             for chunk in dataset.iter_chunks():
-                dataset[chunk]
+                _finite(dataset[chunk])
+
+
+def _all(dataset: h5py.Dataset) -> Any:
+    check_chunks(dataset)
+    return _finite(dataset[:])
+
+
+def _labels(file: h5py.File) -> tuple[npt.NDArray[np.int64], list[str]]:
+    for name in ("labels", "ids"):
+        check_chunks(file[name])
+    labels = file["labels"][:]
+    if labels.min() < 0:
+        raise ValueError("a label is negative")  # which `open_cache` tells
+    return labels, [name.decode() for name in file["ids"][:]]
+
+
+def _finite(rows: Features) -> Features:
+    if not (np.isfinite(rows.min()) and np.isfinite(rows.max())):  # NaN is the smallest and the largest
+        raise ValueError("a feature is not finite")
+    return rows
 
 
 def _info(path: Path, file: h5py.File) -> CacheInfo:
@@ -164,7 +191,7 @@ def _info(path: Path, file: h5py.File) -> CacheInfo:
 class CacheWriter:
     """Writes the layers of one split batch by batch; `write_cache` makes and finishes it."""
 
-    def __init__(self, file: h5py.File, disk: _SteadyFile, widths: Mapping[str, int], store: str) -> None:
+    def __init__(self, file: h5py.File, disk: SteadyFile, widths: Mapping[str, int], store: str) -> None:
         self._file = file
         self._disk = disk
         self._labels: list[npt.NDArray[np.int64]] = []
@@ -209,6 +236,7 @@ class CacheWriter:
             skipped=json.dumps(list(skipped)),
             complete=True,
         )
+        self._file.attrs["checksums"] = json.dumps(checksums_of(self._file.attrs))  # last, of all texts
 
 
 @contextmanager
@@ -227,7 +255,7 @@ def write_cache(key: CacheKey, widths: Mapping[str, int], store: str) -> Iterato
     try:
         with writing_to(key.path):
             unfinished.parent.mkdir(parents=True, exist_ok=True)
-            with _SteadyFile(unfinished) as disk:
+            with SteadyFile(unfinished) as disk:
                 with h5py.File(disk, "w", libver="v110") as file:  # since 1.10 HDF5 checksums its metadata too
                     yield CacheWriter(file, disk, widths, store)
                     _copy_earlier_layers(key.path, file)
@@ -244,7 +272,9 @@ def writing_to(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CacheError(f"the cache {path} cannot be written: {error}; free some space, or use --cache") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        way_out = "free some space, or use --cache" if full else "use --cache with a folder that you may write to"
+        raise CacheError(f"the cache {path} cannot be written: {error}; {way_out}") from error
 
 
 def as_stored(layer: str, rows: Features, store: str) -> Features:
@@ -266,76 +296,11 @@ def as_stored(layer: str, rows: Features, store: str) -> Features:
 def _copy_earlier_layers(path: Path, file: h5py.File) -> None:
     if not path.exists():
         return
-    with _open(path) as earlier:
+    with open_cache(path) as earlier:
         if not np.array_equal(earlier["ids"][:], file["ids"][:]):
             raise CacheError(f"{path} has other images than were read now; delete it and run again")
         for layer in set(earlier["features"]) - set(file["features"]):
             earlier.copy(f"features/{layer}", file["features"])
-
-
-class _SteadyFile(io.RawIOBase):
-    """A file for HDF5 that keeps the first error to itself until it is asked for.
-
-    HDF5 cannot close a file that it cannot write: on a full disk it would leave handles that crash the process later.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._file = io.FileIO(path, "w+")
-        self._error: OSError | None = None
-
-    def check(self) -> None:
-        """Raise the error that was kept, if there is one."""
-        if self._error is not None:
-            raise self._error
-
-    def sync(self) -> None:
-        """Make sure that the content is on disk before the name is, so that a power cut leaves no empty file."""
-        self.check()
-        os.fsync(self._file.fileno())
-
-    def write(self, data: Any) -> int:
-        rest = memoryview(data).cast("B")
-        size = len(rest)
-        with self._keep_error():
-            while rest and self._error is None:
-                rest = rest[self._file.write(rest) :]
-        return size
-
-    def truncate(self, size: int | None = None) -> int:
-        wanted = self._file.tell() if size is None else size
-        with self._keep_error():
-            self._file.truncate(wanted)
-        return wanted
-
-    def readinto(self, buffer: Any) -> int:
-        return self._file.readinto(buffer)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-    @contextmanager
-    def _keep_error(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            self._error = self._error or error
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[h5py.File]:
-    try:
-        with h5py.File(path, "r") as file:
-            if file.attrs.get("format") != FORMAT or not file.attrs.get("complete"):
-                raise CacheError(f"{path} is not a cache file of this version; delete it and run `featbench extract`")
-            yield file
-    except FileNotFoundError:
-        raise CacheError(f"there is no cache file {path}; `featbench extract` makes it") from None
-    except (OSError, KeyError, ValueError) as error:
-        raise CacheError(f"{path} is damaged ({error}); delete it and run `featbench extract` again") from error
 
 
 def _versions() -> dict[str, str]:

@@ -26,7 +26,7 @@ from featbench.backbones.load import Backbone
 from featbench.config import BackboneConfig
 from featbench.data.loader import Batch, bad_image, image_shape, read_batches
 from featbench.data.splits import Dataset, Split
-from featbench.errors import DataError
+from featbench.errors import DataError, UsageError
 from featbench.features.cache import CacheInfo, CacheKey, as_stored, read_info, write_cache, writing_to
 from featbench.features.forward import Forward, Outputs, Precision, best_precision
 from featbench.features.spool import Part, Spool, remove_finished
@@ -48,6 +48,7 @@ class Extraction:
         batch_size: Images in a forward pass; None chooses by image size.
         device: Where the network runs.
         on_bad_image: What to do with an image that cannot be decoded.
+        unpooled: Those of the layers that the pooling leaves as they are.
     """
 
     layers: tuple[str, ...]
@@ -57,6 +58,11 @@ class Extraction:
     batch_size: int | None
     device: torch.device
     on_bad_image: Literal["skip", "error"]
+    unpooled: frozenset[str] = frozenset()
+
+    def pooling_of(self, layer: str) -> str | None:
+        """Return how the output of a layer becomes a row; None where it is one already."""
+        return None if layer in self.unpooled else self.pooling
 
 
 def plan_extraction(config: BackboneConfig, device: torch.device, on_bad_image: Literal["skip", "error"]) -> Extraction:
@@ -108,6 +114,11 @@ def check_layers(backbone: Backbone, extraction: Extraction, split: Split) -> No
         WeightsError: A layer needs weights that the network does not have.
     """
     _features(backbone, extraction, extraction.layers, image_shape(split, backbone.preprocess))
+    if extraction.unpooled.issuperset(extraction.layers):
+        raise UsageError(
+            f"pooling {extraction.pooling!r} has no effect on {backbone.name}: {', '.join(extraction.layers)} is a vector; "
+            "remove it, or name layers before"
+        )
 
 
 def extract_split(

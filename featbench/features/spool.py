@@ -8,10 +8,13 @@ its own when it is whole, so a process can be killed at any moment and loses no 
 
 from __future__ import annotations
 
+import errno
 import json
-import shutil
+import os
+import re
 import time
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,9 +28,20 @@ from featbench.errors import CacheError
 from featbench.features.cache import CacheKey, Features, writing_to
 from featbench.fingerprint import fingerprint
 
+_PART = re.compile(r"\d{9,}-\d{9,}\.(npz|tmp)")
 _PART_BYTES = 1 << 26
 _PART_SECONDS = 10.0
-_DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+_DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    zlib.error,
+    zipfile.BadZipFile,
+)
 
 
 @dataclass(frozen=True)
@@ -104,7 +118,8 @@ class Spool:
     def remove(self) -> None:
         """Forget the rows, on disk too."""
         self._files, self._pending = [], []
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(CacheError, OSError):  # the cache file is whole, and the next run tries again
+            remove_parts(self.folder)
 
     def _write(self) -> None:
         if not self._pending:
@@ -129,6 +144,10 @@ class Spool:
 
     def _read(self, path: Path) -> Part:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            if (
+                file.zip.testzip() is not None
+            ):  # NumPy does not reach the checksum of an array that it takes for a smaller one
+                raise zipfile.BadZipFile
             start, stop, skipped, seconds, _ = json.loads(str(file["rest"]))
             features = {layer: file[f"layer{number}"] for number, layer in enumerate(self.layers)}
             return Part(start, stop, file["rows"], features, [(image, why) for image, why in skipped], seconds)
@@ -137,9 +156,29 @@ class Spool:
 def remove_finished(key: CacheKey, layers: Collection[str]) -> None:
     """Remove the parts of layers that the cache file has: their process was killed before it could."""
     for folder in key.path.parent.glob(f".{key.path.stem}-*.partial"):
-        with suppress(*_DAMAGE):
+        with suppress(CacheError, *_DAMAGE):
             if all(_layers(path) <= set(layers) for path in folder.glob("*.npz")):
-                shutil.rmtree(folder)
+                remove_parts(folder)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove a folder of parts, but nothing that is not named as a part.
+
+    Raises:
+        CacheError: There is something else in it, which is left.
+        OSError: It is a link, or cannot be removed.
+    """
+    if folder.is_symlink():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    others = []
+    for path in sorted(folder.iterdir()):
+        if _PART.fullmatch(path.name) and not path.is_dir():
+            path.unlink()
+        else:
+            others.append(path.name)
+    if others:
+        raise CacheError(f"{folder} holds what is not featbench's, which is left: {', '.join(others)}")
+    folder.rmdir()
 
 
 def _layers(path: Path) -> set[str]:

@@ -10,7 +10,7 @@ import pandas as pd
 from featbench.errors import UsageError, unknown
 from featbench.results.cards import MODELS
 from featbench.results.models import main_rows, model_names
-from featbench.results.store import load_current, load_results
+from featbench.results.store import has_artifact, load_current, load_results
 from featbench.results.tables import best_by_validation
 
 _SHORTEST = 6  # digits of a fingerprint that are enough
@@ -45,7 +45,7 @@ def list_models(folder: Path) -> list[Listed]:
             val_accuracy=None if pd.isna(row["val_accuracy"]) else float(row["val_accuracy"]),
             accuracy=float(row["accuracy"]),
             is_best=best is not None and row["fingerprint"] == best["fingerprint"],
-            is_kept=any((folder / MODELS).glob(f"*-{row['fingerprint']}.json")),
+            is_kept=has_artifact(folder, MODELS, row["fingerprint"], ".json"),
         )
         for row in models.to_dict("records")
     ]

@@ -10,7 +10,7 @@ import importlib
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from featbench.backbones.tracing import PENULTIMATE
 from featbench.data.preprocess import Preprocess
 from featbench.errors import ResultsError, UsageError
 from featbench.predict.choose import choose_model
-from featbench.predict.networks import card_preprocess, read_tensors, trained_backbone, trained_network
+from featbench.predict.networks import card_preprocess, read_head, read_tensors, trained_backbone, trained_network
 from featbench.results.cards import Card, read_card
 from featbench.results.files import replacing
 from featbench.results.models import main_rows, model_names
@@ -47,7 +47,12 @@ class Exported:
 
 
 def export_onnx(
-    results: str | Path, model: str | None = None, output: str | Path | None = None, *, offline: bool = False
+    results: str | Path,
+    model: str | None = None,
+    output: str | Path | None = None,
+    *,
+    offline: bool = False,
+    trust: Sequence[str] = (),
 ) -> Exported:
     """Write a reference network as ONNX; the file appears under its name only when it was checked.
 
@@ -57,9 +62,11 @@ def export_onnx(
             validation accuracy.
         output: The file to write; else beside the network in models/.
         offline: Forbid downloads of the backbone's weights, which a `linear_head` needs.
+        trust: As `load_model` takes it.
 
     Raises:
-        UsageError: There is no such network, it is a classifier, or the extra `onnx` is not installed.
+        UsageError: There is no such network, it is a classifier, it is of code that is not in `trust`, or the extra
+            `onnx` is not installed.
         ResultsError: The network or its card is damaged, torch cannot convert it, onnxruntime gives other numbers, or
             the file cannot be written.
         WeightsError: The backbone's weights are missing, or are not those of the training.
@@ -67,7 +74,7 @@ def export_onnx(
     _check_installed()
     folder = Path(results)
     fingerprint, name = choose_model(folder, model or _best_reference(folder))
-    card, file = read_card(folder, fingerprint)
+    card, file = read_card(folder, fingerprint, trust)
     if card.kind != "baseline":
         names = ", ".join(model_names(_references(folder)).values()) or "there is none here"
         raise UsageError(f"{name} is a classifier on features; only reference networks are exported: {names}")
@@ -103,12 +110,11 @@ class _Deployed(nn.Module):
 class _WithHead(nn.Module):
     """What a `linear_head` is: a head on the frozen body."""
 
-    def __init__(self, body: nn.Module, state: dict[str, Tensor]) -> None:
+    def __init__(self, body: nn.Module, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
         self.body = body
-        n_classes, width = state["weight"].shape
-        self.head = nn.Linear(width, n_classes)
-        self.head.load_state_dict(state)
+        self.head = nn.Linear(weight.shape[1], weight.shape[0])
+        self.head.load_state_dict({"weight": weight, "bias": bias})
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.body(images)[0])
@@ -116,11 +122,10 @@ class _WithHead(nn.Module):
 
 
 def _network(folder: Path, card: Card, file: Path, shape: tuple[int, int, int], *, offline: bool) -> nn.Module:
-    state = read_tensors(file)
     if card.weights_hash is None:
-        return trained_network(card, state, file)
+        return trained_network(card, read_tensors(file), file)
     body = trained_backbone(folder, card, offline=offline).features([PENULTIMATE], "avg", shape)
-    return _WithHead(body.module, state)
+    return _WithHead(body.module, *read_head(file, len(card.classes), body.widths[0]))
 
 
 def _references(folder: Path) -> pd.DataFrame:

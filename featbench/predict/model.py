@@ -9,6 +9,7 @@ The networks, the layers, the preprocessing and the precision are those of the t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,14 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 from scipy.special import softmax
+from sklearn.pipeline import Pipeline
 
 from featbench.backbones.device import resolve_device
 from featbench.backbones.tracing import PENULTIMATE
 from featbench.classifiers.evaluate import class_scores
 from featbench.classifiers.models import load_model as load_classifier
+from featbench.classifiers.skops_file import Limits
+from featbench.classifiers.table import n_trees
 from featbench.data.splits import Skipped, Split
 from featbench.errors import DataError, ResultsError, UsageError
 from featbench.features.cache import as_stored
@@ -31,6 +35,7 @@ from featbench.predict.images import ImageLike, as_split
 from featbench.predict.networks import (
     card_preprocess,
     logits_network,
+    read_head,
     read_tensors,
     trained_backbone,
     trained_network,
@@ -38,6 +43,7 @@ from featbench.predict.networks import (
 from featbench.predict.passes import Pass, Passes, make_passes
 from featbench.progress import Progress, Silent
 from featbench.results.cards import AGAIN, Card, read_card
+from featbench.results.store import load_results
 
 Scores = npt.NDArray[np.float64]
 Images = ImageLike | Iterable[ImageLike]
@@ -133,16 +139,31 @@ class Model:
         Args:
             images: As `as_split` makes it; its labels are of no meaning.
             progress: Takes messages.
+
+        Raises:
+            ResultsError: The model gives no numbers.
         """
         if not len(images):
             return
         for batch, outputs in self._passes.stream(images, progress or Silent()):
             scores = self._score(outputs) if len(batch.rows) else np.empty((0, len(self.classes)))
+            if np.isnan(scores).any():
+                raise ResultsError(
+                    f"{self.name} gives no numbers for {images.ids[batch.rows[0]]}: its training diverged, or its file "
+                    f"is not one that featbench wrote; {AGAIN}"
+                )
             yield Scored(batch.rows, scores, batch.skipped)
 
 
-def load_model(results: str | Path, model: str | None = None, *, device: str = "auto", offline: bool = False) -> Model:
-    """Load a kept model of a results folder; nothing is loaded by executing code, and hashes are checked.
+def load_model(
+    results: str | Path,
+    model: str | None = None,
+    *,
+    device: str = "auto",
+    offline: bool = False,
+    trust: Sequence[str] = (),
+) -> Model:
+    """Load a kept model of a results folder: hashes and numbers are checked, and no code that it names is executed.
 
     Args:
         results: The results folder.
@@ -151,25 +172,24 @@ def load_model(results: str | Path, model: str | None = None, *, device: str = "
             prints the names.
         device: "auto", "cpu", "cuda" or "cuda:N".
         offline: Forbid downloads of the backbone's weights.
+        trust: Names of networks or classifiers of somebody's own, as in "python:my_networks:make", that the folder may
+            name: the module is imported, from the current folder first, and run.
 
     Raises:
-        UsageError: There is no such model or device.
+        UsageError: There is no such model or device, or the model is of code that is not in `trust`.
         ResultsError: The model, its card or results.csv is missing, damaged, or was changed.
         WeightsError: The backbone's weights are missing, or are not those of the training.
     """
     folder, where = Path(results), resolve_device(device)
     fingerprint, name = choose_model(folder, model)
-    card, file = read_card(folder, fingerprint)
+    card, file = read_card(folder, fingerprint, trust)
     n_classes = len(card.classes)
     gives: Gives = "probability"
     if card.kind == "classifier":
-        classifier = load_classifier(folder, fingerprint)
         parts = card.parts
         passes, places = make_passes(folder, card, offline=offline)
-        width = sum(sum(each.features.widths) for each in passes)
-        trained_on = getattr(classifier, "n_features_in_", width)  # nearest neighbours do not say
-        if trained_on != width or not set(classifier.classes_) <= set(range(n_classes)):
-            raise ResultsError(f"{file} was not trained on what its card says; {AGAIN}")
+        limits = _limits(folder, card, sum(sum(each.features.widths) for each in passes))
+        classifier = load_classifier(file, card, limits, trust)
         if not hasattr(classifier, "predict_proba"):
             gives = "score" if card.temperature is None else "calibrated probability"
 
@@ -178,16 +198,16 @@ def load_model(results: str | Path, model: str | None = None, *, device: str = "
                 as_stored(str(part.layer), outputs[place][str(part.layer)], part.store).astype(np.float32, copy=False)
                 for part, place in zip(parts, places, strict=True)
             ]
-            return class_scores(classifier, rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1), n_classes)
+            return _class_scores(classifier, rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1), card, file)
 
         return Model(name, card, Passes(passes, where), score, gives=gives)
 
     preprocess = card_preprocess(card)
     if card.weights_hash is not None:  # a head alone, on the backbone as it was
-        state = read_tensors(file)
         backbone = trained_backbone(folder, card, offline=offline)
         features = backbone.features([PENULTIMATE], "avg", preprocess.photo_shape)
-        weight, bias = (state[key].double().numpy() for key in ("weight", "bias"))
+        head = read_head(file, n_classes, features.widths[0])
+        weight, bias = (tensor.double().numpy() for tensor in head)
 
         def score(outputs: Sequence[Outputs]) -> Scores:
             (rows,) = outputs[0].values()
@@ -201,3 +221,28 @@ def load_model(results: str | Path, model: str | None = None, *, device: str = "
             return np.asarray(softmax(rows.astype(np.float64), axis=1))
 
     return Model(name, card, Passes([Pass(features, preprocess, card.precision)], where), score, gives=gives)
+
+
+def _limits(folder: Path, card: Card, n_features: int) -> Limits:
+    """Return what the file of a classifier may hold; its row says how many images it was trained on."""
+    rows = load_results(folder)
+    row = rows[rows["fingerprint"] == card.fingerprint].iloc[0]
+    n_classes = len(card.classes)
+    return Limits(
+        n_features, n_classes, int(row["n_train"]), n_trees(card.method, json.loads(row["params"]), n_classes)
+    )
+
+
+def _class_scores(classifier: Pipeline, rows: npt.NDArray[np.float32], card: Card, file: Path) -> Scores:
+    """Score rows with a classifier whose numbers may be somebody else's.
+
+    Raises:
+        ResultsError: They are too large or too small to compute with, or those of a classifier of somebody's own do not
+            fit the features.
+    """
+    try:
+        with np.errstate(all="ignore"):
+            scores = class_scores(classifier, rows, len(card.classes))
+    except (ValueError, IndexError) as error:  # scikit-learn's, of infinite values between two steps
+        raise ResultsError(f"{file} does not fit the features that its card names: {error}; {AGAIN}") from error
+    return scores

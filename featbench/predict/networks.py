@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
-from safetensors import SafetensorError
+import torch
 from torch import Tensor, nn
 
 from featbench.backbones.layers import FeatureNetwork
 from featbench.backbones.load import RANDOM, Backbone, load_backbone
 from featbench.baselines.network import with_new_head
-from featbench.config import BackboneConfig, is_weights_file
+from featbench.config import BackboneConfig, is_weights_file, split_part
 from featbench.data.preprocess import Preprocess
 from featbench.errors import ResultsError, WeightsError
 from featbench.predict.images import ArrayPreprocess
@@ -23,9 +23,7 @@ WEIGHTS = "weights"  # a folder inside results, where weights files are looked f
 
 def card_preprocess(card: Card) -> Preprocess:
     """Return what images go through."""
-    content: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in card.preprocess.items()
-    }
+    content = card.preprocess.model_dump()
     return (
         Preprocess(**content) if card.array_shape is None else ArrayPreprocess(**content, array_shape=card.array_shape)
     )
@@ -55,8 +53,7 @@ def trained_network(card: Card, state: dict[str, Tensor], file: Path) -> nn.Modu
         ResultsError: They do not fit.
     """
     backbone = _load(card, RANDOM, offline=True)
-    dropout = float((card.recipe or {}).get("dropout", 0.0))
-    network = with_new_head(backbone.traced, len(card.classes), dropout=dropout, seed=0, freeze_until=None).network
+    network = with_new_head(backbone.traced, len(card.classes), dropout=0.0, seed=0, freeze_until=None).network
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -74,12 +71,29 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     """Read the tensors of a kept network.
 
     Raises:
-        ResultsError: The file is damaged.
+        ResultsError: The file is damaged, or a number in it is not finite.
     """
     try:
-        return safetensors.torch.load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise ResultsError(f"{file} is damaged: {error}; {AGAIN}") from error
+        tensors = safetensors.torch.load_file(file)
+    except Exception as error:  # safetensors and torch raise what they come upon in a damaged file
+        raise ResultsError(f"{file} is damaged: {str(error) or type(error).__name__}; {AGAIN}") from error
+    wrong = next((name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())), None)
+    if wrong is not None:
+        raise ResultsError(f"{file} holds numbers that are not finite ({wrong}): the training diverged; {AGAIN}")
+    return tensors
+
+
+def read_head(file: Path, n_classes: int, width: int) -> tuple[Tensor, Tensor]:
+    """Read the weight (n_classes, width) and the bias (n_classes,) of a kept head.
+
+    Raises:
+        ResultsError: The file is damaged, or of another head.
+    """
+    tensors = read_tensors(file)
+    shapes = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+    if shapes != {"weight": ((n_classes, width), torch.float32), "bias": ((n_classes,), torch.float32)}:
+        raise ResultsError(f"{file} is not the head of {n_classes} classes on {width} features; {AGAIN}")
+    return tensors["weight"], tensors["bias"]
 
 
 class _OneOutput(nn.Module):
@@ -93,15 +107,17 @@ class _OneOutput(nn.Module):
 
 def _load(card: Card, source: str, *, offline: bool) -> Backbone:
     weights = None if source == "none" else source
-    config = BackboneConfig(name=card.backbone, weights=weights, image_size=card.preprocess["crop_px"])
+    config = BackboneConfig(name=card.backbone, weights=weights, image_size=card.preprocess.crop_px)
     return load_backbone(config, seed=card.seed, offline=offline, channels=card_preprocess(card).channels)
 
 
 def _weights_file(folder: Path, card: Card) -> str:
-    path = Path(card.weights)
+    path, part = split_part(card.weights)
     beside = folder / WEIGHTS / path.name
-    if not path.is_file() and not beside.is_file():
+    # Path.is_file() raises where a folder on the way is closed, or a name too long
+    found = next((place for place in (path, beside) if os.path.isfile(place)), None)  # noqa: PTH113
+    if found is None:
         raise WeightsError(
             f"the weights file {path} that the model was trained on is not there any more; put it back, or to {beside}"
         )
-    return str(path if path.is_file() else beside)
+    return f"{found}#{part}" if part else str(found)

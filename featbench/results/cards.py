@@ -1,28 +1,77 @@
 """The card beside each kept model: all that is needed to use it on new images, as JSON.
 
 The card has a hash of itself, and one of the model's file. They tell of damage and of changes by hand; they are no
-signature, since whoever can write the folder can write both. Loading is safe all the same: it executes no code.
+signature, since whoever can write the folder can write both. So whatever a card says is checked before it is used, and
+none leads to an import: one whose network is somebody's own code (`python:module:factory`) is refused until the caller
+says by `trust` that this code may run.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from featbench.errors import ResultsError
+from featbench.errors import ResultsError, UsageError
+from featbench.factories import PREFIX
 from featbench.fingerprint import fingerprint, hash_file
-from featbench.results.files import write_text
+from featbench.results.files import read_limited, write_text
 from featbench.results.row import Row
-from featbench.results.store import artifact_path, find_artifact
+from featbench.results.store import artifact_path, find_artifact, has_artifact
 
 MODELS = "models"
 SUFFIXES = {"classifier": ".skops", "baseline": ".safetensors"}
 _OWN_HASH = "card_hash"
 _OF_THE_ROW = ("fingerprint", "kind", "method", "backbone", "layer", "pooling", "precision")
+_MOST_BYTES = 2**24  # a card has a kilobyte, and some bytes for each class
 AGAIN = "run the experiment again with another --results folder (features are reused)"
+
+
+def _printable(text: str) -> str:
+    """Refuse what no name of a network, a layer or a file has."""
+    if any(ord(character) < 32 for character in text):
+        raise ValueError("it holds control characters")
+    return text
+
+
+def _own_place(text: str) -> str:
+    """Refuse a share of another machine: to look for it is to log in there."""
+    if text.startswith(("\\\\", "//")):
+        raise ValueError("it names another machine")
+    return text
+
+
+Name = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_printable)]
+ClassName = Annotated[str, Field(max_length=10_000)]
+Hash = Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{1,64}$")]
+Place = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_printable), AfterValidator(_own_place)]
+SizePx = Annotated[int, Field(ge=1, le=4096)]
+_CONFIG = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Preprocessing(BaseModel):
+    """What images go through, as `Preprocess.content` gives it."""
+
+    model_config = _CONFIG
+
+    resize_px: Annotated[int, Field(ge=1)]
+    crop_px: SizePx
+    mean: tuple[Annotated[float, Field(ge=-1e4, le=1e4)], ...]
+    std: tuple[Annotated[float, Field(ge=1e-6, le=1e6)], ...]
+    interpolation: Literal["bilinear", "bicubic"]
+    antialias: bool
+    native_arrays: bool
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.mean) not in (0, 1, 3) or len(self.std) != len(self.mean):
+            raise ValueError("mean and std have a number for each of 1 or 3 channels, or none")
+        if self.resize_px > 2 * self.crop_px:
+            raise ValueError("resize_px is more than twice crop_px")
+        return self
 
 
 class Part(BaseModel):
@@ -32,23 +81,29 @@ class Part(BaseModel):
         backbone: Name of the network.
         weights: Those that the backbone started from: a name, "random", "none", or the path of a file.
         weights_hash: Of the backbone's tensors, see `Backbone.weights_hash`; None where the model's file has them all.
-        preprocess: What images go through, as `Preprocess.content` gives it.
+        preprocess: What images go through.
         layer: Name of the layer.
         pooling: How its output becomes a row; None for pixels.
         precision: Of the forward pass.
         store: What features are rounded to before the classifier sees them.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _CONFIG
 
-    backbone: str
-    weights: str
-    weights_hash: str | None
-    preprocess: dict[str, Any]
-    layer: str | None = None
-    pooling: str | None = None
+    backbone: Name
+    weights: Place
+    weights_hash: Hash | None
+    preprocess: Preprocessing
+    layer: Name | None = None
+    pooling: Name | None = None
     precision: Literal["float32", "bfloat16"]
     store: Literal["float32", "float16"] = "float32"
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> Self:
+        if self.backbone == "pixels" and self.weights != "none":
+            raise ValueError("pixels have no weights")
+        return self
 
 
 class Card(Part):
@@ -68,22 +123,32 @@ class Card(Part):
     """
 
     format: Literal[1] = 1
-    fingerprint: str
+    fingerprint: Hash
     kind: Literal["classifier", "baseline"]
-    method: str
-    classes: Annotated[tuple[str, ...], Field(min_length=2)]
-    seed: int
-    array_shape: tuple[int, int, int] | None
-    fused_with: tuple[Part, ...] = ()
-    temperature: Annotated[float, Field(gt=0)] | None = None
+    method: Name
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=2)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    array_shape: tuple[SizePx, SizePx, Literal[1, 3]] | None
+    fused_with: Annotated[tuple[Part, ...], Field(max_length=1000)] = ()
+    temperature: Annotated[float, Field(ge=1e-30, le=1e30)] | None = None
     recipe: dict[str, Any] | None = None
-    sha256: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
     @property
     def parts(self) -> tuple[Card, ...]:
         """A card for each layer, as if it were alone; only a fusion has several."""
         alone = self.model_copy(update={"fused_with": ()})
         return (alone, *(alone.model_copy(update=dict(part)) for part in self.fused_with))
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("two classes have one name")
+        if self.kind == "classifier" and any(each.layer is None or each.weights_hash is None for each in self.parts):
+            raise ValueError("a classifier is of a layer of weights that are known by their hash")
+        if self.kind == "baseline" and self.fused_with:
+            raise ValueError("a network is of one backbone")
+        return self
 
 
 def write_card(folder: Path, row: Row, **content: Any) -> Path:
@@ -106,16 +171,23 @@ def write_card(folder: Path, row: Row, **content: Any) -> Path:
     return path
 
 
-def read_card(folder: Path, fingerprint_: str) -> tuple[Card, Path]:
+def read_card(folder: Path, fingerprint_: str, trust: Sequence[str] = ()) -> tuple[Card, Path]:
     """Read the card of the row with this fingerprint, and check it and the model's file against their hashes.
+
+    Args:
+        folder: The results folder.
+        fingerprint_: Of the row.
+        trust: Names of networks, as in "python:my_networks:make", whose code may be imported and run.
 
     Returns:
         The card, and the model's file.
 
     Raises:
+        UsageError: The card names code that is not in `trust`, or there is something in `trust` that is no such name.
         ResultsError: One is missing, was changed since it was written, or is of another version.
     """
-    if not list((folder / MODELS).glob(f"*-{fingerprint_}.json")):
+    _check_trust(trust)
+    if not has_artifact(folder, MODELS, fingerprint_, ".json"):
         raise ResultsError(
             f"the model {fingerprint_} has no card in {folder / MODELS}: an older version made it, files were removed, "
             f"or it could not be kept; take another with --model (`featbench list models {folder}` prints those that "
@@ -123,17 +195,67 @@ def read_card(folder: Path, fingerprint_: str) -> tuple[Card, Path]:
         )
     path = find_artifact(folder, MODELS, fingerprint_, ".json")
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = _parse(read_limited(path, _MOST_BYTES))
         own_hash = content.pop(_OWN_HASH)
-    except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
+        real_hash = fingerprint(content)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError, OSError) as error:
         raise ResultsError(f"{path} is damaged, or an older version wrote it; {AGAIN}") from error
-    if fingerprint(content) != own_hash:
+    if real_hash != own_hash:
         raise ResultsError(f"{path} was changed after it was written, and is not used; restore it, or {AGAIN}")
     try:
         card = Card.model_validate(content)
-    except ValidationError as error:
-        raise ResultsError(f"{path} is of another version of featbench; use that one, or {AGAIN}") from error
+    except (ValidationError, RecursionError) as error:
+        why = _first(error) if isinstance(error, ValidationError) else "it is nested too deep"
+        raise ResultsError(f"{path} is of another version of featbench ({why}); use that one, or {AGAIN}") from error
+    if card.fingerprint != fingerprint_:
+        raise ResultsError(f"{path} is the card of {card.fingerprint} by what is in it; restore it, or {AGAIN}")
+    _check_code(card, path, trust)
     file = find_artifact(folder, MODELS, card.fingerprint, SUFFIXES[card.kind])
     if hash_file(file) != card.sha256:
         raise ResultsError(f"{file} was changed after it was written, and is not loaded; restore it, or {AGAIN}")
     return card, file
+
+
+def _check_trust(trust: Sequence[str]) -> None:
+    wrong = trust if isinstance(trust, str) else next((name for name in trust if not name.startswith(PREFIX)), None)
+    if wrong is not None:
+        raise UsageError(
+            f"trust is for code of somebody's own, as in --trust {PREFIX}my_networks:make, or in Python "
+            f'trust=["{PREFIX}my_networks:make"]; it got {wrong!r}'
+        )
+
+
+def _check_code(card: Card, path: Path, trust: Sequence[str]) -> None:
+    """Refuse to go on to a network whose code would be imported, unless the caller trusts it.
+
+    Raises:
+        UsageError: There is one that is not in `trust`.
+    """
+    for part in card.parts:
+        if part.backbone.startswith(PREFIX) and part.backbone not in trust:
+            raise UsageError(
+                f"{path} names the network {part.backbone!r}, which is code that would be imported, from the current "
+                "folder first, and run; if you know that code and trust it, say so with "
+                f"--trust {part.backbone} (in Python trust=[{part.backbone!r}])"
+            )
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    """Parse JSON in which every key is there once, and every number is one."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no number")
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(dict(pairs)) != len(pairs):
+            raise ValueError("a key is there twice")
+        return dict(pairs)
+
+    content: dict[str, Any] = json.loads(text.decode("utf-8"), object_pairs_hook=once, parse_constant=refuse)
+    return content
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    place = ".".join(map(str, first["loc"]))[:80]
+    return f"{place}: {first['msg']}" if place else first["msg"]

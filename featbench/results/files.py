@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import stat
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -63,6 +64,21 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
+
+
+def read_limited(path: Path, most_bytes: int) -> bytes:
+    """Read a file of a folder that may come from somebody else.
+
+    Raises:
+        OSError: It is missing, or cannot be read.
+        ValueError: It is no regular file (opening a pipe would wait for ever), or larger.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("it is no regular file")
+    if status.st_size > most_bytes:
+        raise ValueError(f"it has {status.st_size:,} bytes, where {most_bytes:,} are the most that is read")
+    return path.read_bytes()
 
 
 def read_csv(path: Path, columns: Sequence[str], numbers: Sequence[str] = ()) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import csv
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -22,13 +22,15 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from featbench.errors import ResultsError
-from featbench.results.files import replacing, write_csv, writing_to
+from featbench.results.cells import CellError, typed
+from featbench.results.files import read_limited, replacing, write_csv, writing_to
 from featbench.results.row import COLUMNS, Row
 
 RESULTS_CSV = "results.csv"
 CURRENT_CSV = "current.csv"
 PREDICTIONS = "predictions"
 _LOCK_TIMEOUT_S = 60.0
+_MOST_BYTES = 2**26  # of current.csv, which has a line for each row
 _NAME_LENGTH = 60  # characters of each part: four parts stay below the 255 bytes that file systems allow
 
 
@@ -94,13 +96,10 @@ def load_results(path: str | Path) -> pd.DataFrame:
             f"{file} lacks the columns {', '.join(missing)}: another version or program wrote it; "
             "run the experiment again into a new folder (--results)"
         )
-    for field in fields(Row):
-        kind = "datetime" if field.name == "created_at" else str(field.type).removesuffix(" | None")
-        try:
-            table[field.name] = _typed(table[field.name], kind)
-        except (ValueError, TypeError) as error:
-            raise ResultsError(f"{file}: column {field.name} holds something that is no {kind}: {error}") from error
-    return table
+    try:
+        return typed(table)
+    except CellError as error:
+        raise ResultsError(f"{file}: {error}; correct the cell, or remove its row and run again") from error
 
 
 def write_current(folder: Path, rows: pd.DataFrame) -> None:
@@ -120,7 +119,7 @@ def load_current(folder: Path) -> pd.DataFrame:
     """
     rows = load_results(folder)
     try:
-        listed = (folder / CURRENT_CSV).read_text("utf-8").split()
+        listed = read_limited(folder / CURRENT_CSV, _MOST_BYTES).decode("utf-8").split()
     except FileNotFoundError:
         return rows
     except (ValueError, OSError) as error:
@@ -150,7 +149,7 @@ def find_artifact(folder: Path, kind: str, fingerprint: str, suffix: str) -> Pat
     Raises:
         ResultsError: There is none, or more than one.
     """
-    found = sorted(file for file in (folder / kind).glob(f"*{suffix}") if file.stem.endswith(f"-{fingerprint}"))
+    found = _artifacts(folder, kind, fingerprint, suffix)
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"
         raise ResultsError(
@@ -158,6 +157,11 @@ def find_artifact(folder: Path, kind: str, fingerprint: str, suffix: str) -> Pat
             "the fingerprint column of results.csv names the rows, and running the experiment again writes their files"
         )
     return found[0]
+
+
+def has_artifact(folder: Path, kind: str, fingerprint: str, suffix: str) -> bool:
+    """Say whether there is a file of the row with this fingerprint."""
+    return bool(_artifacts(folder, kind, fingerprint, suffix))
 
 
 def write_predictions(
@@ -258,6 +262,12 @@ def _read_cells(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     return header, cells
 
 
+def _artifacts(folder: Path, kind: str, fingerprint: str, suffix: str) -> list[Path]:
+    """List regular files alone: to open a pipe is to wait for ever."""
+    files = (folder / kind).glob(f"*{suffix}")
+    return sorted(file for file in files if file.stem.endswith(f"-{fingerprint}") and file.is_file())
+
+
 def _results_file(path: Path) -> Path:
     file = path / RESULTS_CSV if path.is_dir() else path
     if not file.is_file():
@@ -265,21 +275,6 @@ def _results_file(path: Path) -> Path:
             f"there is no {RESULTS_CSV} at {path}; `featbench run EXPERIMENT --results DIR` makes a folder with one"
         )
     return file
-
-
-def _typed(column: pd.Series, kind: str) -> pd.Series:
-    if kind == "int":
-        return column.astype("float64").astype("Int64")
-    if kind == "float":
-        return column.astype("float64")
-    if kind == "datetime":
-        return pd.to_datetime(column, utc=True, format="ISO8601")
-    if kind == "bool":
-        wrong = set(column.dropna()) - {"True", "False"}
-        if wrong:
-            raise ValueError(f"{wrong.pop()!r} is neither True nor False")
-        return column.map({"True": True, "False": False}).astype("boolean")
-    return column
 
 
 def _safe(text: str) -> str:

@@ -55,7 +55,7 @@ def _arranged(rows: pd.DataFrame, cell_of: Callable[[list[Record]], float | bool
     records = rows.to_dict("records")
     classifiers = [record for record in records if record["kind"] == "classifier"]
     baselines = [record for record in records if record["kind"] == "baseline"]
-    references = sorted((r["method"] for r in baselines), key=lambda method: REFERENCES.index(strategy_of(method)))
+    references = sorted((r["method"] for r in baselines), key=_place_among_references)
     columns = [*dict.fromkeys([*(r["method"] for r in classifiers), *references])]
 
     lines = {_key(record): None for record in classifiers}
@@ -69,6 +69,11 @@ def _arranged(rows: pd.DataFrame, cell_of: Callable[[list[Record]], float | bool
         mine = [r for r in classifiers if _key(r) == key] + [r for r in baselines if _refers(r, key)]
         cells.append([*key, *(cell_of([r for r in mine if r["method"] == name]) for name in columns)])
     return pd.DataFrame(cells, columns=[*KEYS, *columns])
+
+
+def _place_among_references(method: str) -> int:
+    strategy = strategy_of(method)
+    return REFERENCES.index(strategy) if strategy in REFERENCES else len(REFERENCES)  # those of a newer version
 
 
 def is_reference(column: str) -> bool:

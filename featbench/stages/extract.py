@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from featbench.backbones.load import Backbone, load_backbone
 from featbench.data.loader import image_shape
@@ -70,8 +70,12 @@ def find_cached(job: Job) -> list[Cached]:
 def _plans(job: Job) -> Iterator[tuple[Backbone, Extraction, dict[str, CacheKey]]]:
     for config in job.experiment.backbones:
         backbone = load_backbone(config, seed=job.experiment.seed, offline=job.offline, channels=job.dataset.channels)
+        job.tell(backbone.notes)
+        unpooled: frozenset[str] = frozenset()
         if config.name != "pixels":
             shape = image_shape(job.dataset.splits["train"], backbone.preprocess)
             config = config.model_copy(update={"layers": backbone.expand(config.layers, shape)})
+            unpooled = backbone.unpooled(config.layers, config.pooling, shape)
         extraction = plan_extraction(config, job.device, job.experiment.dataset.on_bad_image)
+        extraction = replace(extraction, unpooled=unpooled)
         yield backbone, extraction, cache_keys(job.dataset, backbone, extraction, job.cache_dir)

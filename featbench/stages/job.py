@@ -115,6 +115,13 @@ class Job:
                 self._warned.add(sentence)
                 self.progress.warn(sentence)
 
+    def tell(self, sentences: Iterable[str]) -> None:
+        """Say each of some sentences, once in a run."""
+        for sentence in sentences:
+            if sentence not in self._warned:
+                self._warned.add(sentence)
+                self.progress.say(sentence)
+
     def has_row(self, fingerprint: str) -> bool:
         """Say whether results.csv has the row with this fingerprint already."""
         if not (self.results_dir / RESULTS_CSV).exists():

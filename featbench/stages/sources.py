@@ -49,7 +49,7 @@ class FeatureSet:
     @property
     def pooling(self) -> str | None:
         """The column of this name."""
-        poolings = [cached.extraction.pooling for cached, _ in self.parts]
+        poolings = [cached.extraction.pooling_of(layer) for cached, layer in self.parts]
         return None if poolings == [None] * len(poolings) else _joined([pooling or "none" for pooling in poolings])
 
     @property
@@ -157,7 +157,7 @@ def _part(cached: Cached, layer: str) -> dict[str, Any]:
         "weights_hash": cached.keys["train"].content["weights"],
         "preprocess": cached.backbone.preprocess.content(),
         "layer": layer,
-        "pooling": cached.extraction.pooling,
+        "pooling": cached.extraction.pooling_of(layer),
         "precision": cached.extraction.precision,
         "store": cached.extraction.store,
     }

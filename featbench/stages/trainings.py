@@ -104,6 +104,7 @@ def _plan(
     if not STRATEGIES[asked.strategy].pretrained:
         config = config.model_copy(update={"weights": RANDOM})
     backbone = load_backbone(config, seed=seed, offline=job.offline, channels=job.dataset.channels)
+    job.tell(backbone.notes)
     curve = bool(job.experiment.evaluate.train_sizes)
     recipe = make_recipe(asked, n_train, job.experiment.dataset.name, learning_curve=curve)
     precision = best_precision(job.device) if config.precision == "auto" else config.precision

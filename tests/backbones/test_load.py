@@ -7,6 +7,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 from torchvision import models
+from torchvision.models.vision_transformer import interpolate_embeddings
 
 from featbench.backbones.architectures import get_architecture
 from featbench.backbones.load import Backbone, check_backbone, load_backbone, weights_name
@@ -184,3 +185,45 @@ def test_real_weights_give_the_features_of_torchvisions_own_forward(shared_dir: 
 
     with pytest.raises(WeightsError, match=r"need the head 'classifier\.1'"):
         backbone.features(["classifier"], "avg")
+
+
+def test_a_vision_transformer_of_another_size_is_resized_as_torchvision_does(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    small = models.vit_b_16(image_size=32)
+    torch.save(small.state_dict(), tmp_path / "vit.pth")
+    config = BackboneConfig(name="vit_b_16", weights=str(tmp_path / "vit.pth"), image_size=48)
+    backbone = load_backbone(config, seed=0)
+    expected = interpolate_embeddings(48, 16, dict(small.state_dict()))
+    assert backbone.network.encoder.pos_embedding.shape == (1, 9 + 1, 768)  # 48 / 16 squared, and the class token
+    for name, tensor in backbone.network.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+    assert backbone.notes == (f"{tmp_path}/vit.pth: encoder.pos_embedding resized for the size of the images",)
+
+
+def test_torchvisions_weights_of_a_vision_transformer_are_resized_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    member = models.ViT_B_32_Weights.DEFAULT
+    path = tmp_path / "hub" / "checkpoints" / Path(member.url).name
+    path.parent.mkdir(parents=True)
+    state = models.vit_b_32().state_dict()
+    torch.save(state, path)
+    network = load_backbone(BackboneConfig(name="vit_b_32", image_size=64), seed=0, offline=True).network
+    expected = interpolate_embeddings(64, 32, dict(state))
+    assert torch.equal(network.state_dict()["encoder.pos_embedding"], expected["encoder.pos_embedding"])
+
+
+def test_a_missing_weights_file_is_named_before_anything_is_loaded() -> None:
+    with pytest.raises(WeightsError, match=r"there is no weights file nowhere/own\.pth"):
+        check_backbone(BackboneConfig(name="resnet18", weights="nowhere/own.pth"))
+
+
+def test_a_part_of_a_file_is_named_in_the_row(tmp_path: Path) -> None:
+    state = random_backbone("resnet20", seed=9).network.state_dict()
+    torch.save({"student": random_backbone("resnet20").network.state_dict(), "teacher": state}, tmp_path / "dino.pth")
+    source = f"{tmp_path}/dino.pth#teacher"
+    backbone = load_backbone(BackboneConfig(name="resnet20", weights=source), seed=0)
+    assert (backbone.weights, backbone.source) == ("dino.pth#teacher", source)
+    assert backbone.weights_hash() == random_backbone("resnet20", seed=9).weights_hash()

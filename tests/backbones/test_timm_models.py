@@ -204,3 +204,30 @@ def test_random_weights_depend_on_the_seed_only() -> None:
     one = load("test_vit")
     torch.manual_seed(9)
     assert one.weights_hash() == load("test_vit").weights_hash()
+
+
+def test_a_file_of_another_size_is_resized_as_timm_does(hub: Path) -> None:
+    name = "test_vit"
+    backbone = load(name, weights=str(hub), image_size=64)
+    expected = timm.create_model(
+        name, img_size=64, pretrained=True, pretrained_cfg_overlay={"state_dict": safetensors.torch.load_file(hub)}
+    )
+    for key, tensor in backbone.network.state_dict().items():
+        assert torch.equal(tensor, expected.state_dict()[key]), key
+    assert backbone.notes == (f"{hub}: pos_embed resized for the size of the images",)
+
+
+def test_a_file_with_names_of_before_timm_is_renamed_as_timm_does(tmp_path: Path) -> None:
+    network = timm.create_model("vit_small_patch14_reg4_dinov2", img_size=28)
+    state = {name: tensor + 1 for name, tensor in network.state_dict().items()}
+    published = {name.replace("reg_token", "register_tokens"): tensor for name, tensor in state.items()}
+    # in the published files there are a token for masks, and a position of the class token, which timm adds to it
+    published |= {
+        "mask_token": torch.zeros(1, 384),
+        "pos_embed": torch.cat([torch.zeros(1, 1, 384), state["pos_embed"]], 1),
+    }
+    torch.save(published, tmp_path / "dinov2.pth")
+    backbone = load("vit_small_patch14_reg4_dinov2", weights=str(tmp_path / "dinov2.pth"), image_size=28)
+    for key, tensor in backbone.network.state_dict().items():
+        assert torch.equal(tensor, state[key]), key
+    assert backbone.notes[0].startswith(f"{tmp_path}/dinov2.pth: its names are changed to those of this network")

@@ -156,10 +156,35 @@ def test_tiffs_of_12_and_16_bits(tmp_path: Path, bits: int, photometric: int) ->
     assert_reads_as(tmp_path / "x.tif", expected[..., np.newaxis].repeat(3, 2))
 
 
-@pytest.mark.parametrize(("kind", "name"), [(np.int32, "whole numbers"), (np.float32, "fractions")])
+@pytest.mark.parametrize(("kind", "name"), [(np.int32, "signed whole numbers"), (np.float32, "fractions")])
 def test_32_bits_of_grey_are_left_out(tmp_path: Path, kind: Any, name: str) -> None:
     path = saved(tmp_path / "x.tif", Image.fromarray(DEEP.astype(kind)))
     with pytest.raises(UnreadableImageError, match=f"its grey values are {name} of 32 bits"):
+        decode_file(path)
+
+
+def test_16_bits_with_a_sign_are_called_so(tmp_path: Path) -> None:
+    content = grey_tiff(DEEP[:, :8], 16).replace(struct.pack("<HHII", 277, 4, 1, 1), struct.pack("<HHII", 339, 4, 1, 2))
+    (tmp_path / "x.tif").write_bytes(content)
+    with pytest.raises(
+        UnreadableImageError, match=r"its grey values are signed whole numbers of 16 bits, of which none"
+    ):
+        decode_file(tmp_path / "x.tif")
+
+
+def test_bands_that_are_no_image_are_named(tmp_path: Path) -> None:
+    content = grey_tiff(DEEP, 16).replace(struct.pack("<HHII", 277, 4, 1, 1), struct.pack("<HHII", 277, 4, 1, 5))
+    (tmp_path / "x.tif").write_bytes(content)
+    with pytest.raises(
+        UnreadableImageError, match=r"^it is a TIFF file that .*: it has 5 bands of whole numbers of 16"
+    ):
+        decode_file(tmp_path / "x.tif")
+
+
+def test_a_header_that_is_cut_is_blamed_and_not_the_kind(tmp_path: Path) -> None:
+    path = saved(tmp_path / "x.tif", compression="tiff_lzw")  # its header follows its pixels
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UnreadableImageError, match=r"^it is a TIFF file that cannot be read"):
         decode_file(path)
 
 
@@ -267,7 +292,7 @@ def test_a_file_that_is_closed_to_us_is_unreadable(
             decode_file(path)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "BMP", "PPM", "GIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "BMP", "PPM", "GIF", "AVIF", "JPEG2000"])
 def test_no_part_of_a_file_is_taken_for_the_whole(tmp_path: Path, kind: str) -> None:
     buffer = io.BytesIO()
     NOISE.save(buffer, kind)

@@ -194,16 +194,6 @@ def test_an_unknown_layer_names_the_nearest(tmp_path: Path) -> None:
         featbench.load_features(path, "layer_3")
 
 
-def _foreign_hdf5(path: Path) -> None:
-    with h5py.File(path, "w") as file:
-        file["x"] = [1, 2]
-
-
-def _newer_format(path: Path) -> None:
-    with h5py.File(path, "a") as file:
-        file.attrs["format"] = 99
-
-
 def _incomplete(path: Path) -> None:
     with h5py.File(path, "a") as file:
         del file.attrs["complete"]
@@ -219,8 +209,6 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "text": lambda path: path.write_text("not HDF5"),
     "half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
     "last byte missing": lambda path: path.write_bytes(path.read_bytes()[:-1]),
-    "foreign HDF5": _foreign_hdf5,
-    "newer format": _newer_format,
     "incomplete": _incomplete,
     "without labels": _without_labels,
 }

@@ -12,9 +12,11 @@ from sklearn.datasets import load_digits
 from torchvision.transforms.functional import to_tensor
 
 import featbench
+from featbench.config import parse_experiment
 from featbench.errors import DataError, UsageError
 from featbench.results.store import load_predictions
 from tests.predict.conftest import Kept
+from tests.tiny import digits_content
 
 DIGITS = np.rint(load_digits().images * (255 / 16)).astype(np.uint8)  # what the data set's docstring says
 LABELS = load_digits().target.astype(str)
@@ -179,3 +181,22 @@ def test_without_held_out_rows_there_are_only_scores(tmp_path: Path) -> None:
     neighbours = featbench.load_model(tmp_path / "r", "knn/pixels/pixels/l2")
     said = load_predictions(tmp_path / "r", neighbours.card.fingerprint)
     assert neighbours.predict(digits_of(list(said.id))) == said.predicted.tolist()
+
+
+def test_a_penultimate_vector_beside_pooled_maps_has_no_pooling_and_is_predicted_with(tmp_path: Path) -> None:
+    content = digits_content(
+        dataset={"name": "digits", "limit_train": 40, "limit_test": 20},
+        backbones=[{"name": "resnet20", "layers": ["layer1", "penultimate"], "pooling": "avg:2"}],
+        evaluate={
+            "classifiers": ["linear_svc"],
+            "selection": "none",
+            "fusions": [["resnet20/layer1", "resnet20/penultimate"]],
+        },
+    )
+    rows = featbench.run(parse_experiment(content), results=tmp_path / "r", cache=tmp_path / "c", device="cpu")
+    assert rows.pooling.fillna("").tolist() == ["avg:2", "", "avg:2+none"]
+    assert rows.feature_dim.tolist() == [64, 64, 128]
+    for fingerprint in rows.fingerprint:
+        said = load_predictions(tmp_path / "r", fingerprint)
+        model = featbench.load_model(tmp_path / "r", fingerprint, device="cpu")
+        assert model.predict(digits_of(list(said.id))) == said.predicted.tolist()

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import csv
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from featbench.errors import ResultsError
 from featbench.results.row import COLUMNS, Row
 from featbench.results.store import (
     artifact_name,
+    load_current,
     load_predictions,
     load_results,
     prepare_folder,
@@ -177,20 +180,77 @@ def test_load_refuses_what_is_no_csv(tmp_path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "kind"),
+    ("column", "value", "says"),
     [
-        ("seed", "1.5", "int"),
-        ("accuracy", "high", "float"),
-        ("converged", "yes", "bool"),
-        ("created_at", "x", "datetime"),
+        ("seed", "1.5", "'1.5' in row 2; it is a whole number, from 0 up"),
+        ("seed", "-1", "'-1' in row 2; it is a whole number"),
+        ("n_train", "inf", "'inf' in row 2; it is a whole number, from 1 up"),
+        ("n_test", "nan", "'nan' in row 2"),
+        ("n_test", "", "nothing in row 2; it may not be empty"),
+        ("n_test", "0", "'0' in row 2; it is a whole number, from 1 up"),
+        ("n_val", "9" * 400, f"'{'9' * 60}\\.\\.\\.' in row 2; it is a whole number"),
+        ("feature_dim", "1e3", "'1e3' in row 2"),
+        ("accuracy", "high", "'high' in row 2; it is a number"),
+        ("accuracy", "1.5", "'1.5' in row 2; it is a number from 0 to 1"),
+        ("val_accuracy", "inf", "'inf' in row 2; it is a number from 0 to 1"),
+        ("fit_s", "-1", "'-1' in row 2; it is a number from 0 to"),
+        ("fit_s", "1e400", "'1e400' in row 2"),
+        ("converged", "yes", "'yes' in row 2; it is True, False or empty"),
+        ("created_at", "x", "'x' in row 2; it is a date and time as in 2026"),
+        ("created_at", "300000-01-01", "'300000-01-01' in row 2; it is a date"),
+        ("created_at", "0001-01-01", "'0001-01-01' in row 2; it is a date .*, from 2000 on"),
+        ("method", "", "nothing in row 2; it may not be empty"),
+        ("dataset", "", "nothing in row 2"),
+        ("kind", "", "nothing in row 2"),
+        ("kind", "tree", "'tree' in row 2; it is classifier or baseline"),
+        ("fingerprint", "", "nothing in row 2"),
+        ("fingerprint", "**", r"'\*\*' in row 2; it is letters, digits and -"),
+        ("fingerprint", "../../x", "'../../x' in row 2"),
+        ("fingerprint", "00000000000000aa", "'00000000000000aa' in row 2; each row has one of its own"),
+        ("params", "no json", "'no json' in row 2; it is a JSON object"),
+        ("params", "[1]", ".* in row 2; it is a JSON object"),
+        (
+            "params",
+            '{"a":' * 30 + "1" + "}" * 30,
+            ".* in row 2; it is a JSON object of finite numbers, nested at most 20",
+        ),
+        ("params", "[" * 100_000, ".* in row 2; it is a JSON object"),
+        ("params", '{"images_per_class": 1' + "0" * 400 + "}", ".* in row 2; it is a JSON object of finite numbers"),
     ],
 )
-def test_load_names_the_column_with_a_wrong_cell(
-    tmp_path: Path, make_row: MakeRow, column: str, value: str, kind: str
+def test_load_names_the_place_of_a_wrong_cell(
+    tmp_path: Path, make_row: MakeRow, column: str, value: str, says: str
 ) -> None:
-    write_rows(tmp_path, [make_row(**{column: value})])
-    with pytest.raises(ResultsError, match=f"column {column} holds something that is no {kind}"):
+    write_rows(tmp_path, [make_row(), make_row(fingerprint="b")])
+    table = pd.read_csv(tmp_path / "results.csv", dtype=str, keep_default_na=False)
+    table.loc[1, column] = value
+    table.to_csv(tmp_path / "results.csv", index=False)
+    with pytest.raises(ResultsError, match=f"results.csv: column {column} holds {says}"):
         load_results(tmp_path)
+
+
+def test_a_network_that_diverged_has_no_accuracy(tmp_path: Path, make_row: MakeRow) -> None:
+    write_rows(tmp_path, [make_row(accuracy=float("nan"), val_accuracy=float("nan"))])
+    assert load_results(tmp_path)[["accuracy", "val_accuracy"]].isna().all(axis=None)
+
+
+def test_whole_numbers_keep_all_their_digits_and_may_have_gone_through_a_spreadsheet(
+    tmp_path: Path, make_row: MakeRow
+) -> None:
+    write_rows(tmp_path, [make_row(seed="9007199254740993", n_train="100.0")])
+    table = load_results(tmp_path)
+    assert (table.seed[0], table.n_train[0]) == (9007199254740993, 100)
+
+
+@pytest.mark.parametrize("name", ["results.csv", "current.csv", "predictions/x-00000000000000aa.csv"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path, make_row: MakeRow, name: str) -> None:
+    write_rows(tmp_path, [make_row()])
+    (tmp_path / "predictions").mkdir()
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    read = partial(load_predictions, fingerprint="00000000000000aa") if "predictions" in name else load_current
+    with pytest.raises(ResultsError, match=r"there is no results|it is no regular file|found: none"):
+        read(tmp_path)
 
 
 def test_artifact_names_are_readable_and_safe(make_row: MakeRow) -> None:

@@ -4,11 +4,13 @@ import csv
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from featbench.config import Experiment
-from featbench.errors import CacheError, DataError
+from featbench.errors import CacheError, DataError, UsageError
+from featbench.features.cache import load_features
 from featbench.stages.extract import extract, find_cached
 from featbench.stages.job import Job
 from tests.tiny import Recorder, digits_content, image_folder
@@ -24,10 +26,10 @@ def make_job(tmp_path: Path) -> Make:
     (root / "red" / "09.jpg").write_bytes(b"GIF89a")
     (root / "green" / "notes.txt").touch()
 
-    def make(layers: tuple[str, ...] = ("layer3",), on_bad_image: str = "skip") -> Job:
+    def make(layers: tuple[str, ...] = ("layer3",), on_bad_image: str = "skip", pooling: str = "avg") -> Job:
         content = digits_content(
             dataset={"name": "folder", "root": str(root), "on_bad_image": on_bad_image},
-            backbones=[{"name": "resnet20", "layers": list(layers)}, {"name": "pixels"}],
+            backbones=[{"name": "resnet20", "layers": list(layers), "pooling": pooling}, {"name": "pixels"}],
         )
         places = (tmp_path / "results", tmp_path / "cache", tmp_path / "data")
         return Job(Experiment.model_validate(content), *places, torch.device("cpu"), progress=Recorder())
@@ -89,3 +91,26 @@ def test_patterns_and_blocks_are_written_under_the_names_they_stand_for(make_job
     found, _ = find_cached(named)  # the same cache serves both
     assert found.infos["test"].path == cached.infos["test"].path
     assert find_cached(expanded)[0].extraction == cached.extraction
+
+
+def test_a_pooling_for_maps_leaves_a_penultimate_vector_as_it_is(make_job: Make) -> None:
+    pooled, _ = extract(make_job(("layer1", "penultimate"), pooling="avg:4"))
+    plain, _ = extract(make_job(("penultimate",)))
+    assert pooled.infos["test"].widths == {"layer1": 16 * 4 * 4, "penultimate": 64}
+    assert [pooled.extraction.pooling_of(layer) for layer in pooled.extraction.layers] == ["avg:4", None]
+    for split, key in pooled.keys.items():
+        vectors, expected = (load_features(path, "penultimate")[0] for path in (key.path, plain.keys[split].path))
+        np.testing.assert_array_equal(vectors, expected)
+
+
+def test_the_vector_may_be_added_to_a_cache_of_the_other_layers(make_job: Make) -> None:
+    extract(make_job(("layer1",), pooling="avg:4"))
+    cached, _ = extract(make_job(("layer1", "penultimate"), pooling="avg:4"))
+    assert cached.infos["test"].widths["penultimate"] == 64
+
+
+def test_a_pooling_that_no_layer_has_a_use_for_is_refused(make_job: Make) -> None:
+    with pytest.raises(UsageError, match=r"pooling 'avg:4' has no effect on resnet20: penultimate is a vector; remove"):
+        extract(make_job(("penultimate",), pooling="avg:4"))
+    with pytest.raises(UsageError, match=r"pooling 'avg:4' makes no sense for layer 'fc'"):  # any other layer's vector
+        extract(make_job(("layer1", "fc"), pooling="avg:4"))

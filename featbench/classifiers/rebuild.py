@@ -1,0 +1,231 @@
+"""A kept classifier, made anew from the numbers in its file: of each type only what this table names, checked.
+
+What a file says beside that is left behind, so that it can neither crash scikit-learn's code, which is compiled without
+checks, nor take the place of a method. A new classifier or step is a function here and a row in `_TYPES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import LabelBinarizer, Normalizer, StandardScaler
+from sklearn.svm import SVC, LinearSVC
+
+from featbench.classifiers.neighbours import NearestNeighbours
+from featbench.classifiers.skops_file import DamagedError, Limits, Record
+from featbench.classifiers.steps import SignedSquareRoot
+from featbench.classifiers.trees import boosting, forest
+
+_PACKAGES = ("sklearn", "featbench")
+_MANAGED = ("random_state", "n_jobs", "verbose", "warm_start", "oob_score", "cache_size", "device", "copy", "copy_X")
+
+
+class ForeignError(Exception):
+    """A type in the file is none that this table has; the message is its name."""
+
+
+def rebuild(record: Record, limits: Limits) -> Pipeline:
+    """Make a fitted pipeline of a file's.
+
+    Raises:
+        ForeignError: There is a type in it that no classifier or step of featbench is.
+        DamagedError: A number is not what one of such a type can be.
+    """
+    parts = _parts(record, limits)
+    if not hasattr(parts[-1], "classes_"):
+        raise DamagedError("it ends without a classifier")
+    return make_pipeline(*parts)
+
+
+def _parts(record: Record, limits: Limits) -> list[Any]:
+    if not _is(record, "Pipeline"):
+        raise ForeignError(record.type_name)
+    parts: list[Any] = []
+    width = limits.n_features
+    for _, step in _pairs(record):
+        within = replace(limits, n_features=width)
+        made = _parts(step, within) if _is(step, "Pipeline") else [_make(step, within)]
+        width = _width_after(made, width)
+        parts += made
+    if not parts:
+        raise DamagedError("it has no steps")
+    return parts
+
+
+def _pairs(record: Record) -> list[tuple[Any, Record]]:
+    pairs = record.items("steps")
+    if not all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[1], Record) for pair in pairs):
+        raise DamagedError("its steps are no pairs")
+    return [(name, step) for name, step in pairs]
+
+
+def _width_after(made: list[Any], width: int) -> int:
+    for part in made:
+        width = part.n_components_ if isinstance(part, PCA) else width
+    return width
+
+
+def _is(record: Record, name: str) -> bool:
+    package, _, rest = record.type_name.partition(".")
+    return package in _PACKAGES and rest.rpartition(".")[2] == name
+
+
+def _make(record: Record, limits: Limits) -> Any:
+    known = [name for name in _TYPES if _is(record, name)]
+    if not known:
+        raise ForeignError(record.type_name)
+    estimator, fill = _TYPES[known[0]]
+    width = record.plains(["n_features_in_"]).get("n_features_in_", limits.n_features)  # older files may not say
+    if width != limits.n_features:
+        raise DamagedError(f"it was trained on {width} features, and its card is of {limits.n_features}")
+    made = _unfitted(estimator, record)
+    made.n_features_in_ = limits.n_features
+    if hasattr(made, "predict"):
+        classes = record.ints("classes_", (range(1, limits.n_classes + 1),), range(limits.n_classes))
+        if (np.diff(classes) <= 0).any():
+            raise DamagedError("its classes are not in order")
+        # a property in some versions of scikit-learn, of what `fill` sets
+        if not isinstance(getattr(type(made), "classes_", None), property):
+            made.classes_ = classes
+        fill(made, record, limits, classes)
+    else:
+        fill(made, record, limits, np.empty(0, np.int64))
+    return made
+
+
+def _unfitted(estimator: Callable[..., Any], record: Record) -> Any:
+    """Make an estimator with the parameters of a file, as far as they are plain; scikit-learn checks them."""
+    made = estimator()
+    params = record.plains([name for name in made.get_params(deep=False) if name not in _MANAGED])
+    try:
+        made.set_params(**params)
+        if hasattr(made, "_parameter_constraints"):  # what fit() starts with
+            made._validate_params()
+    except (ValueError, TypeError) as error:
+        raise DamagedError(str(error)) from error
+    return made
+
+
+Labels = npt.NDArray[np.int64]
+Fill = Callable[[Any, Record, Limits, Labels], None]
+
+
+def _nothing(made: Any, record: Record, limits: Limits, classes: Labels) -> None:
+    """Add nothing: it learns nothing from rows."""
+
+
+def _scaler(made: StandardScaler, record: Record, limits: Limits, classes: Labels) -> None:
+    shape = (limits.n_features,)
+    made.mean_ = record.floats("mean_", shape) if record.has("mean_") else None
+    made.var_ = record.floats("var_", shape) if record.has("var_") else None
+    made.scale_ = record.floats("scale_", shape) if record.has("scale_") else None
+    needed = (made.mean_ is None and made.with_mean) or (made.scale_ is None and made.with_std)
+    if needed or (made.scale_ is not None and not (made.scale_ > 0).all()):
+        raise DamagedError("a scaler has no mean, or no scale above 0")
+
+
+def _pca(made: PCA, record: Record, limits: Limits, classes: Labels) -> None:
+    d = limits.n_features
+    made.components_ = record.floats("components_", (range(1, d + 1), d))
+    made.n_components_ = len(made.components_)
+    made.mean_ = record.floats("mean_", (d,))
+    made.explained_variance_ = record.floats("explained_variance_", (made.n_components_,))
+    if (made.explained_variance_ < 0).any():
+        raise DamagedError("a variance is below 0")
+
+
+def _linear(made: Any, record: Record, limits: Limits, classes: Labels) -> None:
+    rows = 1 if len(classes) == 2 else len(classes)
+    flat = record.n_axes("coef_") == 1 and rows == 1  # as a ridge classifier of two classes has it
+    made.coef_ = record.floats("coef_", (limits.n_features,) if flat else (rows, limits.n_features))
+    if record.plains(["intercept_"]):  # without a bias it is one number
+        made.intercept_ = 0.0
+    else:
+        made.intercept_ = record.floats("intercept_", (rows,))
+
+
+def _ridge(made: RidgeClassifier, record: Record, limits: Limits, classes: Labels) -> None:
+    _linear(made, record, limits, classes)
+    made._label_binarizer = LabelBinarizer(neg_label=-1, pos_label=1).fit(classes)
+
+
+def _bayes(made: GaussianNB, record: Record, limits: Limits, classes: Labels) -> None:
+    k, d = len(classes), limits.n_features
+    made.theta_, made.var_ = record.floats("theta_", (k, d)), record.floats("var_", (k, d))
+    made.class_prior_ = record.floats("class_prior_", (k,))
+    if not ((made.var_ > 0).all() and (made.class_prior_ > 0).all()):
+        raise DamagedError("a variance or a prior is not above 0")
+
+
+def _svc(made: SVC, record: Record, limits: Limits, classes: Labels) -> None:
+    k, d = len(classes), limits.n_features
+    made.support_vectors_ = record.floats("support_vectors_", (range(1, limits.n_rows + 1), d))
+    n_vectors = len(made.support_vectors_)
+    allowed = range(limits.n_rows + 1)
+    made.support_ = record.ints("support_", (n_vectors,), range(limits.n_rows)).astype(np.int32)
+    made._n_support = record.ints("_n_support", (k,), allowed).astype(np.int32)
+    if made._n_support.sum() != n_vectors:
+        raise DamagedError("its support vectors are not those of its classes")
+    pairs = (k * (k - 1) // 2,)
+    for name in ("dual_coef_", "_dual_coef_"):
+        setattr(made, name, record.floats(name, (k - 1, n_vectors)))
+    for name in ("intercept_", "_intercept_"):
+        setattr(made, name, record.floats(name, pairs))
+    for name in ("_probA", "_probB"):
+        setattr(made, name, record.floats(name, (range(pairs[0] + 1),)))
+        if getattr(made, name).shape not in ((0,), pairs):
+            raise DamagedError(f"{name} is of another shape")
+    plain = record.plains(["_gamma", "_effective_probability"])
+    gamma = plain.get("_gamma")
+    if not isinstance(gamma, float | int) or not 0 <= gamma < np.inf:
+        raise DamagedError(f"its gamma is {gamma!r}")
+    made._gamma, made._effective_probability = float(gamma), bool(plain.get("_effective_probability"))
+    made._sparse, made.fit_status_, made.class_weight_, made.shape_fit_ = False, 0, np.ones(k), (limits.n_rows, d)
+
+
+def _neighbours(made: NearestNeighbours, record: Record, limits: Limits, classes: Labels) -> None:
+    made.X_ = record.floats("X_", (range(made.n_neighbors, limits.n_rows + 1), limits.n_features))
+    made.y_ = record.ints("y_", (len(made.X_),), range(len(classes)))
+    made.mean_ = record.floats("mean_", (limits.n_features,))
+
+
+def _sklearn_neighbours(made: KNeighborsClassifier, record: Record, limits: Limits, classes: Labels) -> None:
+    X = record.floats("_fit_X", (range(made.n_neighbors, limits.n_rows + 1), limits.n_features))
+    y = record.ints("_y", (len(X),), range(len(classes)))
+    if record.has("metric_params"):
+        found = record.mapping("metric_params")
+        made.metric_params = found.plains(list(found.names))
+    made.set_params(n_jobs=-1)
+    try:
+        made.fit(X, classes[y])
+    except (ValueError, TypeError) as error:
+        raise DamagedError(str(error)) from error
+
+
+_TYPES: dict[str, tuple[Callable[..., Any], Fill]] = {
+    "StandardScaler": (StandardScaler, _scaler),
+    "PCA": (PCA, _pca),
+    "Normalizer": (Normalizer, _nothing),
+    "SignedSquareRoot": (SignedSquareRoot, _nothing),
+    "LinearSVC": (LinearSVC, _linear),
+    "LogisticRegression": (LogisticRegression, _linear),
+    "LinearDiscriminantAnalysis": (LinearDiscriminantAnalysis, _linear),
+    "RidgeClassifier": (RidgeClassifier, _ridge),
+    "GaussianNB": (GaussianNB, _bayes),
+    "SVC": (SVC, _svc),
+    "NearestNeighbours": (NearestNeighbours, _neighbours),
+    "KNeighborsClassifier": (KNeighborsClassifier, _sklearn_neighbours),
+    "RandomForestClassifier": (RandomForestClassifier, forest),
+    "HistGradientBoostingClassifier": (HistGradientBoostingClassifier, boosting),
+}

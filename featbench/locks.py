@@ -1,0 +1,39 @@
+"""A lock that one process at a time holds, on disks with the system's locks and on those without."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from filelock import BaseFileLock, FileLock, SoftFileLock
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+def file_lock(path: Path) -> BaseFileLock:
+    """Make the lock of a file in a folder that exists.
+
+    Where the disk has no locks, as some network drives, it is a file that is there while the lock is held; a process
+    that was killed leaves it behind, and filelock removes it where it sees that the process is gone.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    return FileLock(path) if _has_locks(path.parent) else SoftFileLock(path.with_name(f"{path.name}-held"))
+
+
+def _has_locks(folder: Path) -> bool:
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    with TemporaryFile(dir=folder) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                return False
+            raise
+    return True

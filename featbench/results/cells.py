@@ -1,0 +1,118 @@
+"""The cells of results.csv, from text to typed columns; what no run writes is an error that names its place."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, get_args, get_type_hints
+
+import pandas as pd
+
+from featbench.results.row import Row
+
+_SHARES = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1")
+_PLAIN = re.compile(r"[0-9A-Za-z-]{1,64}")
+_WHOLE = re.compile(r"([0-9]{1,16})(\.0*)?")  # spreadsheets and pandas add .0 where a cell of the column is empty
+_DEEPEST = 20
+_SHOWN = 60
+_YEARS = (2000, 2999)
+
+
+class CellError(Exception):
+    """A cell is wrong; the message says which, and what is allowed there."""
+
+
+def typed(table: pd.DataFrame) -> pd.DataFrame:
+    """Turn columns of text, in which an empty cell is a missing value, into those that `load_results` returns.
+
+    Raises:
+        CellError: A cell holds what no run writes.
+    """
+    hints = get_type_hints(Row)
+    for name in (field.name for field in fields(Row)):
+        kinds = get_args(hints[name]) or (hints[name],)
+        column = table[name]
+        if type(None) not in kinds and float not in kinds:  # a network that diverged has no accuracy
+            _refuse(column, column.isna(), "it may not be empty")
+        table[name] = _column(name, column, kinds)
+    _refuse(table["fingerprint"], table["fingerprint"].duplicated(), "each row has one of its own")
+    return table
+
+
+def _column(name: str, column: pd.Series, kinds: tuple[Any, ...]) -> pd.Series:
+    if name in _TEXTS:
+        allowed, says = _TEXTS[name]
+        _refuse(column, ~column.map(allowed, na_action="ignore").fillna(value=True).astype(bool), says)
+    if name == "created_at":
+        moments = pd.to_datetime(column, utc=True, format="ISO8601", errors="coerce")
+        wrong = ~moments.dt.year.between(*_YEARS)  # NaT is not, either
+        _refuse(column, wrong, f"it is a date and time as in 2026-01-02T03:04:05.678+00:00, from {_YEARS[0]} on")
+        return moments
+    if bool in kinds:
+        _refuse(column, ~column.isin(["True", "False"]) & column.notna(), "it is True, False or empty")
+        return column.map({"True": True, "False": False}).astype("boolean")
+    if int in kinds:
+        least = 0 if name in ("seed", "n_val") else 1
+        numbers = column.map(_whole, na_action="ignore")
+        wrong = column.notna() & ~(numbers.astype("float64") >= least)
+        _refuse(column, wrong, f"it is a whole number, from {least} up and of at most 16 digits")
+        return numbers.astype("Int64")
+    if float in kinds:
+        numbers = column.map(_number, na_action="ignore").astype("float64")
+        _refuse(column, column.notna() & numbers.isna() & (column.str.lower() != "nan"), "it is a number")
+        low, high = _bounds(name)
+        _refuse(column, (numbers < low) | (numbers > high), f"it is a number from {low:g} to {high:g}")
+        return numbers
+    return column
+
+
+def _bounds(name: str) -> tuple[float, float]:
+    if any(name.endswith(share) or name.startswith(f"{share}_") for share in _SHARES):
+        return 0.0, 1.0
+    return (0.0, 1e12) if name.endswith("_s") else (-1e300, 1e300)
+
+
+def _refuse(column: pd.Series, wrong: pd.Series, says: str) -> None:
+    """Raise the error for the first wrong cell."""
+    if wrong.any():
+        row = int(wrong.to_numpy(dtype=bool).argmax())
+        cell = column.iloc[row]
+        given = "nothing" if pd.isna(cell) else repr(cell if len(cell) <= _SHOWN else f"{cell[:_SHOWN]}...")
+        raise CellError(f"column {column.name} holds {given} in row {row + 1}; {says}")
+
+
+def _whole(text: str) -> int | None:
+    found = _WHOLE.fullmatch(text)
+    return int(found[1]) if found else None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _is_object(text: str) -> bool:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and _is_plain(content, _DEEPEST)
+
+
+def _is_plain(value: Any, depth: int) -> bool:
+    if isinstance(value, int | float):
+        return abs(value) < 2**63
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return depth > 0 and all(_is_plain(child, depth - 1) for child in children)
+
+
+_TEXTS: dict[str, tuple[Callable[[str], bool], str]] = {
+    "kind": (lambda text: text in ("classifier", "baseline"), "it is classifier or baseline"),
+    "params": (_is_object, f"it is a JSON object of finite numbers, nested at most {_DEEPEST} deep"),
+    "fingerprint": (lambda text: _PLAIN.fullmatch(text) is not None, "it is letters, digits and -, at most 64 of them"),
+}
