@@ -20,6 +20,7 @@ def table(**changes: object) -> pd.DataFrame:
         "pooling": "avg",
         "feature_dim": 256,
         "steps": None,
+        "never_predicted": 0,
         "seed": 0,
         "n_train": 100,
         "n_test": 50,
@@ -58,12 +59,52 @@ def test_the_advice_of_the_folder_is_printed_before_its_path(
     assert last.endswith(str(tmp_path))
 
 
-def test_a_table_of_references_alone_has_no_best(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = table()
+def test_of_references_alone_the_best_is_one_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = table(layer=None)
     print_table(rows[rows.kind == "baseline"], Path("r"))
     out = capsys.readouterr().out
+    assert "*0.9500" in out
+    assert "best by validation: finetune on resnet18, 0.9500 (95% interval" in out
+
+
+def test_without_validation_there_is_no_best(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(table().assign(val_accuracy=float("nan")), Path("r"))
+    out = capsys.readouterr().out
     assert "0.9500" in out
-    assert "best by validation" not in out
+    assert "*" not in out
+
+
+def test_a_model_that_never_predicts_a_class_is_marked_and_not_chosen(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = table().assign(never_predicted=[0, 1, 2])
+    print_table(rows, Path("r"))
+    out = capsys.readouterr().out
+    assert [out.count(text) for text in ("*0.9000", "!0.8400", "!0.9500", "!0.", "*0.")] == [1, 1, 1, 2, 1]
+    assert "best by validation: linear_svc on" in out
+    assert "! never predicts a class that the test has; chosen only where every model does so\n" in out
+
+
+def test_a_network_that_predicts_every_class_is_chosen_before_classifiers_that_do_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = pd.concat([table(), table(layer="layer4")]).assign(never_predicted=[1, 1, 0, 1, 1, 0])
+    print_table(rows, Path("r"))
+    out = capsys.readouterr().out
+    assert out.count("*0.9500") == 2  # the network stands on each layer of its backbone
+    assert out.count("*0.") == 2
+    assert "best by validation: finetune on resnet18" in out
+
+
+def test_where_every_model_never_predicts_a_class_validation_chooses(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(table().assign(never_predicted=[1, 1, 2]), Path("r"))
+    out = capsys.readouterr().out
+    assert [out.count(text) for text in ("!0.9000", "*!0.8400", "!0.9500")] == [1, 1, 1]
+
+
+def test_what_older_versions_did_not_count_is_not_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(table(never_predicted=pd.NA), Path("r"))
+    out = capsys.readouterr().out
+    assert "*0.8400" in out
+    assert "!" not in out
 
 
 def test_names_with_brackets_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:

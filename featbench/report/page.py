@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import jinja2
 import pandas as pd
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 import featbench
 from featbench.report.details import model_details
@@ -82,6 +83,7 @@ def write_page(folder: Folder, path: Path) -> None:
         "forest_height": 110 + 27 * len(forest),
         "table": page_table(folder).without_equal_keys(),
         "chosen": set(details),
+        "never": any(point["never"] for point in points),
         "costs": list(costs.items()),
         "has": {name: bool(lines) for name, lines in series.items()},
         "n_backbones": len(backbones),
@@ -116,6 +118,7 @@ def render(template: str, content: Mapping[str, Any], path: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = breakable
     page = environment.get_template(template).render(
         **content,
         policy=_POLICY,
@@ -125,6 +128,11 @@ def render(template: str, content: Mapping[str, Any], path: Path) -> None:
         plotly=Markup(get_plotlyjs()),
     )
     write_text(path, page)
+
+
+def breakable(name: str) -> Markup:
+    """Let a name break into lines behind its underscores, colons, dots, dashes and slashes."""
+    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_:./-])", name))
 
 
 def _safe(value: Any) -> Any:

@@ -63,7 +63,11 @@ def _column(name: str, column: pd.Series, kinds: tuple[Any, ...]) -> pd.Series:
         return numbers.astype("Int64")
     if float in kinds:
         numbers = column.map(_number, na_action="ignore").astype("float64")
-        _refuse(column, column.notna() & numbers.isna() & (column.map(str.lower, na_action="ignore") != "nan"), "it is a number")
+        _refuse(
+            column,
+            column.notna() & numbers.isna() & (column.map(str.lower, na_action="ignore") != "nan"),
+            "it is a number",
+        )
         low, high = _bounds(name)
         _refuse(column, (numbers < low) | (numbers > high), f"it is a number from {low:g} to {high:g}")
         return numbers
