@@ -34,6 +34,11 @@ class ResultsError(FeatbenchError):
     """A results folder is damaged, or cannot be written."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return what an error of a library says, or its name, without the advice that some give in further lines."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def nearest(given: str, valid: Iterable[str]) -> str | None:
     """Return the valid name closest to the given one, if any is close."""
     by_lower = {name.lower(): name for name in valid}

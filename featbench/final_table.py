@@ -11,9 +11,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from featbench.console import make_console
+from featbench.console import make_console, print_plain
 from featbench.results.statistics import ADVICE
-from featbench.results.tables import KEYS, accuracy_table, best_by_validation, is_reference
+from featbench.results.tables import (
+    KEYS,
+    NEVER_NOTE,
+    accuracy_table,
+    as_text,
+    best_by_validation,
+    cells_of,
+    is_reference,
+    never_table,
+)
+from featbench.terminal import one_line, visible
 
 _LEAVE_OUT = ("feature_dim", "weights", "pooling", "dataset", "steps", "backbone")  # in this order
 _ANY_WIDTH = 1_000_000
@@ -27,35 +37,24 @@ def print_table(rows: pd.DataFrame, results_dir: Path) -> None:
     """
     console = make_console()
     best = best_by_validation(rows)
-    grid = _fitting(_as_text(accuracy_table(rows), best), console)
+    table, never = accuracy_table(rows), never_table(rows)
+    text = as_text(table, never)
+    text = text.mask(cells_of(best, table), "*" + text)
+    grid = _fitting(text, console)
     console.print(grid, width=None if console.is_terminal else max(console.width, _width(grid, console)))
     if best is not None:
         low, high = best["accuracy_low"], best["accuracy_high"]
-        where = f"{best['backbone']} {best['layer']}"
-        _print_line(
-            console,
+        where = " ".join(best[key] for key in ("backbone", "layer") if isinstance(best[key], str))
+        line = (
             f"Test accuracy. * best by validation: {best['method']} on {where}, "
-            f"{best['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}, {best['n_test']} test images)",
+            f"{best['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}, {best['n_test']} test images)"
         )
+        print_plain(console, one_line(line))
+    if never.to_numpy().any():
+        print_plain(console, NEVER_NOTE)
     if (results_dir / ADVICE).is_file():
-        _print_line(console, (results_dir / ADVICE).read_text("utf-8").rstrip("\n"))
-    _print_line(console, f"Tables and models: {results_dir}")
-
-
-def _print_line(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _as_text(table: pd.DataFrame, best: pd.Series | None) -> pd.DataFrame:
-    """Write every accuracy as it is shown, "" where there is none, and the chosen one with a star."""
-    text = table.copy().astype(object)
-    for column in table.columns.difference(list(KEYS)):
-        text[column] = ["" if pd.isna(value) else f"{value:.4f}" for value in table[column]]
-    if best is not None:
-        own = ["" if pd.isna(best[key]) else str(best[key]) for key in KEYS]
-        line = (table[list(KEYS)] == own).all(axis=1)
-        text.loc[line, best["method"]] = "*" + text.loc[line, best["method"]]
-    return text
+        print_plain(console, visible((results_dir / ADVICE).read_text("utf-8").rstrip("\n")))
+    print_plain(console, one_line(f"Tables and models: {results_dir}"))
 
 
 def _fitting(text: pd.DataFrame, console: Console) -> Table:
@@ -92,18 +91,18 @@ def _grid(text: pd.DataFrame, *, folded: bool, left_out: Sequence[str] = ()) -> 
     grid = Table(
         box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), caption=note, caption_justify="left"
     )
-    for column in text:
-        name = f"{column}\n(reference)" if is_reference(str(column)) else str(column)
+    for column in map(one_line, map(str, text)):
+        name = f"{column}\n(reference)" if is_reference(column) else column
         is_number = column not in (*KEYS, "method")
         grid.add_column(
             Text(name.replace("_", "_\n").replace("erence)", ".)") if folded else name),
             justify="right" if is_number else "left",
-            style="dim" if is_reference(str(column)) else None,
+            style="dim" if is_reference(column) else None,
             no_wrap=is_number,
             overflow="fold",
         )
     for line in text.itertuples(index=False):
-        grid.add_row(*(Text(cell, "bold" if cell.startswith("*") else "") for cell in map(str, line)))
+        grid.add_row(*(Text(cell, "bold" if cell.startswith("*") else "") for cell in map(one_line, map(str, line))))
     return grid
 
 

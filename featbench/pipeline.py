@@ -10,6 +10,7 @@ import pandas as pd
 from featbench.backbones.available import BUNDLED, available_backbone
 from featbench.backbones.device import resolve_device
 from featbench.config import Experiment, builtin_experiments, load_experiment
+from featbench.places import expand_user
 from featbench.progress import Progress, Silent
 from featbench.results.statistics import write_statistics
 from featbench.results.store import load_results, write_current
@@ -104,8 +105,8 @@ def make_job(
     return Job(
         experiment=experiment,
         results_dir=Path(results) if results is not None else Path("results") / experiment.name,
-        cache_dir=Path(cache) if cache is not None else (HOME / "features").expanduser(),
-        data_dir=Path(data) if data is not None else (HOME / "data").expanduser(),
+        cache_dir=Path(cache) if cache is not None else expand_user(HOME / "features"),
+        data_dir=Path(data) if data is not None else expand_user(HOME / "data"),
         device=resolve_device(device),
         offline=offline,
         progress=progress,
@@ -115,7 +116,7 @@ def make_job(
 def _is_folder(experiment: str | Path | Experiment) -> bool:
     if isinstance(experiment, Experiment) or str(experiment) in builtin_experiments():
         return False
-    return Path(experiment).expanduser().is_dir()
+    return bool(str(experiment)) and expand_user(experiment).is_dir()
 
 
 def _run(job: Job, stages: Sequence[str]) -> pd.DataFrame:

@@ -20,6 +20,7 @@ def table(**changes: object) -> pd.DataFrame:
         "pooling": "avg",
         "feature_dim": 256,
         "steps": None,
+        "never_predicted": 0,
         "seed": 0,
         "n_train": 100,
         "n_test": 50,
@@ -58,12 +59,52 @@ def test_the_advice_of_the_folder_is_printed_before_its_path(
     assert last.endswith(str(tmp_path))
 
 
-def test_a_table_of_references_alone_has_no_best(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = table()
+def test_of_references_alone_the_best_is_one_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = table(layer=None)
     print_table(rows[rows.kind == "baseline"], Path("r"))
     out = capsys.readouterr().out
+    assert "*0.9500" in out
+    assert "best by validation: finetune on resnet18, 0.9500 (95% interval" in out
+
+
+def test_without_validation_there_is_no_best(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(table().assign(val_accuracy=float("nan")), Path("r"))
+    out = capsys.readouterr().out
     assert "0.9500" in out
-    assert "best by validation" not in out
+    assert "*" not in out
+
+
+def test_a_model_that_never_predicts_a_class_is_marked_and_not_chosen(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = table().assign(never_predicted=[0, 1, 2])
+    print_table(rows, Path("r"))
+    out = capsys.readouterr().out
+    assert [out.count(text) for text in ("*0.9000", "!0.8400", "!0.9500", "!0.", "*0.")] == [1, 1, 1, 2, 1]
+    assert "best by validation: linear_svc on" in out
+    assert "! never predicts a class that the test has; chosen only where every model does so\n" in out
+
+
+def test_a_network_that_predicts_every_class_is_chosen_before_classifiers_that_do_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = pd.concat([table(), table(layer="layer4")]).assign(never_predicted=[1, 1, 0, 1, 1, 0])
+    print_table(rows, Path("r"))
+    out = capsys.readouterr().out
+    assert out.count("*0.9500") == 2  # the network stands on each layer of its backbone
+    assert out.count("*0.") == 2
+    assert "best by validation: finetune on resnet18" in out
+
+
+def test_where_every_model_never_predicts_a_class_validation_chooses(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(table().assign(never_predicted=[1, 1, 2]), Path("r"))
+    out = capsys.readouterr().out
+    assert [out.count(text) for text in ("!0.9000", "*!0.8400", "!0.9500")] == [1, 1, 1]
+
+
+def test_what_older_versions_did_not_count_is_not_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(table(never_predicted=pd.NA), Path("r"))
+    out = capsys.readouterr().out
+    assert "*0.8400" in out
+    assert "!" not in out
 
 
 def test_names_with_brackets_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,6 +113,21 @@ def test_names_with_brackets_are_printed_as_they_are(capsys: pytest.CaptureFixtu
     out = capsys.readouterr().out
     assert "[bold]a" in out
     assert "[red]results" in out
+
+
+def test_names_of_a_folder_that_was_sent_do_not_reach_the_terminal_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "advice.md").write_text("- For \x1b[31mpets\n- use \u202eit.\n")
+    rows = table(layer="layer\x9b3").assign(method="svm\x1b[31m\nrbf")
+    print_table(rows.iloc[:1], tmp_path / "a\nb")
+    print_table(rows.iloc[:1], tmp_path)
+    out = capsys.readouterr().out
+    assert not set(out) & set("\x1b\x9b\u202e")
+    assert r"best by validation: svm\x1b[31m\x0arbf on resnet18 layer\x9b3" in out
+    assert out.count(r"svm\x1b[31m\x0arbf") == 4
+    assert r"a\x0ab" in out
+    assert "- For \\x1b[31mpets\n- use \\u202eit.\n" in out
 
 
 def test_a_long_table_is_not_cut_on_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:

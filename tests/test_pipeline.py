@@ -67,6 +67,7 @@ COLUMNS = [
     "featbench_version",
     "created_at",
     "steps",
+    "never_predicted",
 ]
 STATISTICS = (
     "comparisons.csv",
@@ -142,6 +143,17 @@ def test_the_results_folder_holds_what_the_contract_says(finished: Finished) -> 
     assert names >= files | set(STATISTICS)
     assert names >= {"predictions", "models", "history", "experiment.toml", "environment.json", "current.csv"}
     assert names >= {"report.html", "plots", "maps.csv", "thumbnails"}
+
+
+def test_every_row_counts_the_classes_that_its_model_never_predicts(digits: Finished) -> None:
+    counts = {}
+    for row in featbench.load_results(digits.folder).itertuples():
+        said = load_predictions(digits.folder, row.fingerprint)
+        often = said["label"].value_counts().loc[lambda count: count >= 5].index
+        counts[row.method] = len(set(often) - set(said["predicted"]))
+        assert row.never_predicted == counts[row.method]
+    assert counts["linear_svc"] == 0
+    assert counts["scratch"] > 0  # trained for one epoch
 
 
 def test_results_csv_has_the_columns_of_the_contract_in_order(finished: Finished) -> None:

@@ -19,7 +19,7 @@ def resolve_device(name: str) -> torch.device:
     if name == "cpu":
         return torch.device("cpu")
     kind, _, number = name.partition(":")
-    if kind != "cuda" or not (number.isdecimal() or name == "cuda"):
+    if kind != "cuda" or not ((number.isdecimal() and len(number) < 5) or name == "cuda"):
         raise UsageError(f"unknown device {name!r}; it may be auto, cpu, cuda or cuda:N")
     if int(number or 0) >= count:
         raise UsageError(f"there is no device {name!r} here; CUDA devices found: {count}")

@@ -56,7 +56,7 @@ def feature_network(
 
 
 def is_left_as_it_is(layer: str, pooling: str, shape: tuple[int, ...]) -> bool:
-    """Say whether a layer is no matter of pooling: the penultimate one where it is a vector, beside layers that are maps."""
+    """Say whether a pooling leaves a layer alone: the penultimate one where it is a vector and the pooling for maps."""
     return layer == PENULTIMATE and len(shape) == 1 and pooling not in VECTOR_POOLINGS
 
 

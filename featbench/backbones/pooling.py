@@ -23,7 +23,7 @@ _MAP = ("avg", "max", "avg:K", "max:K", "flatten")
 _TOKENS = ("avg", "max", "flatten", "cls", "tokens")
 VECTOR_POOLINGS = ("avg", "max", "flatten")
 POOLINGS = ("avg", "max", "avg:K", "max:K", "flatten", "cls", "tokens")
-_GRID = re.compile(r"(avg|max):([1-9][0-9]*)")
+_GRID = re.compile(r"(avg|max):([1-9][0-9]{0,3})")
 
 
 def check_pooling(pooling: str) -> None:

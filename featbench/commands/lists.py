@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from featbench.commands.options import complete_backbones, examples, exit_codes, print_columns, print_rows
+from featbench.commands.options import (
+    ResultsFolder,
+    complete_backbones,
+    examples,
+    exit_codes,
+    print_columns,
+    print_rows,
+)
 
 lists = typer.Typer(
     no_args_is_help=True,
@@ -55,7 +61,8 @@ def list_layers(
         str, typer.Option(metavar="POOLING", help="avg, max, avg:K, max:K, flatten, cls or tokens.")
     ] = "avg",
     image_size: Annotated[
-        int | None, typer.Option(metavar="PX", min=1, help="Size of the images.", show_default="the network's own")
+        int | None,
+        typer.Option(metavar="PX", min=1, max=4096, help="Size of the images.", show_default="the network's own"),
     ] = None,
     grey: Annotated[
         bool, typer.Option("--grey", help="For grey images; mlp, convnet, ... take their one channel.")
@@ -108,7 +115,7 @@ def list_experiments() -> None:
 
 @lists.command("models", epilog=examples("featbench list models results/pets"))
 def list_models(
-    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A results folder, as results/digits.")],
+    results: ResultsFolder,
 ) -> None:
     """Print the models of a results folder, by the names that --model of `predict` and `export` takes.
 

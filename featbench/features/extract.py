@@ -116,8 +116,8 @@ def check_layers(backbone: Backbone, extraction: Extraction, split: Split) -> No
     _features(backbone, extraction, extraction.layers, image_shape(split, backbone.preprocess))
     if extraction.unpooled.issuperset(extraction.layers):
         raise UsageError(
-            f"pooling {extraction.pooling!r} has no effect on {backbone.name}: {', '.join(extraction.layers)} is a vector; "
-            "remove it, or name layers before"
+            f"pooling {extraction.pooling!r} has no effect on {backbone.name}: {', '.join(extraction.layers)} is a "
+            "vector; remove it, or name layers before"
         )
 
 

@@ -25,7 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from featbench.errors import CacheError
-from featbench.features.cache import CacheKey, Features, writing_to
+from featbench.features.cache import CacheKey, writing_to
+from featbench.features.rows import Features
 from featbench.fingerprint import fingerprint
 
 _PART = re.compile(r"\d{9,}-\d{9,}\.(npz|tmp)")

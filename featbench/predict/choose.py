@@ -57,7 +57,7 @@ def choose_model(folder: Path, wanted: str | None) -> tuple[str, str]:
     Args:
         folder: The results folder.
         wanted: A name, as in "linear_svc/resnet18/layer3", or (the first six digits of) a fingerprint; None takes the
-            classifier with the highest validation accuracy, which the accuracy table marks.
+            best by validation, which the accuracy table marks.
 
     Returns:
         Its fingerprint, and its name.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +17,19 @@ from torch import Tensor
 
 from featbench.data.decode import decode_bytes, decode_file, reading, to_rgb
 from featbench.data.images import Hashes, Indices
-from featbench.data.names import plain_name
+from featbench.data.names import plain_name, url_of
 from featbench.data.preprocess import Preprocess
 from featbench.data.splits import Split
 from featbench.data.walk import ENDINGS, walk
 from featbench.errors import UsageError
 
 ImageLike = str | os.PathLike[str] | bytes | bytearray | IO[bytes] | Image.Image | npt.NDArray[Any] | Tensor
+_LONGEST = 200  # characters of a path in a message
 _ALLOWED = (
     "an image is a path, the bytes of a file, a file open in binary mode, a PIL image, an array (H, W), (H, W, 1) or "
     "(H, W, 3), or a tensor (1, H, W) or (3, H, W); many are a sequence of these, an array of paths (N,), an array "
     "(N, H, W, 1 or 3) or a tensor (N, 1 or 3, H, W)"
 )
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//?)(?=[^/])")  # Path makes one slash of two
-_SCHEMES = ("http", "https", "ftp", "ftps", "s3", "gs", "file")
 
 
 @dataclass(frozen=True)
@@ -99,13 +98,16 @@ def find_images(places: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, st
     """List image files: a folder stands for all images below it, sorted by path.
 
     Returns:
-        The files, of which those that were named need not exist or be images; and folders of no use, with the reason.
+        The files, of which those that were named need not exist or be images; and folders of no use and what cannot be
+        the path of a file, with the reason.
     """
     files: list[Path] = []
     wrong: list[tuple[Path, str]] = []
     for place in places:
-        if not place.is_dir():
-            files.append(place)
+        if not os.path.isdir(place):  # noqa: PTH112  # where a path is too long or has a NUL, Path's own raises
+            reason = _no_path(place)
+            files += [] if reason else [place]
+            wrong += [(Path(_cut(str(place))), reason)] if reason else []
             continue
         found = list(walk(place))
         images = [Path(each.path) for each in found if not each.reason]
@@ -114,6 +116,24 @@ def find_images(places: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, st
             wrong.append((place, f"no file in this folder ends in {' '.join(ENDINGS)}"))
         files += images
     return files, wrong
+
+
+def _no_path(place: Path) -> str:
+    """Say why no file can have this path; "" where one can."""
+    url = url_of(place)
+    if url:
+        return f"{url} is a URL, and URLs are not fetched; download it"
+    try:
+        place.stat()
+    except OSError as error:
+        return "its path is longer than this system allows" if error.errno == errno.ENAMETOOLONG else ""
+    except ValueError:
+        return "no path has a NUL character; give a path a line, as find -print does, not -print0"
+    return ""
+
+
+def _cut(path: str) -> str:
+    return path if len(path) <= _LONGEST else f"{path[:_LONGEST]}..."
 
 
 def as_split(images: ImageLike | Iterable[ImageLike]) -> Split:
@@ -172,14 +192,6 @@ def _path(image: str | os.PathLike[str]) -> Path:
             f"sorted(Path({plain_name(path)!r}).rglob('*.jpg')), or the folder to `featbench predict`"
         )
     return path
-
-
-def url_of(place: str | os.PathLike[str]) -> str | None:
-    """Return the URL that somebody gave in place of a path, None where it is none; Path takes one slash off it."""
-    text = os.fspath(place)
-    found = _URL.match(text)
-    is_url = found is not None and (found[2] == "//" or found[1].lower() in _SCHEMES)
-    return f"{found[1]}://{text[found.end() :]}" if found is not None and is_url else None
 
 
 def _content(file: Any, number: int) -> bytes:

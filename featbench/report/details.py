@@ -61,6 +61,7 @@ def _facts(point: Series) -> list[tuple[str, str]]:
         "steps before the classifier": point["steps"],
         "weights": point["weights"],
         "training images": point["n_train"],
+        "never predicted": point["never"],
         "solver converged": {True: "yes", False: "no"}.get(point["converged"]),
         "extraction": _seconds(point["extract_s"]),
         "selection and fit": _seconds(point["fit_s"]),

@@ -11,17 +11,17 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from featbench.errors import ResultsError
-from featbench.results.advice import against_best, best_model
+from featbench.results.advice import against_best, named_classes
 from featbench.results.compare import COMPARISON_COLUMNS
 from featbench.results.files import read_csv
-from featbench.results.measures import CONFUSION_COLUMNS, METRIC_COLUMNS
+from featbench.results.measures import CONFUSION_COLUMNS, METRIC_COLUMNS, given_up_classes
 from featbench.results.mistakes import MISTAKE_COLUMNS, MISTAKES
 from featbench.results.models import main_rows, model_names
 from featbench.results.pictures import MAP_COLUMNS, MAPS
 from featbench.results.spread import CURVE_COLUMNS, IMAGES_PER_CLASS, SPREAD_COLUMNS
 from featbench.results.statistics import ADVICE, write_statistics
 from featbench.results.store import RESULTS_CSV, find_artifact, load_current
-from featbench.results.tables import write_accuracy_tables
+from featbench.results.tables import best_by_validation, write_accuracy_tables
 
 _SUMMARY = ("feature_dim", "n_repeats", "accuracy_mean", "accuracy_sd", "accuracy_min", "accuracy_max")
 HISTORY_COLUMNS = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds")
@@ -50,7 +50,8 @@ class Folder:
         rows: Of results.csv, those that the tables are about.
         models: Those that are compared, as `main_rows` chooses them, with `name`; `verdict` against the best model of
             their data set ("best", "tied", "better", "worse", "open" or "", where they are not compared); `gain`,
-            `gain_low`, `gain_high` and `p_holm` of that comparison; `images_per_s`, from images to predictions.
+            `gain_low`, `gain_high` and `p_holm` of that comparison; `never`, the classes that are never predicted;
+            `images_per_s`, from images to predictions.
         tables: The tables of `TABLES`, maps.csv and skipped.csv; empty where they are missing.
         histories: fingerprint -> the epochs of a network.
         advice: Sentences.
@@ -128,7 +129,7 @@ def read_folder(path: Path, warn: Callable[[str], None]) -> Folder:
     return Folder(
         path=path,
         rows=rows,
-        models=_with_verdicts(models, tables["comparisons.csv"]),
+        models=_with_verdicts(models, tables["comparisons.csv"], tables["confusion.csv"]),
         tables=tables,
         histories=histories,
         advice=tuple(line.removeprefix("- ") for line in advice.splitlines() if line.strip()),
@@ -157,20 +158,21 @@ def _json_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def _with_verdicts(models: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
+def _with_verdicts(models: pd.DataFrame, comparisons: pd.DataFrame, confusion: pd.DataFrame) -> pd.DataFrame:
     columns = ["gain", "gain_low", "gain_high", "p_holm", "verdict"]
     found: dict[str, list[Any]] = {}
     for _, mine in models.groupby("dataset", sort=False):
-        best = best_model(mine)
+        best = best_by_validation(mine)
         if best is not None:
             others = against_best(mine, comparisons, best)
             found |= dict(zip(others["fingerprint"], others[columns].to_numpy().tolist(), strict=True))
             found[best["fingerprint"]] = [float("nan")] * 4 + ["best"]
     none = [float("nan")] * 4 + [""]
     told = pd.DataFrame([found.get(f, none) for f in models["fingerprint"]], columns=columns, index=models.index)
-    names = model_names(models)
+    names, classes = model_names(models), given_up_classes(confusion)
     return models.assign(
         name=[names[fingerprint] for fingerprint in models["fingerprint"]],
+        never=[named_classes(model, classes) for _, model in models.iterrows()],
         images_per_s=_images_per_s(models),
         **{column: told[column] for column in columns},
     ).reset_index(drop=True)

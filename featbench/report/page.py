@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import jinja2
 import pandas as pd
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 import featbench
 from featbench.report.details import model_details
@@ -34,6 +35,7 @@ from featbench.report.series import (
 from featbench.report.table import page_table
 from featbench.results.files import write_text
 from featbench.results.pictures import thumbnail_path
+from featbench.terminal import visible
 
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
@@ -81,6 +83,7 @@ def write_page(folder: Folder, path: Path) -> None:
         "forest_height": 110 + 27 * len(forest),
         "table": page_table(folder).without_equal_keys(),
         "chosen": set(details),
+        "never": any(point["never"] for point in points),
         "costs": list(costs.items()),
         "has": {name: bool(lines) for name, lines in series.items()},
         "n_backbones": len(backbones),
@@ -110,10 +113,12 @@ def render(template: str, content: Mapping[str, Any], path: Path) -> None:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("featbench.report"),
         autoescape=True,
+        finalize=_safe,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = breakable
     page = environment.get_template(template).render(
         **content,
         policy=_POLICY,
@@ -123,6 +128,16 @@ def render(template: str, content: Mapping[str, Any], path: Path) -> None:
         plotly=Markup(get_plotlyjs()),
     )
     write_text(path, page)
+
+
+def breakable(name: str) -> Markup:
+    """Let a name break into lines behind its underscores, colons, dots, dashes and slashes."""
+    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_:./-])", name))
+
+
+def _safe(value: Any) -> Any:
+    """Show what would turn the text of a page around as an escape, too."""
+    return visible(value) if type(value) is str else value
 
 
 def script_json(data: Any) -> Markup:
@@ -137,7 +152,9 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.6g}") if value - value == 0 else None
     if isinstance(value, Mapping):
-        return {str(key): _rounded(item) for key, item in value.items()}
+        return {visible(str(key)): _rounded(item) for key, item in value.items()}
+    if isinstance(value, str):
+        return visible(value)
     return [_rounded(item) for item in value] if isinstance(value, list | tuple) else plain(value)
 
 

@@ -46,7 +46,7 @@ _POINT = (
         "feature_dim",
         "steps",
     ),
-    *("val_accuracy", "accuracy", "accuracy_low", "accuracy_high", "verdict", "gain", "gain_low", "gain_high"),
+    *("val_accuracy", "accuracy", "accuracy_low", "accuracy_high", "verdict", "never", "gain", "gain_low", "gain_high"),
     *("p_holm", "fit_s", "extract_s", "predict_s", "images_per_s", "n_train", "n_test", "params", "selection", "seed"),
     *("converged", "engine", "device", "precision"),
 )

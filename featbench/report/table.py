@@ -33,7 +33,12 @@ class Line:
 
 @dataclass(frozen=True)
 class AccuracyTable:
-    """The table; `methods` are the classifiers, then `n_references` reference columns."""
+    """The table; `methods` are the classifiers, then `n_references` reference columns.
+
+    Keys that are `folded` have no column of their own, so that the table fits a page: they stand below the layer.
+    """
+
+    folded = ("weights", "pooling", "feature_dim", "steps")
 
     key_columns: tuple[str, ...]
     methods: tuple[str, ...]

@@ -6,11 +6,14 @@ The rules, each of which gives one sentence or none:
    where there is no classifier with one). Test accuracies are reported and choose nothing. A forest's accuracy on
    out-of-bag rows is compared with the others' over folds: both are of rows that were not fitted on, but not of the
    same fits, and the sentence says so.
+   **Not recommended** is a model that never predicts a class with 5 test images or more, while another predicts them
+   all; where none does, rule 1 holds and the sentence names the classes. This is the one thing that is asked of test
+   rows: which classes they have, and what was predicted, not which answers are right.
 2. **Tied and cheaper**: a model is tied with it where McNemar's exact test on the same test rows, corrected by Holm
    over all pairs, has p >= 0.05 and the 95% interval of the difference holds 0: a difference must survive the
    correction, a tie must need none. It says "cannot be told apart on so many images", not "equal". Cost is
    `extract_s + fit_s + predict_s` as measured; for a reference network, which extracts nothing, `fit_s + predict_s`.
-   The cheapest of the tied is named where it is cheaper than the best.
+   The cheapest of the tied is named where it is cheaper than the best, and predicts every class if the best does.
 3. **More images**: only where the best model has a learning curve of two sizes or more. The last step of the curve is
    told, draw by draw; it counts as a rise where the accuracy rose in every one of at least three draws.
 4. **Fine-tuning**: only where there is a `finetune` row (of several the best by validation) that was compared with the
@@ -20,40 +23,48 @@ The rules, each of which gives one sentence or none:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
+from featbench.results.measures import CONFUSION_COLUMNS, given_up_classes
 from featbench.results.models import CELL, main_rows, model_names
 from featbench.results.row import strategy_of
 from featbench.results.spread import IMAGES_PER_CLASS, images_per_class, newest_of_each_seed
-from featbench.results.tables import best_by_validation
+from featbench.results.tables import best_by_validation, candidates, never_predicts
 
 LEVEL = 0.05
 MIN_DRAWS = 3
+_NAMED = 3  # classes of a model that never predicts them, and such models
 _KINDS = {"cv": "folds", "oob": "out-of-bag rows", "holdout": "held-out rows"}
 
 
-def advise(rows: pd.DataFrame, comparisons: pd.DataFrame) -> list[str]:
+Classes = Mapping[str, list[tuple[str, int]]]  # what `given_up_classes` returns
+
+
+def advise(rows: pd.DataFrame, comparisons: pd.DataFrame, confusion: pd.DataFrame | None = None) -> list[str]:
     """Say what to use, in a few sentences for each data set; the rules are those of the module.
 
     Args:
         rows: What `load_results` returns.
         comparisons: What `compare_models` makes of the same rows.
+        confusion: What `confusion_table` makes of them; without it classes that are never predicted have no names.
 
     Returns:
         Sentences; none without rows.
     """
     sentences = []
+    classes = given_up_classes(pd.DataFrame(columns=list(CONFUSION_COLUMNS)) if confusion is None else confusion)
     for dataset in rows["dataset"].unique():
         mine = rows[rows["dataset"] == dataset]
-        sentences += [sentence for sentence in _advise_on(mine, comparisons) if sentence is not None]
+        sentences += [sentence for sentence in _advise_on(mine, comparisons, classes) if sentence is not None]
     return sentences
 
 
-def _advise_on(rows: pd.DataFrame, comparisons: pd.DataFrame) -> list[str | None]:
+def _advise_on(rows: pd.DataFrame, comparisons: pd.DataFrame, classes: Classes) -> list[str | None]:
     models = main_rows(rows)
-    best = best_model(models)
+    best = best_by_validation(models)
     if best is None:
         return [
             f"No model can be recommended for {rows['dataset'].iloc[0]}: none has a validation accuracy, and choosing "
@@ -62,44 +73,76 @@ def _advise_on(rows: pd.DataFrame, comparisons: pd.DataFrame) -> list[str | None
     names = model_names(models)
     rivals = against_best(models, comparisons, best)
     return [
-        _use(models, best, names),
+        _use(models, best, names, classes),
+        _not_recommended(models, best, names, classes),
         _tied(models, best, names, rivals),
         _more_images(rows, best),
-        _fine_tuning(models, best, names, rivals),
+        _fine_tuning(best, names, rivals, classes),
     ]
 
 
-def best_model(models: pd.DataFrame) -> pd.Series | None:
-    """Return the model of one data set that rule 1 names; None where no model has a validation accuracy.
-
-    Args:
-        models: What `main_rows` returns.
-    """
-    best = best_by_validation(models)
-    networks = models[models["val_accuracy"].notna()]
-    if best is None and not networks.empty:
-        return networks.iloc[int(networks["val_accuracy"].to_numpy().argmax())]
-    return best
-
-
-def _use(models: pd.DataFrame, best: pd.Series, names: dict[str, str]) -> str:
-    candidates = models[(models["kind"] == best["kind"]) & models["val_accuracy"].notna()]
-    n_equal = int((candidates["val_accuracy"] == best["val_accuracy"]).sum())
-    if len(candidates) == 1:
+def _use(models: pd.DataFrame, best: pd.Series, names: dict[str, str], classes: Classes) -> str:
+    pool = candidates(models)
+    n_equal = int((pool["val_accuracy"] == best["val_accuracy"]).sum())
+    if len(pool) == 1:
         rank = "the only candidate"
     elif n_equal > 1:
-        rank = f"the first of {n_equal} that share the highest of {len(candidates)}"
+        rank = f"the first of {n_equal} that share the highest of {len(pool)}"
     else:
-        rank = f"the highest of {len(candidates)}"
-    kinds = sorted(set(candidates["selection"].dropna()))
+        rank = f"the highest of {len(pool)}"
+    if not _turned_away(models, best).empty:
+        rank += " that predicts every class" if len(pool) == 1 else " that predict every class"
+    kinds = sorted(set(pool["selection"].dropna()))
     if len(kinds) > 1:
         rank += f" (of {' and '.join(_KINDS.get(kind, kind) for kind in kinds)}, which hold out different rows)"
     doubt = "; its solver did not converge" if _is_false(best["converged"]) else ""
+    doubt += _never(best, classes)
+    if never_predicts(best) and len(models) > 1 and (models["never_predicted"].fillna(0) > 0).all():
+        doubt += ", and no other model predicts every class"
     return (
         f"For {best['dataset']} use {names[best['fingerprint']]}: "
         f"validation accuracy {best['val_accuracy']:.4f}, {rank}; on the {best['n_test']} test images it has "
         f"{best['accuracy']:.4f} (95% interval {best['accuracy_low']:.4f} to {best['accuracy_high']:.4f}){doubt}."
     )
+
+
+def _not_recommended(models: pd.DataFrame, best: pd.Series, names: dict[str, str], classes: Classes) -> str | None:
+    never = _turned_away(models, best)
+    if never.empty:
+        return None
+    first = never.sort_values("val_accuracy", ascending=False, kind="stable").head(_NAMED)
+    named = [
+        f"{names[m['fingerprint']]} (validation accuracy {m['val_accuracy']:.4f}): {named_classes(m, classes)}"
+        for _, m in first.iterrows()
+    ]
+    if len(never) > _NAMED:
+        named.append(f"and {len(never) - _NAMED} more")
+    one = len(never) == 1
+    return (
+        f"{len(never)} of {len(models)} models {'is' if one else 'are'} not recommended, since "
+        f"{'it never predicts' if one else 'they never predict'} a class that the test has: {'; '.join(named)}."
+    )
+
+
+def _turned_away(models: pd.DataFrame, best: pd.Series) -> pd.DataFrame:
+    """Return the models that never predict a class, of those that could be chosen; none where the best is one."""
+    never = (models["never_predicted"].fillna(0) > 0) & models["val_accuracy"].notna()
+    return models[never & (not never_predicts(best))]
+
+
+def _never(model: pd.Series, classes: Classes) -> str:
+    return f"; it never predicts {named_classes(model, classes)}" if never_predicts(model) else ""
+
+
+def named_classes(model: pd.Series, classes: Classes) -> str:
+    """Name the classes that a model never predicts, those with the most test images first; "" where there are none."""
+    if not never_predicts(model):
+        return ""
+    n_classes, known = int(model["never_predicted"]), classes.get(model["fingerprint"], [])
+    if not known:
+        return "1 class that the test has" if n_classes == 1 else f"{n_classes} classes that the test has"
+    named = [f"{name} ({count} test images)" for name, count in known[:_NAMED]]
+    return ", ".join([*named, *([f"and {len(known) - _NAMED} more classes"] if len(known) > _NAMED else [])])
 
 
 def against_best(models: pd.DataFrame, comparisons: pd.DataFrame, best: pd.Series) -> pd.DataFrame:
@@ -108,7 +151,7 @@ def against_best(models: pd.DataFrame, comparisons: pd.DataFrame, best: pd.Serie
     Args:
         models: What `main_rows` returns, of one data set.
         comparisons: What `compare_models` makes of the same rows.
-        best: What `best_model` returns.
+        best: What `best_by_validation` returns.
 
     Returns:
         The others that were tested on the same rows, with `gain`, `gain_low`, `gain_high` (accuracy minus that of the
@@ -142,8 +185,9 @@ def _tied(models: pd.DataFrame, best: pd.Series, names: dict[str, str], rivals: 
         return "It is compared with no other model: predictions are missing, or are of other test images."
     tied = rivals[rivals["verdict"] == "tied"]
     parts = [_count_of(tied, rivals), *_others(rivals)]
-    if not tied.empty:
-        parts.append(_cheapest(tied, best, names))
+    offered = tied if never_predicts(best) else tied[tied["never_predicted"].fillna(0) == 0]
+    if not offered.empty:
+        parts.append(_cheapest(offered, best, names))
     return "; ".join(parts) + "."
 
 
@@ -205,8 +249,8 @@ def _more_images(rows: pd.DataFrame, best: pd.Series) -> str | None:
     )
 
 
-def _fine_tuning(models: pd.DataFrame, best: pd.Series, names: dict[str, str], rivals: pd.DataFrame) -> str | None:
-    tuned = rivals[(rivals["method"].map(strategy_of) == "finetune") & rivals["val_accuracy"].notna()]
+def _fine_tuning(best: pd.Series, names: dict[str, str], rivals: pd.DataFrame, classes: Classes) -> str | None:
+    tuned = candidates(rivals[rivals["method"].map(strategy_of) == "finetune"])
     if tuned.empty or best["kind"] != "classifier":
         return None
     network = tuned.iloc[int(tuned["val_accuracy"].to_numpy().argmax())]
@@ -220,7 +264,7 @@ def _fine_tuning(models: pd.DataFrame, best: pd.Series, names: dict[str, str], r
     cost = f", for {theirs / own:.2g} times the seconds ({theirs:.3g} against {own:.3g})" if own > 0 <= theirs else ""
     return (
         f"Fine-tuning as set up here {verdict}: {names[network['fingerprint']]} has a test accuracy of "
-        f"{network['accuracy']:.4f} ({_gain(network)}){cost}."
+        f"{network['accuracy']:.4f} ({_gain(network)}){cost}{_never(network, classes)}."
     )
 
 

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import csv
+import re
 import stat
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from featbench.errors import ResultsError
+from featbench.errors import ResultsError, first_line
+
+AS_IT_WAS = (
+    "restore the file as featbench wrote it (a spreadsheet changes numbers and dates when it saves), or run the "
+    "experiment again into another folder (--results; features are reused)"
+)
+_LONGEST_HEADER = 1_000_000  # characters: predictions have a column a class
+_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+([Ee][+-]?[0-9]+)?")
 
 
 @contextmanager
@@ -81,6 +90,34 @@ def read_limited(path: Path, most_bytes: int) -> bytes:
     return path.read_bytes()
 
 
+@dataclass(frozen=True)
+class Dialect:
+    """How a CSV file is written: as featbench does, or as a spreadsheet saved it.
+
+    Excel puts a byte-order mark before it, and, where a country writes 0,5, semicolons between the cells.
+    """
+
+    separator: str
+    encoding: str = "utf-8-sig"
+
+    def number(self, cell: str) -> str:
+        """Write the number of a cell as featbench does; what is none stays as it is."""
+        return cell.replace(",", ".") if self.separator == ";" and _DECIMAL_COMMA.fullmatch(cell) else cell
+
+
+def csv_dialect(path: Path) -> Dialect:
+    """Tell the dialect of a CSV file by its header: featbench's own has commas, and none of the others' separators.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no UTF-8 text.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = file.readline(_LONGEST_HEADER)
+    separators = [] if "," in header else [one for one in (";", "\t") if one in header]
+    return Dialect(separators[0] if separators else ",")
+
+
 def read_csv(path: Path, columns: Sequence[str], numbers: Sequence[str] = ()) -> pd.DataFrame:
     """Read a CSV file of this package: `columns` in this order, strings but for the `numbers`, which become float64.
 
@@ -90,14 +127,15 @@ def read_csv(path: Path, columns: Sequence[str], numbers: Sequence[str] = ()) ->
         ResultsError: It is missing or no CSV file, a column is missing, or a number is none.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        dialect = csv_dialect(path)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding=dialect.encoding, sep=dialect.separator)
         missing = [column for column in columns if column not in table.columns]
         if missing:
             raise ResultsError(f"{path} lacks the columns {', '.join(missing)}: another version or program wrote it")
         return table[list(columns)].assign(
-            **{column: pd.to_numeric(table[column]).astype("float64") for column in numbers}
+            **{column: pd.to_numeric(table[column].map(dialect.number)).astype("float64") for column in numbers}
         )
     except FileNotFoundError:
         raise ResultsError(f"there is no {path}") from None
     except (ValueError, OSError) as error:  # pandas' parser errors and decoding errors are ValueErrors
-        raise ResultsError(f"{path} is not a readable CSV file: {error}") from error
+        raise ResultsError(f"{path} is not a readable CSV file: {first_line(error)}; {AS_IT_WAS}") from error

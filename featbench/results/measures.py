@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from featbench.results.intervals import Ends, bootstrap_intervals
-from featbench.results.metrics import confusion_matrix, macro_metrics, ratio, wilson_intervals
+from featbench.results.metrics import confusion_matrix, given_up, macro_metrics, ratio, wilson_intervals
 from featbench.results.models import Answers
 from featbench.results.scores import are_probabilities, expected_calibration_error, log_loss, top_k_hits
 
@@ -56,6 +56,21 @@ def confusion_table(answers: Sequence[Answers]) -> pd.DataFrame:
             names = model.classes[label], model.classes[predicted]
             lines.append((model.dataset, model.name, model.fingerprint, *names, int(confusion[label, predicted])))
     return pd.DataFrame(lines, columns=list(CONFUSION_COLUMNS))
+
+
+def given_up_classes(confusion: pd.DataFrame) -> dict[str, list[tuple[str, int]]]:
+    """List what each model never predicts, from its confusion matrix: fingerprint -> (class, test images), most first.
+
+    Args:
+        confusion: What `confusion_table` returns, or confusion.csv as it is read.
+    """
+    found: dict[str, list[tuple[str, int]]] = {}
+    for fingerprint, mine in confusion.groupby("fingerprint", sort=False):
+        n_true = mine.groupby("label", sort=False)["count"].sum().sort_values(ascending=False, kind="stable")
+        n_predicted = mine.groupby("predicted", sort=False)["count"].sum().reindex(n_true.index, fill_value=0)
+        classes = n_true[given_up(n_true.to_numpy(), n_predicted.to_numpy())]
+        found[str(fingerprint)] = [(str(name), int(count)) for name, count in classes.items()]
+    return found
 
 
 def _confusion(model: Answers) -> Counts:

@@ -1,4 +1,8 @@
-"""Metrics of a test set, and the intervals of accuracies and other proportions."""
+"""Metrics of a test set, and the intervals of accuracies and other proportions.
+
+A class is given up where no test image is predicted as one of it though the test has five or more: a model that finds
+half of a class misses all of five images with a chance of 3%, of two images with 25%, which would say nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +14,26 @@ import numpy.typing as npt
 
 from featbench.errors import DataError
 
+MIN_TEST_IMAGES = 5  # of a class, before "never predicted" says something
+
 
 @dataclass(frozen=True)
 class Metrics:
-    """Metrics of one set of predictions, each in [0, 1]; the fields are columns of results.csv."""
+    """Metrics of one set of predictions, in [0, 1], and a count; the fields are columns of results.csv."""
 
     accuracy: float
     balanced_accuracy: float
     macro_precision: float
     macro_recall: float
     macro_f1: float
+    never_predicted: int
 
 
 def classification_metrics(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], n_classes: int) -> Metrics:
     """Compute the metrics of results.csv as scikit-learn defines them (zero_division=0).
 
     Macro averages run over the classes that occur among labels or predictions, balanced accuracy over those that occur
-    among labels. A class that is never predicted has precision 0.
+    among labels. A class that is never predicted has precision 0; `never_predicted` counts those of `given_up`.
 
     Args:
         labels: True classes, (N,) int64 in [0, n_classes).
@@ -39,11 +46,17 @@ def classification_metrics(labels: npt.NDArray[np.int64], predicted: npt.NDArray
     if labels.size == 0:
         raise DataError("there are no test rows to measure on; the test split is empty")
     confusion = confusion_matrix(labels, predicted, n_classes)
-    hits = np.diag(confusion)
-    macro = macro_metrics(hits, confusion.sum(axis=1), confusion.sum(axis=0))
+    hits, n_true, n_predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     return Metrics(
-        accuracy=float(hits.sum() / labels.size), **{name: float(value[()]) for name, value in macro.items()}
+        accuracy=float(hits.sum() / labels.size),
+        **{name: float(value[()]) for name, value in macro_metrics(hits, n_true, n_predicted).items()},
+        never_predicted=int(given_up(n_true, n_predicted).sum()),
     )
+
+
+def given_up(n_true: npt.NDArray[np.int64], n_predicted: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Say which classes are given up, of their test images and of those predicted as them: (K,) int64 to (K,) bool."""
+    return np.asarray((n_true >= MIN_TEST_IMAGES) & (n_predicted == 0))
 
 
 def confusion_matrix(

@@ -27,6 +27,8 @@ class Row:
         fingerprint: Of everything that went into the model; a row with the same one replaces this one.
         created_at: UTC, ISO 8601; see `utc_now`.
         steps: What was done to the features before the classifier, as in `power+l2`.
+        never_predicted: Classes with at least 5 test images that were predicted for none of the test images; None in
+            rows of versions that did not count them.
     """
 
     experiment: str
@@ -64,6 +66,7 @@ class Row:
     featbench_version: str
     created_at: str
     steps: str | None = None
+    never_predicted: int | None = None
 
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Row))

@@ -49,7 +49,8 @@ def write_statistics(folder: Path, rows: pd.DataFrame, warn: Callable[[str], Non
     }
     for name, table in tables.items():
         write_csv(folder / name, list(table.columns), map(_cells, table.itertuples(index=False, name=None)))
-    write_text(folder / ADVICE, "".join(f"- {sentence}\n" for sentence in advise(rows, comparisons)))
+    advice = advise(rows, comparisons, tables["confusion.csv"])
+    write_text(folder / ADVICE, "".join(f"- {sentence}\n" for sentence in advice))
 
 
 def _cells(values: tuple[Any, ...]) -> list[Any]:

@@ -1,9 +1,14 @@
-"""The accuracy table: a row a (dataset, backbone, layer), a column a classifier, then the reference columns."""
+"""The accuracy table: a row a (dataset, backbone, layer), a column a classifier, then the reference columns.
+
+The best model is chosen by validation accuracy, with one exception: a model that never predicts a class that has test
+images (`Row.never_predicted`) is passed over while there is one that predicts them all. That uses which classes the
+test has and what was predicted, not which answers are right; it only ever turns a model away.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,8 @@ from featbench.results.row import strategy_of
 
 KEYS = ("dataset", "backbone", "weights", "layer", "pooling", "feature_dim", "steps")
 REFERENCES = ("linear_head", "partial", "finetune", "scratch")
+NEVER = "!"
+NEVER_NOTE = f"{NEVER} never predicts a class that the test has; chosen only where every model does so"
 _BOLD_NOTE = "**bold**: chosen by validation accuracy, not by test"
 
 Record = Mapping[Hashable, Any]
@@ -34,6 +41,17 @@ def accuracy_table(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Key columns as strings, empty where they do not apply; accuracies as float64 in [0, 1], NaN for an empty cell.
     """
+    table = _arranged(rows, _mean_over_seeds)
+    return table.astype(dict.fromkeys(table.columns[len(KEYS) :], "float64"))
+
+
+def never_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Say in the shape of `accuracy_table` which cells' first repeat never predicts a class that the test has; bool."""
+    table = _arranged(rows, lambda records: bool(records) and never_predicts(_first_repeat(records)))
+    return table.assign(**dict.fromkeys(KEYS, False)).astype(bool)
+
+
+def _arranged(rows: pd.DataFrame, cell_of: Callable[[list[Record]], float | bool]) -> pd.DataFrame:
     records = rows.to_dict("records")
     classifiers = [record for record in records if record["kind"] == "classifier"]
     baselines = [record for record in records if record["kind"] == "baseline"]
@@ -49,9 +67,8 @@ def accuracy_table(rows: pd.DataFrame) -> pd.DataFrame:
     cells = []
     for key in lines:
         mine = [r for r in classifiers if _key(r) == key] + [r for r in baselines if _refers(r, key)]
-        cells.append([*key, *(_mean_over_seeds([r for r in mine if r["method"] == name]) for name in columns)])
-    table = pd.DataFrame(cells, columns=[*KEYS, *columns])
-    return table.astype(dict.fromkeys(columns, "float64"))
+        cells.append([*key, *(cell_of([r for r in mine if r["method"] == name]) for name in columns)])
+    return pd.DataFrame(cells, columns=[*KEYS, *columns])
 
 
 def _place_among_references(method: str) -> int:
@@ -65,13 +82,33 @@ def is_reference(column: str) -> bool:
 
 
 def best_by_validation(rows: pd.DataFrame) -> pd.Series | None:
-    """Return the classifier row with the highest validation accuracy, the first of equals; None where none has one.
+    """Return the row that has the highest validation accuracy of the `candidates`, the first of equals; None of none.
 
     Repeats and the smaller sizes of a learning curve are no candidates; see `main_rows`.
     """
-    models = main_rows(rows)
-    candidates = models[(models["kind"] == "classifier") & models["val_accuracy"].notna()]
-    return None if candidates.empty else candidates.iloc[int(candidates["val_accuracy"].to_numpy().argmax())]
+    models = candidates(main_rows(rows))
+    return None if models.empty else models.iloc[int(models["val_accuracy"].to_numpy().argmax())]
+
+
+def candidates(models: pd.DataFrame) -> pd.DataFrame:
+    """Return the models to choose from: classifiers, and reference networks only where there is no classifier.
+
+    Those that never predict a class come after all others: a network that predicts every class before such a
+    classifier. A model without a validation accuracy is none of them.
+
+    Args:
+        models: What `main_rows` returns.
+    """
+    models = models[models["val_accuracy"].notna()]
+    whole, classifiers = models["never_predicted"].fillna(0) == 0, models["kind"] == "classifier"
+    pools = (models[whole & classifiers], models[whole], models[classifiers])
+    return next((pool for pool in pools if not pool.empty), models)
+
+
+def never_predicts(model: Record | pd.Series) -> bool:
+    """Say whether a row is of a model that never predicts a class that the test has; where it is not known it is no."""
+    count: Any = model["never_predicted"]
+    return bool(not pd.isna(count) and count > 0)
 
 
 def write_accuracy_tables(folder: Path, rows: pd.DataFrame) -> None:
@@ -84,42 +121,59 @@ def write_accuracy_tables(folder: Path, rows: pd.DataFrame) -> None:
     Raises:
         ResultsError: A file cannot be written.
     """
-    table = accuracy_table(rows)
+    table, never = accuracy_table(rows), never_table(rows)
     write_csv(folder / "accuracy.csv", list(table.columns), _cells(table))
-    write_text(folder / "accuracy.md", to_markdown(table, best_by_validation(rows)))
-    write_text(folder / "accuracy.tex", to_latex(table))
+    write_text(folder / "accuracy.md", to_markdown(table, never, best_by_validation(rows)))
+    write_text(folder / "accuracy.tex", to_latex(table, never))
 
 
-def to_markdown(table: pd.DataFrame, best: pd.Series | None) -> str:
-    """Write an accuracy table as Markdown, the row chosen by validation in bold."""
-    table = _without_empty_steps(table)
-    lines = _cells(table)
-    bold = _place_of(best, table)
-    for i, line in enumerate(lines):
-        for j, cell in enumerate(line):
-            line[j] = f"**{cell}**" if (i, j) == bold else _escape(cell, _MARKDOWN)
-    header = [_escape(name, _MARKDOWN) for name in table.columns]
-    header = [
-        f"{name} (reference)" if is_reference(str(column)) else name for name, column in zip(header, table, strict=True)
-    ]
-    rule = ["---" if column in KEYS else "---:" for column in table]
-    text = "".join(f"| {' | '.join(line)} |\n" for line in [header, rule, *lines])
-    return text if bold is None else f"{text}\n{_BOLD_NOTE}\n"
+def as_text(table: pd.DataFrame, never: pd.DataFrame) -> pd.DataFrame:
+    """Write every accuracy as it is shown: four digits, "" where there is none, `NEVER` before those that `never` says.
+
+    Args:
+        table: What `accuracy_table` returns.
+        never: What `never_table` returns.
+    """
+    text = table.astype(object).map(_cell)
+    return text.mask(never, NEVER + text)
 
 
-def to_latex(table: pd.DataFrame) -> str:
+def cells_of(model: pd.Series | None, table: pd.DataFrame) -> pd.DataFrame:
+    """Say in the shape of an accuracy table which cells a model stands in: a reference network on each layer; bool."""
+    cells = pd.DataFrame(data=False, index=table.index, columns=table.columns)
+    if model is not None:
+        record, keys = model.to_dict(), table[list(KEYS)].itertuples(index=False, name=None)
+        belongs = _refers if record["kind"] == "baseline" else _is_of
+        cells[record["method"]] = [belongs(record, key) for key in keys]
+    return cells
+
+
+def to_markdown(table: pd.DataFrame, never: pd.DataFrame, best: pd.Series | None) -> str:
+    """Write an accuracy table as Markdown, the model chosen by validation in bold; the arguments are those of above."""
+    text, bold = as_text(table, never), cells_of(best, table)
+    escaped = text.map(lambda cell: _escape(cell, _MARKDOWN))
+    text = _without_empty_steps(escaped.mask(bold, "**" + text + "**"))
+    header = [f"{_escape(name, _MARKDOWN)}{' (reference)' if is_reference(name) else ''}" for name in text.columns]
+    rule = ["---" if column in KEYS else "---:" for column in text]
+    lines = "".join(f"| {' | '.join(line)} |\n" for line in [header, rule, *text.to_numpy().tolist()])
+    notes = [_BOLD_NOTE] * _any(bold) + [NEVER_NOTE] * _any(never)
+    return "\n".join([lines, *(f"{note}\n" for note in notes)])
+
+
+def to_latex(table: pd.DataFrame, never: pd.DataFrame) -> str:
     r"""Write an accuracy table as a LaTeX tabular; the document needs \usepackage{booktabs}."""
-    table = _without_empty_steps(table)
-    n_methods = len(table.columns) - len(_keys_of(table))
-    lines = [[_escape(cell, _LATEX) for cell in line] for line in _cells(table)]
+    text = _without_empty_steps(as_text(table, never)).map(lambda cell: _escape(cell, _LATEX))
+    n_keys = sum(column in KEYS for column in text)
+    note = rf"\multicolumn{{{len(text.columns)}}}{{l}}{{{NEVER_NOTE}}} \\"
     return "\n".join(
         [
-            rf"\begin{{tabular}}{{{'l' * len(_keys_of(table))}{'r' * n_methods}}}",
+            rf"\begin{{tabular}}{{{'l' * n_keys}{'r' * (len(text.columns) - n_keys)}}}",
             r"\toprule",
-            " & ".join(_escape(name, _LATEX) for name in table.columns) + r" \\",
+            " & ".join(_escape(name, _LATEX) for name in text.columns) + r" \\",
             r"\midrule",
-            *(" & ".join(line) + r" \\" for line in lines),
+            *(" & ".join(line) + r" \\" for line in text.to_numpy().tolist()),
             r"\bottomrule",
+            *[note] * _any(never),
             r"\end{tabular}",
             "",
         ]
@@ -128,6 +182,10 @@ def to_latex(table: pd.DataFrame) -> str:
 
 def _key(record: Record) -> Key:
     return tuple("" if pd.isna(record[name]) else str(record[name]) for name in KEYS)
+
+
+def _is_of(classifier: Record, key: Key) -> bool:
+    return _key(classifier) == key
 
 
 def _refers(baseline: Record, key: Key) -> bool:
@@ -141,12 +199,20 @@ def _is_scratch(baseline: Record) -> bool:
 
 
 def _mean_over_seeds(records: list[Record]) -> float:
-    if not records:
-        return float("nan")
-    largest = max(record["n_train"] for record in records)
+    accuracies = [float(record["accuracy"]) for record in _by_seed(records).values()]
+    return sum(accuracies) / len(accuracies) if accuracies else float("nan")
+
+
+def _first_repeat(records: list[Record]) -> Record:
+    by_seed = _by_seed(records)
+    return by_seed[min(by_seed)]
+
+
+def _by_seed(records: list[Record]) -> dict[int, Record]:
+    """Return of the rows with the largest training set the newest of each seed."""
+    largest = max((record["n_train"] for record in records), default=0)
     newest_last = sorted((r for r in records if r["n_train"] == largest), key=lambda r: r["created_at"])
-    by_seed = {record["seed"]: float(record["accuracy"]) for record in newest_last}
-    return sum(by_seed.values()) / len(by_seed)
+    return {record["seed"]: record for record in newest_last}
 
 
 def _cells(table: pd.DataFrame) -> list[list[str]]:
@@ -159,21 +225,12 @@ def _cell(value: str | float) -> str:
     return "" if math.isnan(value) else f"{value:.4f}"
 
 
-def _place_of(best: pd.Series | None, table: pd.DataFrame) -> tuple[int, int] | None:
-    if best is None:
-        return None
-    names = _keys_of(table)
-    keys = [tuple(line) for line in table[names].itertuples(index=False, name=None)]
-    own = tuple(cell for name, cell in zip(KEYS, _key(best.to_dict()), strict=True) if name in names)
-    return keys.index(own), list(table.columns).index(best["method"])
+def _any(cells: pd.DataFrame) -> bool:
+    return bool(cells.to_numpy().any())
 
 
 def _without_empty_steps(table: pd.DataFrame) -> pd.DataFrame:
     return table if table["steps"].any() else table.drop(columns="steps")
-
-
-def _keys_of(table: pd.DataFrame) -> list[str]:
-    return [name for name in KEYS if name in table.columns]
 
 
 _MARKDOWN = {c: f"\\{c}" for c in "\\`*_[]|"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " "}

@@ -58,13 +58,10 @@ def as_png(folder: Path, image: np.ndarray[Any, Any]) -> Path:
     return path
 
 
-def standing_behind(header: bytes, path: Path) -> IO[bytes]:
-    """Open a file in which an image comes after something that was read already."""
-    together = path.with_suffix(".both")
-    together.write_bytes(header + path.read_bytes())
-    file = together.open("rb")
-    assert file.read(len(header)) == header
-    return file
+def packed_tiff(image: np.ndarray[Any, Any]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "TIFF", compression="tiff_lzw")
+    return file.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -78,7 +75,7 @@ def standing_behind(header: bytes, path: Path) -> IO[bytes]:
         lambda image, folder: bytearray(as_png(folder, image).read_bytes()),
         lambda image, folder: io.BytesIO(as_png(folder, image).read_bytes()),
         lambda image, folder: [io.BytesIO(as_png(folder, image).read_bytes())],
-        lambda image, folder: standing_behind(b"a header", as_png(folder, image)),
+        lambda image, folder: packed_tiff(image),
         lambda image, folder: np.array([str(as_png(folder, image))]),
         lambda image, folder: np.array([as_png(folder, image)], dtype=object),
         lambda image, folder: np.array([str(as_png(folder, image))])[0],
@@ -172,9 +169,20 @@ def test_what_is_no_image_is_refused(photos: Kept, image: Any, message: str) -> 
         featbench.load_model(photos.folder).predict(image)
 
 
+def test_a_file_is_read_from_where_it_stands_and_stays_open(digits: Kept, tmp_path: Path) -> None:
+    model = featbench.load_model(digits.folder, "random_forest/resnet20/layer3", device="cpu")
+    (tmp_path / "both").write_bytes(b"a header" + as_png(tmp_path, DIGITS[7]).read_bytes())
+    with (tmp_path / "both").open("rb") as file:
+        assert file.read(8) == b"a header"
+        np.testing.assert_allclose(model.scores(file), model.scores(DIGITS[7]), rtol=1e-12)
+        assert not file.closed
+
+
 def test_a_folder_is_no_image(photos: Kept) -> None:
     assert photos.images is not None
-    with pytest.raises(UsageError, match=r"photos is a folder, and an image has a row of its own; give the files in it"):
+    with pytest.raises(
+        UsageError, match=r"photos is a folder, and an image has a row of its own; give the files in it"
+    ):
         featbench.load_model(photos.folder).predict(photos.images)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from featbench.baselines.strategies import STRATEGIES
 from featbench.results.files import write_csv, write_text
 from featbench.results.pictures import MAP_COLUMNS, MAPS, thumbnail_path
-from featbench.results.row import Row
+from featbench.results.row import Row, strategy_of
 from featbench.results.store import artifact_path, write_predictions, write_rows, write_skipped
 
 HOSTILE = (
@@ -46,10 +46,12 @@ def results_folder(
         wrong = rng.permutation(n_test)[: round((1 - changes["accuracy"]) * n_test)]
         predicted = labels.copy()
         predicted[wrong] = (labels[wrong] + 1) % len(classes)
+        if changes.get("never_predicted"):
+            predicted[predicted == 1] = 0
         row = _row(changes, number, len(classes), n_test, float((labels == predicted).mean()))
         scores = rng.random((n_test, len(classes))) + 2 * np.eye(len(classes))[predicted]
         write_predictions(path, row, ids, labels, predicted, scores, classes)
-        if row.method in STRATEGIES:
+        if strategy_of(row.method) in STRATEGIES:
             epochs = [[e, 1 / e, 1 - 0.5 / e, 1.1 / e, [0.5, 0.9, 0.8][e - 1], 0.01, 2.0] for e in (1, 2, 3)]
             columns = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds"]
             write_csv(artifact_path(path, "history", row, ".csv"), columns, epochs)

@@ -13,7 +13,7 @@ from tests.report.folders import HOSTILE, MODELS, results_folder
 
 pytestmark = pytest.mark.browser
 CHROMIUM = Path("/usr/bin/chromium")
-SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+SIZES = {"desktop": (1265, 900), "phone": (390, 844)}  # 1,280 px less a scrollbar, which headless browsers hide
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,45 @@ def test_it_opens_without_an_error_or_a_request_and_fits_the_screen(visit: Any, 
     assert figures.count() == opened.page.locator(".figure .main-svg >> nth=0").count() * figures.count() > 4
     dark = opened.page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(246, 247, 249)"
     assert dark == (scheme == "dark")
+
+
+CLASSIFIERS = ("linear_svc", "svm_rbf", "random_forest", "logistic_regression", "knn")
+NETWORKS = ("linear_head", "finetune", "scratch", "partial", "finetune:label")
+SHORT = {"resnet20_cifar10": ("layer1", "layer2", "layer3"), "pixels": ("pixels",)}
+LONG = {
+    "tf_efficientnet_lite0_with_a_long_name.in1k_ft_something_384": ("features.denseblock4.denselayer16.conv2",),
+    "python:a_module_of_my_own:a_network_with_options": ("blocks.11.mlp.activation", "penultimate"),
+}
+
+
+@pytest.mark.parametrize(
+    ("backbones", "n_methods"), [(SHORT, 3), (SHORT, 5), (LONG, 5)], ids=["default", "ten", "long"]
+)
+def test_no_column_of_the_accuracy_table_is_outside_the_screen(
+    visit: Any, tmp_path: Path, backbones: dict[str, tuple[str, ...]], n_methods: int
+) -> None:
+    common = {"accuracy": 0.9, "val_accuracy": 0.9}
+    models: list[dict[str, Any]] = [
+        *(
+            common | {"method": method, "backbone": backbone, "layer": layer, "weights": backbone[:12]}
+            for backbone, layers in backbones.items()
+            for layer in layers
+            for method in CLASSIFIERS[:n_methods]
+        ),
+        *(
+            common | {"method": method, "backbone": next(iter(backbones)), "layer": None, "kind": "baseline"}
+            for method in NETWORKS[:n_methods]
+        ),
+    ]
+    folder = results_folder(tmp_path, classes=[f"{letter * 80}" for letter in "abc"], models=models)
+    opened = visit(page=write_report(folder, pytest.fail))
+    heads = opened.page.locator("table.accuracy tr.columns th")
+    assert heads.count() == 2 + 2 * n_methods
+    rights = heads.evaluate_all("all => all.map(head => head.getBoundingClientRect().right)")
+    assert max(rights) <= SIZES["desktop"][0]
+    frame = opened.page.locator(".scroll", has=opened.page.locator("table.accuracy"))
+    assert frame.evaluate("frame => frame.scrollWidth - frame.clientWidth") == 0  # nothing to scroll to
+    assert opened.page.evaluate("document.documentElement.scrollWidth") == SIZES["desktop"][0]
 
 
 def test_columns_sort_by_mouse_and_by_keyboard(visit: Any) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from featbench.report.build import write_report
-from featbench.report.page import script_json
+from featbench.report.page import breakable, script_json
 from tests.report.folders import HOSTILE, MODELS, results_folder
 
 MAX_BYTES = 8_000_000
@@ -91,21 +91,73 @@ def test_the_page_asks_for_nothing(hostile: Reader) -> None:
     assert policies[0].startswith("default-src 'none'")
 
 
-@pytest.mark.parametrize("text", ["</script>", "<!--<script>", "&lt;", "\u2028", 'quote " and \\ backslash'])
+def test_what_would_turn_the_text_around_is_shown(tmp_path: Path) -> None:
+    name, shown = "a\u202eb\x9b\u2067", r"a\u202eb\x9b\u2067"
+    reader = read(write_report(results_folder(tmp_path / "results", classes=(name, "c", "d")), pytest.fail))
+    assert shown in "".join(reader.text)
+    assert not set("".join([*reader.text, *reader.scripts[:1]])) & set(name[1::2])
+    data = json.loads(next(script for script in reader.scripts if script.startswith("{")))
+    assert shown in data["maps"][0]["labels"]
+
+
+@pytest.mark.parametrize("text", ["</script>", "<!--<script>", "&lt;", 'quote " and \\ backslash'])
 def test_json_in_a_script_block_cannot_end_it(text: str) -> None:
     written = script_json({"key": [text, float("nan"), float("inf")]})
-    assert not set(written) & set("<>&\u2028")
+    assert not set(written) & set("<>&")
     assert json.loads(written) == {"key": [text, None, None]}
 
 
 def test_the_accuracy_table_is_readable_without_scripts(tmp_path: Path) -> None:
     folder = results_folder(tmp_path / "results")
     page = write_report(folder, pytest.fail).read_text("utf-8")
-    table = re.sub(r"<[^>]+>", " ", page[page.index('<table class="accuracy') : page.index("</table>")])
-    words = " ".join(html.unescape(table).split())
-    assert "linear_svc random_forest finetune layer3" in words
+    table = page[page.index('<table class="accuracy') : page.index("</table>")].replace("<wbr>", "")
+    words = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", table)).split())
+    assert "linear_svc random_forest finetune layer3 256 features 0.9000 ★" in words
     assert "0.9000 ★ best by validation 0.800–1.000 0.6000 ▾ worse than the best 0.500–0.700" in words
     assert "not converged" in words
+
+
+def test_what_only_describes_a_layer_has_no_column_of_its_own(tmp_path: Path) -> None:
+    models = [
+        {**MODELS[0], "layer": layer, "pooling": pooling, "weights": weights, "backbone": backbone}
+        for backbone, weights in (("resnet18", "A<b>"), ("resnet50", "B"))
+        for layer, pooling in (("layer3", "avg"), ("layer4", "max"))
+    ]
+    page = write_report(results_folder(tmp_path / "results", models=models), pytest.fail).read_text("utf-8")
+    table = page[page.index('<table class="accuracy') : page.index("</table>")]
+    heads = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', table)
+    assert [re.sub(r"<[^>]+>", "", head) for head in heads] == [
+        *("backbone", "layer, weights, pooling, feature dim", "linear_svc")
+    ]
+    first = html.unescape(re.sub(r"<[^>]+>", " ", re.findall(r'<th scope="row".*?</th>', table)[0]))
+    assert first.split() == ["layer3", "resnet18", "A<b>", "avg", "256", "features"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("linear_svc", "linear_<wbr>svc"),
+        ("a:b.c-d/e", "a:<wbr>b.<wbr>c-<wbr>d/<wbr>e"),
+        ("<b>_&", "&lt;b&gt;_<wbr>&amp;"),
+    ],
+)
+def test_names_break_where_a_reader_would_break_them(name: str, expected: str) -> None:
+    assert breakable(name) == expected
+
+
+def test_a_model_that_never_predicts_a_class_is_marked_with_the_class(tmp_path: Path) -> None:
+    models = [{**MODELS[0], "never_predicted": 1}, MODELS[1] | {"never_predicted": 0}, MODELS[4]]
+    folder = results_folder(tmp_path / "results", classes=("ant", "<bee>", "cat"), models=models)
+    page = read(write_report(folder, pytest.fail))
+    text = " ".join("".join(page.text).split())
+    assert "linear_svc/resnet18/layer3 (validation accuracy 0.9500): <bee> (20 test images)." in text  # the advice
+    assert text.count("! never predicts <bee> (20 test images)") == 1  # one cell
+    assert "never predicts a class that the test has; recommended only where every model does so" in text  # the key
+    assert "never predicts <bee> (20 test images)" in [attributes.get("title") for _, attributes in page.tags]
+    data = json.loads(next(script for script in page.scripts if script.startswith("{")))
+    assert [model["verdict"] for model in data["models"]] == ["tied", "best", "better"]
+    facts = dict(data["details"]["0000000000000000"]["facts"])
+    assert facts["never predicted"] == "<bee> (20 test images)"
 
 
 def test_the_page_of_many_classes_and_models_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

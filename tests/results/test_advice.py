@@ -183,6 +183,77 @@ def test_without_validation_nothing_is_recommended(table_of: Load) -> None:
     assert sentence.startswith("No model can be recommended for folder: none has a validation accuracy")
 
 
+CONFUSION = pd.DataFrame(
+    [
+        *[("f0", "cat", "cat", 30), ("f0", "ant", "cat", 6), ("f0", "bee", "cat", 20), ("f0", "fly", "cat", 4)],
+        *[("f1", "cat", "cat", 30), ("f1", "ant", "bee", 6), ("f1", "bee", "ant", 20), ("f1", "fly", "cat", 4)],
+    ],
+    columns=["fingerprint", "label", "predicted", "count"],
+)
+
+
+def test_a_model_that_never_predicts_a_class_is_not_recommended_while_another_predicts_all(table_of: Load) -> None:
+    rows = table_of(BEST | {"never_predicted": 2}, CHEAP | {"never_predicted": 0}, {"layer": "a", "val_accuracy": 0.1})
+    first, second = advise(rows, pairs((0, 1, TIED)), CONFUSION)[:2]
+    assert first.startswith("For folder use linear_svc/resnet18/layer1: validation accuracy 0.9000, the highest of 2 ")
+    assert "the highest of 2 that predict every class;" in first
+    assert second == (
+        "1 of 3 models is not recommended, since it never predicts a class that the test has: "
+        "linear_svc/resnet18/layer3 (validation accuracy 0.9500): bee (20 test images), ant (6 test images)."
+    )
+
+
+def test_the_only_model_that_predicts_every_class_is_called_that(table_of: Load) -> None:
+    rows = table_of(BEST | {"never_predicted": 2}, CHEAP | {"never_predicted": 0})
+    assert "0.9000, the only candidate that predicts every class;" in advise(rows, pairs(), CONFUSION)[0]
+
+
+def test_without_predictions_the_classes_are_counted(table_of: Load) -> None:
+    rows = table_of(*({"layer": str(n), "val_accuracy": n / 10, "never_predicted": n % 4} for n in range(8)))
+    assert advise(rows, pairs())[1] == (
+        "6 of 8 models are not recommended, since they never predict a class that the test has: "
+        "linear_svc/resnet18/7 (validation accuracy 0.7000): 3 classes that the test has; "
+        "linear_svc/resnet18/6 (validation accuracy 0.6000): 2 classes that the test has; "
+        "linear_svc/resnet18/5 (validation accuracy 0.5000): 1 class that the test has; and 3 more."
+    )
+
+
+def test_where_every_model_never_predicts_a_class_the_sentence_says_so(table_of: Load) -> None:
+    rows = table_of(BEST | {"never_predicted": 2}, CHEAP | {"never_predicted": 1})
+    sentence = advise(rows, pairs(), CONFUSION)[0]
+    assert sentence.startswith(
+        "For folder use linear_svc/resnet18/layer3: validation accuracy 0.9500, the highest of 2"
+    )
+    assert sentence.endswith(
+        "; it never predicts bee (20 test images), ant (6 test images), and no other model predicts every class."
+    )
+    assert not any("not recommended" in other for other in advise(rows, pairs(), CONFUSION))
+    (alone,) = advise(rows.head(1), pairs(), CONFUSION)
+    assert alone.endswith("; it never predicts bee (20 test images), ant (6 test images).")
+
+
+def test_many_classes_are_not_all_named(table_of: Load) -> None:
+    confusion = pd.DataFrame([("f0", f"class {n}", "cat", 5 + n) for n in range(10)], columns=CONFUSION.columns)
+    (sentence,) = advise(table_of(BEST | {"never_predicted": 10}), pairs(), confusion)
+    named = "class 9 (14 test images), class 8 (13 test images), class 7 (12 test images), and 7 more classes"
+    assert sentence.endswith(f"; it never predicts {named}.")
+
+
+def test_a_cheaper_model_that_never_predicts_a_class_is_not_offered(table_of: Load) -> None:
+    rows = table_of(BEST | {"never_predicted": 0}, CHEAP | {"never_predicted": 1})
+    sentence = advise(rows, pairs((0, 1, TIED)))[2]
+    assert "1 of 1 other is tied with it" in sentence
+    assert "cheap" not in sentence
+
+
+def test_fine_tuning_that_never_predicts_a_class_is_told_with_it(table_of: Load) -> None:
+    rows = table_of(BEST, TUNED | {"never_predicted": 2})
+    found = pairs((0, 1, BETTER))
+    assert advise(rows, found, CONFUSION.head(4).assign(fingerprint="f1"))[-1].endswith(
+        "(160 against 16); it never predicts bee (20 test images), ant (6 test images)."
+    )
+
+
 def test_each_data_set_has_its_own_advice(table_of: Load) -> None:
     sentences = advise(table_of(BEST, BEST | {"dataset": "cars"}), pairs())
     assert [sentence.split()[1] for sentence in sentences] == ["folder", "cars"]

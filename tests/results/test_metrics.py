@@ -45,6 +45,18 @@ def test_metrics_by_hand() -> None:
     assert ours.balanced_accuracy == ours.macro_recall == ours.macro_precision == pytest.approx(0.625)
 
 
+@pytest.mark.parametrize(
+    ("n_images", "predicted_once", "expected"), [(5, False, 1), (4, False, 0), (5, True, 0), (100, False, 1)]
+)
+def test_a_class_is_never_predicted_where_five_images_could_show_it(
+    n_images: int, predicted_once: bool, expected: int
+) -> None:
+    labels = np.array([0] * 10 + [2] * n_images)
+    predicted = np.zeros(len(labels), dtype=np.int64)
+    predicted[0] = 2 if predicted_once else 1  # a wrong answer, but one of that class; class 1 has no test image
+    assert classification_metrics(labels, predicted, 3).never_predicted == expected
+
+
 @pytest.mark.parametrize(("correct", "total"), [(0, 10), (10, 10), (7, 10), (1, 1), (9123, 10_000)])
 @pytest.mark.parametrize("confidence", [0.95, 0.8])
 def test_the_interval_is_scipys(correct: int, total: int, confidence: float) -> None:

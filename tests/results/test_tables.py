@@ -10,7 +10,14 @@ import pytest
 
 from featbench.results.row import Row
 from featbench.results.store import load_results, write_rows
-from featbench.results.tables import accuracy_table, best_by_validation, to_latex, to_markdown, write_accuracy_tables
+from featbench.results.tables import (
+    accuracy_table,
+    best_by_validation,
+    never_table,
+    to_latex,
+    to_markdown,
+    write_accuracy_tables,
+)
 
 MakeRow = Callable[..., Row]
 BASELINE: dict[str, Any] = {"kind": "baseline", "layer": None, "pooling": None, "feature_dim": None}
@@ -70,7 +77,7 @@ def test_baselines_with_a_label_have_a_column_each(table_of: Load) -> None:
         {"linear_svc": 0.9, "finetune:short": 0.6, "scratch": 0.7, "scratch:l2": 0.8}
     ]
     assert list(table.columns[7:]) == ["linear_svc", "finetune:short", "scratch", "scratch:l2"]
-    assert "scratch:l2 (reference)" in to_markdown(table, None)
+    assert "scratch:l2 (reference)" in to_markdown(table, never_table(rows), None)
 
 
 def test_a_cell_is_the_mean_over_seeds_of_the_largest_training_set(table_of: Load) -> None:
@@ -120,9 +127,78 @@ def test_of_equals_the_first_is_best(table_of: Load) -> None:
 
 
 def test_without_validation_there_is_no_best(table_of: Load) -> None:
-    rows = table_of({"val_accuracy": None}, {**BASELINE, "method": "finetune", "val_accuracy": 0.9})
+    rows = table_of({"val_accuracy": None}, {**BASELINE, "method": "finetune", "val_accuracy": None})
     assert best_by_validation(rows) is None
-    assert "**" not in to_markdown(accuracy_table(rows), None)
+    assert "**" not in to_markdown(accuracy_table(rows), never_table(rows), None)
+
+
+def test_a_network_is_best_where_no_classifier_has_a_validation_accuracy(table_of: Load, tmp_path: Path) -> None:
+    tuned = {**BASELINE, "method": "finetune", "val_accuracy": 0.6, "accuracy": 0.7}
+    rows = table_of({"val_accuracy": None}, {"val_accuracy": None, "layer": "layer4"}, tuned)
+    best = best_by_validation(rows)
+    assert best is not None
+    assert best["method"] == "finetune"
+    write_accuracy_tables(tmp_path, rows)
+    assert (tmp_path / "accuracy.md").read_text().count("**0.7000**") == 2  # it is repeated on each layer
+
+
+SVC, FOREST, TUNED = (
+    {"method": "linear_svc", "val_accuracy": 0.9},
+    {"method": "random_forest", "val_accuracy": 0.8},
+    {**BASELINE, "method": "finetune", "val_accuracy": 0.7},
+)
+
+
+@pytest.mark.parametrize(
+    ("never", "expected"),
+    [
+        ((0, 0, 0), "linear_svc"),
+        ((1, 0, 0), "random_forest"),
+        ((2, 1, 0), "finetune"),
+        ((0, 1, 0), "linear_svc"),
+        ((1, 1, 1), "linear_svc"),  # validation alone, as none predicts every class
+        ((None, 1, 1), "linear_svc"),  # of an older version: not known, which turns nothing away
+        ((1, None, 0), "random_forest"),
+    ],
+)
+def test_a_model_that_never_predicts_a_class_is_best_only_where_all_are_such(
+    table_of: Load, never: tuple[int | None, ...], expected: str
+) -> None:
+    models = [model | {"never_predicted": count} for model, count in zip((SVC, FOREST, TUNED), never, strict=True)]
+    best = best_by_validation(table_of(*models))
+    assert best is not None
+    assert best["method"] == expected
+
+
+def test_a_model_that_never_predicts_a_class_is_marked_but_in_the_csv(table_of: Load, tmp_path: Path) -> None:
+    rows = table_of(
+        {"method": "linear_svc", "accuracy": 0.95, "val_accuracy": 0.9, "never_predicted": 1},
+        {"method": "svm_rbf", "accuracy": 0.9, "val_accuracy": 0.8, "never_predicted": 0},
+        {"method": "knn", "accuracy": 0.8, "val_accuracy": 0.7},
+    )
+    write_accuracy_tables(tmp_path, rows)
+    assert (tmp_path / "accuracy.csv").read_text().splitlines()[1].endswith(",0.9500,0.9000,0.8000")
+    line, *notes = (tmp_path / "accuracy.md").read_text().splitlines()[2:]
+    assert line.endswith("| !0.9500 | **0.9000** | 0.8000 |")
+    assert notes == [
+        "",
+        "**bold**: chosen by validation accuracy, not by test",
+        "",
+        "! never predicts a class that the test has; chosen only where every model does so",
+    ]
+    tex = (tmp_path / "accuracy.tex").read_text()
+    assert "& !0.9500 & 0.9000 & 0.8000 \\\\\n" in tex
+    assert tex.endswith(
+        "\\bottomrule\n"
+        "\\multicolumn{9}{l}{! never predicts a class that the test has; chosen only where every model does so} \\\\\n"
+        "\\end{tabular}\n"
+    )
+
+
+def test_the_mark_is_that_of_the_first_repeat(table_of: Load) -> None:
+    first, again = {"seed": 0, "never_predicted": 0}, {"seed": 1, "never_predicted": 1}
+    other = {"layer": "layer4", "seed": 0, "never_predicted": 1}
+    assert never_table(table_of(again, first, other))["linear_svc"].tolist() == [False, True]
 
 
 def test_the_files(table_of: Load, tmp_path: Path) -> None:
@@ -152,11 +228,11 @@ def test_the_files(table_of: Load, tmp_path: Path) -> None:
 
 def test_markup_in_names_is_escaped(table_of: Load) -> None:
     rows = table_of({"layer": "a|b<i>\\x", "dataset": "50% & #1_{x}~^$"})
-    table = accuracy_table(rows)
-    line = to_markdown(table, best_by_validation(rows)).splitlines()[2]
+    table, never = accuracy_table(rows), never_table(rows)
+    line = to_markdown(table, never, best_by_validation(rows)).splitlines()[2]
     assert "a\\|b&lt;i&gt;\\\\x" in line
     assert "**0.3000**" in line
-    tex = to_latex(table)
+    tex = to_latex(table, never)
     assert r"50\% \& \#1\_\{x\}\textasciitilde{}\textasciicircum{}\$" in tex
     assert r"a\textbar{}b\textless{}i\textgreater{}\textbackslash{}x" in tex
 

@@ -69,6 +69,7 @@
   const about = (m) =>
     `<b>${short(m.name, 60)}</b><br>test ${fixed(m.accuracy)} (${fixed(m.accuracy_low, 3)} to ${fixed(m.accuracy_high, 3)})` +
     `<br>validation ${fixed(m.val_accuracy)}<br>${VERDICTS[m.verdict][0]}` +
+    (m.never ? `<br>never predicts ${short(m.never, 60)}` : "") +
     (m.gain === null ? "" : `: ${m.gain >= 0 ? "+" : ""}${fixed(m.gain)} (${fixed(m.gain_low, 3)} to ${fixed(m.gain_high, 3)})`) +
     `<br>fit ${figures(m.fit_s)} s, test ${figures(m.predict_s)} s`;
 
