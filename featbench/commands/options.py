@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from featbench.data.names import url_of
 from featbench.errors import FeatbenchError, first_line
 from featbench.places import expand_user
 from featbench.terminal import one_line, print_line, print_text
@@ -36,6 +37,9 @@ def place(text: str) -> Path:
     """Read the path of a file or folder; an empty one is not the current folder but a variable that was never set."""
     if not text:
         raise typer.BadParameter("the path is empty; the current folder is .")
+    url = url_of(text)
+    if url:
+        raise typer.BadParameter(f"{url} is a URL, and URLs are not fetched; download what is there")
     return Path(text)
 
 

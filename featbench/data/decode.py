@@ -7,6 +7,7 @@ What is too large for the memory (`featbench.data.room`) is left out before it i
 
 from __future__ import annotations
 
+import io
 import re
 import stat
 import threading
@@ -48,7 +49,24 @@ def decode_file(path: Path) -> Image.Image:
             folder.
     """
     check_regular(path)
-    with reading(), path.open("rb") as file, _opened(file) as image:
+    with reading(), path.open("rb") as file:
+        return _decode(file)
+
+
+def decode_bytes(content: bytes) -> Image.Image:
+    """Decode the bytes of a file, as `decode_file`.
+
+    Raises:
+        UnreadableImageError: There is no image in them, or only a part of one, or it is too large.
+    """
+    if not content:
+        raise UnreadableImageError("it is empty")
+    with reading(), io.BytesIO(content) as file:
+        return _decode(file)
+
+
+def _decode(file: IO[bytes]) -> Image.Image:
+    with _opened(file) as image:
         n_bytes = bytes_to_decode(image)
         _check_size(image, n_bytes)
         with ROOM.taken(image, n_bytes):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import PurePath
 
 from featbench.terminal import UNSAFE
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//?)(?=[^/])")
+_SCHEMES = ("http", "https", "ftp", "ftps", "s3", "gs", "file")
 
 
 def plain_name(path: PurePath | str) -> str:
@@ -25,3 +29,11 @@ def _bytes(character: str) -> str:
     return "".join(
         f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape" if is_byte else "surrogatepass")
     )
+
+
+def url_of(place: str | os.PathLike[str]) -> str | None:
+    """Return the URL that somebody gave in place of a path, None where it is none; a Path lost one of its slashes."""
+    text = os.fspath(place)
+    found = _URL.match(text)
+    is_url = found is not None and (found[2] == "//" or found[1].lower() in _SCHEMES)
+    return f"{found[1]}://{text[found.end() :]}" if found is not None and is_url else None
