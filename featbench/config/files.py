@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from featbench.config.baseline import BaselineConfig
+from featbench.config.labels import TABLE_ENDINGS, table_message
 from featbench.config.models import BackboneConfig, DatasetConfig, EvaluateConfig, Experiment, is_weights_file
 from featbench.config.table import Table
 from featbench.errors import UsageError, nearest, unknown
@@ -71,6 +72,8 @@ def _read(source: str) -> dict[str, Any]:
         content["dataset"]["root"] = str(path.resolve())
         return content
     if path.is_file():
+        if path.suffix.lower() in TABLE_ENDINGS:
+            raise UsageError(table_message(path))
         try:
             content = tomllib.loads(path.read_text("utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
