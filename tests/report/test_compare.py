@@ -18,7 +18,13 @@ from tests.report.folders import MODELS, results_folder
 def models(dataset: str, svc: float, forest: float) -> list[dict[str, Any]]:
     named = {"dataset": dataset, "experiment": dataset, "layer": "layer3"}
     return [
-        {**named, "method": "linear_svc", "accuracy": svc, "val_accuracy": svc, "fingerprint": f"{len(dataset)}{dataset[0]}-svc"},
+        {
+            **named,
+            "method": "linear_svc",
+            "accuracy": svc,
+            "val_accuracy": svc,
+            "fingerprint": f"{len(dataset)}{dataset[0]}-svc",
+        },
         {
             **named,
             "method": "random_forest",
