@@ -7,9 +7,19 @@ from difflib import get_close_matches
 
 
 class FeatbenchError(Exception):
-    """Something went wrong that one clear message explains; the command line exits with 1."""
+    """Something went wrong that one clear message explains; the command line exits with 1.
+
+    Args:
+        message: What was given, what is allowed, what to do next.
+        with_lines: Whether the message has lines to paste into a shell, so that its line breaks are its own; where it
+            has none, a line break is one in a name, and is shown as an escape.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, *, with_lines: bool = False) -> None:
+        super().__init__(message)
+        self.with_lines = with_lines
 
 
 class UsageError(FeatbenchError):

@@ -14,7 +14,7 @@ import typer
 from featbench.data.names import url_of
 from featbench.errors import FeatbenchError, first_line
 from featbench.places import expand_user
-from featbench.terminal import one_line, print_line, print_text
+from featbench.terminal import one_line, print_line, print_text, visible
 
 _SYSTEM = (OSError, MemoryError, RuntimeError)  # the disk, the memory or the device refused, or torch says so
 
@@ -111,7 +111,8 @@ def exit_codes(*, verbose: bool = False) -> Iterator[None]:
     except Exception as error:  # noqa: BLE001  # a fault is one message, too
         if verbose:
             print_text(traceback.format_exc(), err=True)
-        print_line(f"featbench: {_message(error, verbose=verbose)}", err=True)
+        shown = visible if isinstance(error, FeatbenchError) and error.with_lines else one_line
+        print_text(f"featbench: {shown(_message(error, verbose=verbose))}\n", err=True)
         raise typer.Exit(error.exit_code if isinstance(error, FeatbenchError) else 1) from None
 
 

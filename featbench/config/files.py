@@ -89,7 +89,7 @@ def _read(source: str) -> dict[str, Any]:
         return content
     if os.path.isfile(path):  # noqa: PTH113
         if path.suffix.lower() in TABLE_ENDINGS:
-            raise UsageError(table_message(path))
+            raise UsageError(table_message(path), with_lines=True)
         content = read_toml(path)
         _absolute_paths(content, path.resolve().parent)
         return content

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from featbench.errors import nearest
+from featbench.terminal import one_line
 
 TABLE_ENDINGS = {".csv": ",", ".tsv": "\t"}
 _PATHS = ("path", "file", "filename", "image", "image_id", "img")
@@ -21,7 +22,7 @@ def table_message(table: Path) -> str:
     path = _column(header, _PATHS)
     label = _column([name for name in header if name != path], _LABELS)
     folder = table.with_name(f"{table.stem}_by_class")
-    seen = f"its columns are {', '.join(header)}" if header else "it has no header that can be read"
+    seen = f"its columns are {one_line(', '.join(header))}" if header else "it has no header that can be read"
     lines = (
         "python3 - <<'END'",
         "import csv, pathlib, shutil",
@@ -35,8 +36,9 @@ def table_message(table: Path) -> str:
         f"featbench run {shlex.quote(str(folder))}",
     )
     return (
-        f"{table} is a table, and tables of images are not read yet ({seen}). These lines copy its images into one "
-        f"folder a class, the column {path!r} naming the file and {label!r} the class:\n\n" + "\n".join(lines)
+        f"{one_line(str(table))} is a table, and tables of images are not read yet ({seen}). These lines copy its "
+        f"images into one folder a class, the column {path!r} naming the file and {label!r} the class:\n\n"
+        + "\n".join(lines)
     )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 _LARGEST_INT = 2**63
+_LARGEST_FLOAT = 1e30  # solvers compute in 32 bits, too, and sums and squares have to fit in there
 _DEEPEST = 16
 
 
@@ -14,7 +14,7 @@ def check_values(content: Any) -> None:
     """Check numbers and strings, however deep they lie.
 
     Raises:
-        ValueError: A number is infinite, not a number or of more than 64 bits, a string has a character that no name
+        ValueError: A number is not finite or too large, a string has a character that no name
             and no file has, or tables and lists are nested too deep.
     """
     waiting: list[tuple[str, Any, int]] = [("", content, 0)]
@@ -26,8 +26,8 @@ def check_values(content: Any) -> None:
             waiting += [(f"{key}.{name}".lstrip("."), item, depth + 1) for name, item in value.items()]
         elif isinstance(value, list | tuple):
             waiting += [(f"{key}.{number}", item, depth + 1) for number, item in enumerate(value)]
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{key} = {value}: give a finite number")
+        elif isinstance(value, float) and not abs(value) <= _LARGEST_FLOAT:
+            raise ValueError(f"{key} = {value}: give a number from -{_LARGEST_FLOAT:g} to {_LARGEST_FLOAT:g}")
         elif isinstance(value, int) and abs(value) >= _LARGEST_INT:
             raise ValueError(f"{key} is a number of more than 64 bits; give a smaller one")
         elif isinstance(value, str) and "\0" in value:

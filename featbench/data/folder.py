@@ -19,6 +19,7 @@ from featbench.data.shell_lines import hide_lines, listed, quoted
 from featbench.data.splits import LEAST_IMAGES, Skipped, Split
 from featbench.data.walk import ENDINGS, HIDDEN, NO_ENDING, is_folder, is_hidden, is_own, walk
 from featbench.errors import DataError, UsageError
+from featbench.terminal import one_line
 
 
 class Scanned(NamedTuple):
@@ -74,7 +75,8 @@ def check_counts(whole: Split, classes: Classes) -> None:
         raise DataError(
             f"too few images to be split into train, val and test: {listed(f'{name!r} has {n}' for name, n in few)}. "
             f"A class needs at least {LEAST_IMAGES}, or train/ and test/ folders of your own; add images, or leave it "
-            "out:" + hide_lines(place for name, _ in few for place in classes[name])
+            "out:" + hide_lines(place for name, _ in few for place in classes[name]),
+            with_lines=True,
         )
 
 
@@ -96,8 +98,9 @@ class _Scan:
             images = [path for place in places for path in self._images(name, place)]
             if not images and len(classes) > 1:
                 raise DataError(
-                    f"class {class_name!r} has no image in {places[0]}{_endings(self.skipped[before:])}; add some, or "
-                    f"leave the class out:{hide_lines(places)}"
+                    f"class {class_name!r} has no image in {one_line(str(places[0]))}"
+                    f"{_endings(self.skipped[before:])}; add some, or leave the class out:{hide_lines(places)}",
+                    with_lines=True,
                 )
             paths += images
             labels += [label] * len(images)
@@ -177,6 +180,7 @@ def _check_same_classes(root: Path, layout: Layout) -> None:
         ]
         what = "; ".join(f"{split} lacks {listed(names)}" for split, names in lacking.items())
         raise DataError(
-            f"{root}: the splits have different classes: {what}. Add images there, or leave them out everywhere:"
-            + hide_lines(places)
+            f"{one_line(str(root))}: the splits have different classes: {what}. Add images there, or leave them out "
+            "everywhere:" + hide_lines(places),
+            with_lines=True,
         )

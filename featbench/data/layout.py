@@ -17,6 +17,7 @@ from featbench.data.names import plain_name
 from featbench.data.shell_lines import flat_lines, listed, quoted, split_lines
 from featbench.data.walk import is_folder, is_hidden, is_image, is_own, leads_back, list_folder
 from featbench.errors import DataError
+from featbench.terminal import one_line
 
 SPLIT_NAMES = {
     "train": "train",
@@ -140,17 +141,23 @@ def _check_classes(root: Path, children: Sequence[Path], splits: Mapping[str, Pa
     looking = [child for child, found in alike.items() if found & set(shared)]
     if len(shared) > 1 and len(looking) > 1:
         raise DataError(
-            f"{root}: {listed(child.name for child in looking)} each hold folders of images called {listed(shared)}, "
-            f"so they look like splits, not like classes. Splits are called {known_names()}, in any case."
-            + split_lines(root, looking, SPLIT_NAMES)
+            f"{one_line(str(root))}: {listed(child.name for child in looking)} each hold folders of images called "
+            f"{listed(shared)}, so they look like splits, not like classes. Splits are called {known_names()}, in any case."
+            + split_lines(root, looking, SPLIT_NAMES),
+            with_lines=True,
         )
     flat = [child for child in children if _n_images(child)]
     if flat and flat == list(children) and all(child.name.lower() in SPLIT_NAMES for child in flat):
         raise DataError(
-            f"{root}: {listed(child.name for child in flat)} hold images, and no folders of classes." + flat_lines(flat)
+            f"{one_line(str(root))}: {listed(child.name for child in flat)} hold images, and no folders of classes."
+            + flat_lines(flat),
+            with_lines=True,
         )
     if not children and _n_images(root):
-        raise DataError(f"{root} holds {_n_images(root)} images, and no folders of classes." + flat_lines([root]))
+        raise DataError(
+            f"{one_line(str(root))} holds {_n_images(root)} images, and no folders of classes." + flat_lines([root]),
+            with_lines=True,
+        )
 
 
 def _class_names(folder: Path) -> set[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from featbench.data.walk import is_image, list_folder
+from featbench.terminal import UNSAFE, one_line
 
 # what may tell the class in a file name: in words, as a pattern, and in the shell
 _PATTERNS = (
@@ -19,15 +21,20 @@ _SHOWN = 6
 
 def listed(names: Iterable[str]) -> str:
     """Join names as one would say them; of many the first."""
-    all_names = list(names)
+    all_names = [one_line(name) for name in names]
     if len(all_names) > _SHOWN:
         return f"{', '.join(all_names[:_SHOWN])} and {len(all_names) - _SHOWN} more"
     return " and ".join(filter(None, [", ".join(all_names[:-1]), *all_names[-1:]]))
 
 
 def quoted(path: Path | str) -> str:
-    """Write a path as the shell takes it."""
-    return shlex.quote(str(path))
+    """Write a path as the shell takes it, in one line that is safe to print."""
+    text = str(path)
+    if not UNSAFE.search(text):
+        return shlex.quote(text)
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    octal = UNSAFE.sub(lambda found: "".join(f"\\{byte:03o}" for byte in os.fsencode(found.group())), escaped)
+    return f"$'{octal}'"
 
 
 def block(*lines: str) -> str:

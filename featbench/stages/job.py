@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Iterable
@@ -19,13 +20,16 @@ from featbench.backbones.load import check_backbone
 from featbench.classifiers.checks import check_trainable
 from featbench.classifiers.table import check_grids
 from featbench.config import Experiment
+from featbench.config.toml import read_toml
 from featbench.data.datasets import check_dataset, load_dataset
 from featbench.data.duplicates import describe_duplicates
 from featbench.data.splits import Dataset, Skipped
+from featbench.errors import UsageError
 from featbench.progress import Progress, Silent
 from featbench.results.files import write_text
 from featbench.results.store import RESULTS_CSV, load_results, prepare_folder, write_skipped
 
+EXPERIMENT = "experiment.toml"
 _PACKAGES = ("h5py", "lightning", "numpy", "pandas", "pillow", "scikit-learn", "torchvision")
 
 
@@ -64,17 +68,18 @@ class Job:
         """Refuse what cannot work before any work is done, and write down what is about to be done.
 
         Raises:
-            UsageError: A name or a setting is wrong.
+            UsageError: A name or a setting is wrong, or the results folder is another data set's.
             DataError: The images are missing or too few.
             ResultsError: The results folder cannot be written.
         """
         self.check_names()
+        self.check_results_folder()
         self.check_images()  # first: the results folder may lie among the images, and is known by what is in it
         prepare_folder(self.results_dir)
         for remark in self.new_remarks():
             self.progress.say(remark)
         content = self.experiment.model_dump(mode="json", exclude_none=True)
-        write_text(self.results_dir / "experiment.toml", tomli_w.dumps(content))
+        write_text(self.results_dir / EXPERIMENT, tomli_w.dumps(content))
         write_text(self.results_dir / "environment.json", json.dumps(self._environment(), indent=2) + "\n")
 
     def check_names(self) -> None:
@@ -87,6 +92,24 @@ class Job:
         for backbone in self.experiment.backbones:
             check_backbone(backbone)
         check_grids(self.experiment.evaluate)
+
+    def check_results_folder(self) -> None:
+        """Refuse a results folder of another data set, whose tables this run would replace.
+
+        Raises:
+            UsageError: It is one.
+        """
+        written = self.results_dir / EXPERIMENT
+        try:
+            before = read_toml(written).get("dataset")
+        except UsageError:
+            return  # there is none, or nothing can be told from it
+        mine, others = _which(self.experiment.dataset.model_dump(mode="json")), _which(before)
+        if others is not None and mine != others:
+            raise UsageError(
+                f"{self.results_dir} holds the results of another data set, {others}, and this is {mine}: choose "
+                f"another folder with --results DIR; where the same images only moved, remove {written} and run again"
+            )
 
     def check_images(self) -> None:
         """Check that there are the images that every fit needs.
@@ -147,6 +170,14 @@ class Job:
             "cpu_threads": torch.get_num_threads(),
             "git_commit": _git_commit(),
         }
+
+
+def _which(dataset: object) -> str | None:
+    """Return which data set a `[dataset]` table means: its name or, of a folder, its path."""
+    if not isinstance(dataset, dict) or not isinstance(dataset.get("name"), str):
+        return None
+    root = dataset.get("root")
+    return os.path.realpath(root) if isinstance(root, str) else str(dataset["name"])
 
 
 def _git_commit() -> str | None:

@@ -35,10 +35,11 @@ def describe_plan(job: Job, stages: Sequence[str]) -> list[str]:
     Nothing is downloaded or written: networks are timed with random weights, which take as long.
 
     Raises:
-        UsageError: A name or a setting is wrong.
+        UsageError: A name or a setting is wrong, or the results folder is another data set's.
         DataError: The images are too few.
     """
     job.check_names()
+    job.check_results_folder()
     experiment = job.experiment
     networks = [config for config in experiment.backbones if config.name != "pixels"]
     lines = [f"experiment   {experiment.name}, into {job.results_dir}"]

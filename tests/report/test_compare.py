@@ -17,20 +17,21 @@ from tests.report.folders import MODELS, results_folder
 
 def models(dataset: str, svc: float, forest: float) -> list[dict[str, Any]]:
     named = {"dataset": dataset, "experiment": dataset, "layer": "layer3"}
+    own = f"{len(dataset)}{dataset[0]}"
     return [
         {
             **named,
             "method": "linear_svc",
             "accuracy": svc,
             "val_accuracy": svc,
-            "fingerprint": f"{len(dataset)}{dataset[0]}-svc",
+            "fingerprint": f"{own}-svc",
         },
         {
             **named,
             "method": "random_forest",
             "accuracy": forest,
             "val_accuracy": forest,
-            "fingerprint": f"{len(dataset)}{dataset[0]}-rf",
+            "fingerprint": f"{own}-rf",
         },
     ]
 
