@@ -120,7 +120,8 @@ def list_models(
     """Print the models of a results folder, by the names that --model of `predict` and `export` takes.
 
     VALIDATION is the accuracy that models are chosen by, TEST that on the test images. The one marked best is what
-    `predict` takes without --model; one that was not kept cannot be used.
+    `predict` takes without --model; one that was not kept cannot be used, and one that never predicts
+    a class that the test has is best only where every model does so.
     """
     with exit_codes():
         from featbench.predict.choose import list_models
@@ -129,5 +130,6 @@ def list_models(
         for model in list_models(results):
             validation = "-" if model.val_accuracy is None else f"{model.val_accuracy:.4f}"
             notes = ["best"] * model.is_best + ["not kept"] * (not model.is_kept)
+            notes += ["never predicts a class"] * model.never_predicts
             rows.append((model.name, validation, f"{model.accuracy:.4f}", model.fingerprint, ", ".join(notes)))
         print_rows(rows, left=(0, 3, 4))

@@ -11,14 +11,17 @@ from featbench.errors import UsageError, unknown
 from featbench.results.cards import MODELS
 from featbench.results.models import main_rows, model_names
 from featbench.results.store import has_artifact, load_current, load_results
-from featbench.results.tables import best_by_validation
+from featbench.results.tables import best_by_validation, never_predicts
 
 _SHORTEST = 6  # digits of a fingerprint that are enough
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A model that can be named; accuracies are in [0, 1], that of validation is None where nothing was held out."""
+    """A model that can be named; accuracies are in [0, 1], that of validation is None where nothing was held out.
+
+    `never_predicts`: whether it never predicts a class that the test has.
+    """
 
     name: str
     fingerprint: str
@@ -26,6 +29,7 @@ class Listed:
     accuracy: float
     is_best: bool
     is_kept: bool
+    never_predicts: bool
 
 
 def list_models(folder: Path) -> list[Listed]:
@@ -46,6 +50,7 @@ def list_models(folder: Path) -> list[Listed]:
             accuracy=float(row["accuracy"]),
             is_best=best is not None and row["fingerprint"] == best["fingerprint"],
             is_kept=has_artifact(folder, MODELS, row["fingerprint"], ".json"),
+            never_predicts=never_predicts(row),
         )
         for row in models.to_dict("records")
     ]

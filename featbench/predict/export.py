@@ -31,6 +31,7 @@ from featbench.results.cards import Card, read_card
 from featbench.results.files import replacing
 from featbench.results.models import main_rows, model_names
 from featbench.results.store import load_results
+from featbench.results.tables import best_by_validation
 
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _CHECKED_BATCHES = (1, 3)
@@ -137,7 +138,10 @@ def _best_reference(folder: Path) -> str:
     networks = _references(folder)
     if networks.empty:
         raise UsageError(f"{folder} has no reference network to export; add [[baselines]] to the experiment and run it")
-    return str(networks.iloc[int(networks["val_accuracy"].to_numpy().argmax())]["fingerprint"])
+    best = best_by_validation(networks)
+    if best is None:
+        raise UsageError(f"no reference network of {folder} has a validation accuracy; name one with --model")
+    return str(best["fingerprint"])
 
 
 def _check_installed() -> None:

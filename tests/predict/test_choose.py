@@ -16,6 +16,24 @@ def test_the_best_by_validation_is_the_default(digits: Kept) -> None:
     assert (fingerprint, name) == (row.fingerprint, f"{row.method}/{row.backbone}/{row.layer}")
 
 
+@pytest.mark.parametrize("all_classifiers", [False, True])
+def test_a_model_that_never_predicts_a_class_is_not_the_default(
+    digits: Kept, tmp_path: Path, all_classifiers: bool
+) -> None:
+    rows = digits.rows.assign(never_predicted=0)
+    classifiers = rows[rows.kind == "classifier"]
+    best = classifiers.val_accuracy.idxmax()
+    marked = classifiers.index if all_classifiers else [best]
+    rows.loc[marked, "never_predicted"] = 1
+    rows.to_csv(tmp_path / "results.csv", index=False)
+    others = (rows[rows.kind == "baseline"] if all_classifiers else classifiers.drop(best)).val_accuracy
+    fingerprint, _ = choose_model(tmp_path, None)
+    assert fingerprint == rows.fingerprint[others.idxmax()]
+    listed = list_models(tmp_path)
+    assert [model.fingerprint for model in listed if model.is_best] == [fingerprint]
+    assert [model.never_predicts for model in listed] == rows.never_predicted.eq(1).tolist()
+
+
 def test_a_model_goes_by_its_name_or_its_fingerprint(digits: Kept) -> None:
     for row in digits.rows.itertuples():
         name = "/".join(part for part in (row.method, row.backbone, row.layer) if isinstance(part, str))
