@@ -1,8 +1,10 @@
-"""Where networks run."""
+"""Where networks run, and how their weights lie in memory there."""
 
 from __future__ import annotations
 
 import torch
+from torch import nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from featbench.errors import UsageError
 
@@ -24,3 +26,12 @@ def resolve_device(name: str) -> torch.device:
     if int(number or 0) >= count:
         raise UsageError(f"there is no device {name!r} here; CUDA devices found: {count}")
     return torch.device(f"cuda:{number or 0}")
+
+
+def with_channels_last(network: nn.Module) -> nn.Module:
+    """Lay out the weights of a network's convolutions for images with channels last, in place, and return it.
+
+    `network.to(memory_format=...)` converts every other tensor, too, and fails on the attention masks of timm's Swin,
+    which have five dimensions.
+    """
+    return convert_conv2d_weight_memory_format(network, torch.channels_last)

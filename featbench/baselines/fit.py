@@ -14,6 +14,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
+from featbench.backbones.device import with_channels_last
 from featbench.baselines.checkpoint import CheckpointFiles
 from featbench.baselines.interrupt import StopAfterBatch
 from featbench.baselines.keep import KeepBest
@@ -74,7 +75,7 @@ def fit(
             num_sanity_val_steps=0,
             gradient_clip_val=recipe.clip_norm,
         )
-        module.train().to(memory_format=torch.channels_last)
+        with_channels_last(module.train())
         resumed = checkpoint if checkpoint is not None and checkpoint.exists() else None
         with stopper:
             try:
