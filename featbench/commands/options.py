@@ -119,7 +119,7 @@ def exit_codes(*, verbose: bool = False) -> Iterator[None]:
 def _message(error: Exception, *, verbose: bool) -> str:
     if isinstance(error, FeatbenchError):
         return str(error).strip()
-    text = f"{type(error).__name__}: {first_line(error)}".removesuffix(": ")
+    text = ": ".join(dict.fromkeys((type(error).__name__, first_line(error))))  # some errors say nothing
     if isinstance(error, _SYSTEM) and not isinstance(error, NotImplementedError | RecursionError):
         return text if verbose else f"{text} (--verbose shows where)"
     return (

@@ -142,8 +142,8 @@ def _check_classes(root: Path, children: Sequence[Path], splits: Mapping[str, Pa
     if len(shared) > 1 and len(looking) > 1:
         raise DataError(
             f"{one_line(str(root))}: {listed(child.name for child in looking)} each hold folders of images called "
-            f"{listed(shared)}, so they look like splits, not like classes. Splits are called {known_names()}, in any case."
-            + split_lines(root, looking, SPLIT_NAMES),
+            f"{listed(shared)}, so they look like splits, not like classes. Splits are called {known_names()}, in any "
+            "case." + split_lines(root, looking, SPLIT_NAMES),
             with_lines=True,
         )
     flat = [child for child in children if _n_images(child)]
