@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from featbench.config.baseline import BaselineConfig
+from featbench.config.labels import TABLE_ENDINGS, table_message
 from featbench.config.models import (
     LONGEST_NAME,
     BackboneConfig,
@@ -87,6 +88,8 @@ def _read(source: str) -> dict[str, Any]:
         content["dataset"]["root"] = str(path.resolve())
         return content
     if os.path.isfile(path):  # noqa: PTH113
+        if path.suffix.lower() in TABLE_ENDINGS:
+            raise UsageError(table_message(path))
         content = read_toml(path)
         _absolute_paths(content, path.resolve().parent)
         return content

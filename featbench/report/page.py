@@ -132,7 +132,7 @@ def render(template: str, content: Mapping[str, Any], path: Path) -> None:
 
 def breakable(name: str) -> Markup:
     """Let a name break into lines behind its underscores, colons, dots, dashes and slashes."""
-    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_:./-])", name))
+    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_:./-])", visible(name)))
 
 
 def _safe(value: Any) -> Any:

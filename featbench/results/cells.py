@@ -56,7 +56,7 @@ def _column(name: str, column: pd.Series, kinds: tuple[Any, ...]) -> pd.Series:
         _refuse(column, ~column.isin(list(_TRUTHS)) & column.notna(), "it is True, False or empty")
         return column.map(_TRUTHS).astype("boolean")
     if int in kinds:
-        least = 0 if name in ("seed", "n_val") else 1
+        least = 0 if name in ("seed", "n_val", "never_predicted") else 1
         numbers = column.map(_whole, na_action="ignore")
         wrong = column.notna() & ~(numbers.astype("float64") >= least)
         _refuse(column, wrong, f"it is a whole number, from {least} up and of at most 16 digits")

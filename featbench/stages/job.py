@@ -69,8 +69,10 @@ class Job:
             ResultsError: The results folder cannot be written.
         """
         self.check_names()
+        self.check_images()  # first: the results folder may lie among the images, and is known by what is in it
         prepare_folder(self.results_dir)
-        self.check_images()
+        for remark in self.new_remarks():
+            self.progress.say(remark)
         content = self.experiment.model_dump(mode="json", exclude_none=True)
         write_text(self.results_dir / "experiment.toml", tomli_w.dumps(content))
         write_text(self.results_dir / "environment.json", json.dumps(self._environment(), indent=2) + "\n")
@@ -96,6 +98,12 @@ class Job:
         splits = self.dataset.splits
         val_labels = splits["val"].labels if "val" in splits else None
         check_trainable(splits["train"].labels, self.dataset.classes, self.experiment.evaluate, val_labels)
+
+    def new_remarks(self) -> list[str]:
+        """Return what was decided about the data set that the user may not expect; once."""
+        remarks = [remark for remark in self.dataset.remarks if remark not in self._warned]
+        self._warned.update(remarks)
+        return remarks
 
     def leave_out(self, skipped: Iterable[Skipped]) -> None:
         """Write skipped.csv: the files that the data set left out, and these images; say so when there are more."""

@@ -54,6 +54,7 @@ def describe_plan(job: Job, stages: Sequence[str]) -> list[str]:
     n_out = len(dataset.skipped)
     out = f"; {n_out} file{'s' * (n_out > 1)} left out" if n_out else ""
     lines.append(f"images       {dataset.name}: {counts}{out}")
+    lines += [f"note         {remark}" for remark in job.new_remarks()]
     lines.append(f"classes      {len(dataset.classes)}: {_some(dataset.classes)}")
     lines += [f"features     {_features(config)}" for config in experiment.backbones]
     if "evaluate" in stages and experiment.evaluate.classifiers:

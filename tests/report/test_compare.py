@@ -18,13 +18,19 @@ from tests.report.folders import MODELS, results_folder
 def models(dataset: str, svc: float, forest: float) -> list[dict[str, Any]]:
     named = {"dataset": dataset, "experiment": dataset, "layer": "layer3"}
     return [
-        {**named, "method": "linear_svc", "accuracy": svc, "val_accuracy": svc, "fingerprint": f"{dataset}-svc"},
+        {
+            **named,
+            "method": "linear_svc",
+            "accuracy": svc,
+            "val_accuracy": svc,
+            "fingerprint": f"{len(dataset)}{dataset[0]}-svc",
+        },
         {
             **named,
             "method": "random_forest",
             "accuracy": forest,
             "val_accuracy": forest,
-            "fingerprint": f"{dataset}-rf",
+            "fingerprint": f"{len(dataset)}{dataset[0]}-rf",
         },
     ]
 
