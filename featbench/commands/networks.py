@@ -109,8 +109,12 @@ def export(
     says, and gives `logits` and `probabilities`; standardisation is inside. Needs pip install featbench[onnx].
     """
     with exit_codes(verbose=verbose):
-        from featbench.predict.export import export_onnx
+        from featbench.predict.export import ATOL, RTOL, export_onnx
 
         done = export_onnx(results, model, output, offline=offline, trust=trust or ())
         if not quiet:
-            print_line(f"{done.path}: {done.name}; its logits differ from torch's by at most {done.difference:.1g}")
+            print_line(
+                f"{done.path}: {done.name}; its numbers use at most {done.share:.1%} of the tolerance of {RTOL:g} x "
+                f"|number| + {ATOL:g}; the largest difference from torch's is {done.difference:.1g}, of a logit of "
+                f"{done.logit:.3g}"
+            )

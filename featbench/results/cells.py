@@ -14,6 +14,7 @@ import pandas as pd
 from featbench.results.row import Row
 
 _SHARES = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1")
+_FROM_ONE = ("n_classes", "feature_dim", "n_train", "n_test")
 _PLAIN = re.compile(r"[0-9A-Za-z-]{1,64}")
 _WHOLE = re.compile(r"([0-9]{1,16})(\.0*)?")  # spreadsheets and pandas add .0 where a cell of the column is empty
 _TRUTHS = {"True": True, "False": False, "TRUE": True, "FALSE": False}  # the latter are a spreadsheet's
@@ -56,7 +57,7 @@ def _column(name: str, column: pd.Series, kinds: tuple[Any, ...]) -> pd.Series:
         _refuse(column, ~column.isin(list(_TRUTHS)) & column.notna(), "it is True, False or empty")
         return column.map(_TRUTHS).astype("boolean")
     if int in kinds:
-        least = 0 if name in ("seed", "n_val", "never_predicted") else 1
+        least = 1 if name in _FROM_ONE else 0
         numbers = column.map(_whole, na_action="ignore")
         wrong = column.notna() & ~(numbers.astype("float64") >= least)
         _refuse(column, wrong, f"it is a whole number, from {least} up and of at most 16 digits")
