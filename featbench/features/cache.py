@@ -254,7 +254,7 @@ def writing_to(path: Path) -> Iterator[None]:
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         way_out = "free some space, or use --cache" if full else "use --cache with a folder that you may write to"
-        raise CacheError(f"the cache {path} cannot be written: {error}; {way_out}") from error
+        raise CacheError(f"the cache {path} cannot be written: {error.strerror or error}; {way_out}") from error
 
 
 def as_stored(layer: str, rows: Features, store: str) -> Features:

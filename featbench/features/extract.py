@@ -12,14 +12,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from filelock import FileLock
 
 from featbench.backbones.layers import FeatureNetwork
 from featbench.backbones.load import Backbone
@@ -30,6 +29,7 @@ from featbench.errors import DataError, UsageError
 from featbench.features.cache import CacheInfo, CacheKey, as_stored, read_info, write_cache, writing_to
 from featbench.features.forward import Forward, Outputs, Precision, best_precision
 from featbench.features.spool import Part, Spool, remove_finished
+from featbench.locks import wait_for
 from featbench.progress import Progress
 
 _PARTS_AHEAD = 4  # batches that may wait for the writer
@@ -134,27 +134,48 @@ def extract_split(
         DataError: No image can be decoded, or one cannot and `on_bad_image` is "error".
         CacheError: The cache is damaged, or cannot be written.
     """
-    with _locked(key):  # a second process waits, then finds the work done
-        info = read_info(key.path)
-        missing = [layer for layer in extraction.layers if info is None or layer not in info.widths]
-        if info is not None and not missing:
-            progress.say(f"{backbone.name} {split.name}: reused {key.path}")
-            remove_finished(key, info.widths)
-            with suppress(OSError):  # a cache that others may only read is as good
-                os.utime(key.path)  # `cache prune` goes by the last use
-        else:
-            _extract(split, backbone, extraction, missing, key, progress)
-            info = read_info(key.path)
-            assert info is not None  # just written
+    title = f"{backbone.name} {split.name}"
+    info = _reused(extraction, key, title, progress)
+    if info is None:
+        with _alone(key, title, progress):  # a second process waits, then finds the work done
+            info = _reused(extraction, key, title, progress)
+            if info is None:
+                _extract(split, backbone, extraction, _missing(read_info(key.path), extraction), key, progress)
+                info = read_info(key.path)
+                assert info is not None  # just written
     if info.skipped and extraction.on_bad_image == "error":
         raise bad_image(*info.skipped[0])
     return info
 
 
-def _locked(key: CacheKey) -> AbstractContextManager[object]:
+def _reused(extraction: Extraction, key: CacheKey, title: str, progress: Progress) -> CacheInfo | None:
+    """Return what the cache file says where it has every layer.
+
+    It never changes under its name, so that takes no lock, nor a disk that can be written.
+    """
+    info = read_info(key.path)
+    if info is None or _missing(info, extraction):
+        return None
+    progress.say(f"{title}: reused {key.path}")
+    remove_finished(key, info.widths)
+    with suppress(OSError):  # a cache that others may only read is as good
+        os.utime(key.path)  # `cache prune` goes by the last use
+    return info
+
+
+def _missing(info: CacheInfo | None, extraction: Extraction) -> list[str]:
+    return [layer for layer in extraction.layers if info is None or layer not in info.widths]
+
+
+@contextmanager
+def _alone(key: CacheKey, title: str, progress: Progress) -> Iterator[None]:
     with writing_to(key.path):
         key.path.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(key.path.with_suffix(".lock")).acquire()
+        lock = wait_for(key.path.with_suffix(".lock"), lambda why: progress.say(f"{title}: {why}"))
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _extract(

@@ -113,9 +113,14 @@ def _open(path: Path) -> h5py.File:
 
 
 def _explained(path: Path, error: OSError) -> CacheError:
-    if error.errno in _HELD or "file is already open" in str(error):
+    if error.errno in _HELD:
         return CacheInUseError(
             f"{path} is open for writing in another program, such as a notebook; close it there and try again"
+        )
+    if "file is already open" in str(error):  # as it says itself
+        return CacheInUseError(
+            f"{path} is open for writing in another program, or was when that was killed; close it there, or move the "
+            "file away"
         )
     if error.errno in NO_LOCKS:
         return UnreadableCacheError(

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from featbench.errors import ResultsError, first_line
+from featbench.locks import file_lock
 from featbench.results.cells import CellError, typed
 from featbench.results.files import AS_IT_WAS, csv_dialect, read_limited, replacing, write_csv, writing_to
 from featbench.results.row import COLUMNS, Row
@@ -247,14 +248,19 @@ def write_skipped(folder: Path, skipped: Sequence[tuple[str, str, str]]) -> Path
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=_LOCK_TIMEOUT_S)
+    with writing_to(path):
+        lock = file_lock(path.with_name(f".{path.name}.lock"))
+        try:
+            lock.acquire(timeout=_LOCK_TIMEOUT_S)
+        except Timeout as error:
+            raise ResultsError(
+                f"another process has held {lock.lock_file} for {_LOCK_TIMEOUT_S:.0f} s; let it end, or use another "
+                "folder"
+            ) from error
     try:
-        with lock:
-            yield
-    except Timeout as error:
-        raise ResultsError(
-            f"another process has held {lock.lock_file} for {_LOCK_TIMEOUT_S:.0f} s; let it end, or use another folder"
-        ) from error
+        yield
+    finally:
+        lock.release()
 
 
 def _read_cells(path: Path) -> tuple[list[str], list[dict[str, str]]]:

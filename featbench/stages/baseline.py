@@ -11,7 +11,6 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from filelock import FileLock, Timeout
 
 import featbench
 from featbench.baselines.keep import Epoch
@@ -22,6 +21,7 @@ from featbench.data.loader import read_all
 from featbench.data.preprocess import Preprocess
 from featbench.data.splits import Split
 from featbench.errors import DataError
+from featbench.locks import wait_for
 from featbench.progress import Silent
 from featbench.results.cards import MODELS, write_card
 from featbench.results.files import replacing, write_csv, writing_to
@@ -74,16 +74,11 @@ def _alone(job: Job, plan: Plan) -> Iterator[None]:
     path = _checkpoint(job, plan).with_suffix(".lock")
     with writing_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            job.progress.say(f"{plan.title}: waits for another process that trains it into {job.results_dir}")
-            lock.acquire()
+        lock = wait_for(path, lambda why: job.progress.say(f"{plan.title}: {why}"))
     try:
         yield
         with suppress(OSError):  # the row is there: whoever waits for this file or makes another has nothing to train
-            path.unlink()
+            Path(lock.lock_file).unlink()
     finally:
         lock.release()
 
