@@ -20,7 +20,7 @@ from featbench.results.models import main_rows, model_names
 from featbench.results.pictures import MAP_COLUMNS, MAPS
 from featbench.results.spread import CURVE_COLUMNS, IMAGES_PER_CLASS, SPREAD_COLUMNS
 from featbench.results.statistics import ADVICE, write_statistics
-from featbench.results.store import RESULTS_CSV, find_artifact, load_current
+from featbench.results.store import NOTE_COLUMNS, NOTES_CSV, RESULTS_CSV, find_artifact, load_current
 from featbench.results.tables import write_accuracy_tables
 
 _SUMMARY = ("feature_dim", "n_repeats", "accuracy_mean", "accuracy_sd", "accuracy_min", "accuracy_max")
@@ -36,6 +36,7 @@ TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # file -> column
 _OTHERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     MAPS: (MAP_COLUMNS, ("n_test", "pca_1", "pca_2", "pca_1_share", "pca_2_share", "tsne_1", "tsne_2")),
     "skipped.csv": (("split", "id", "reason"), ()),
+    NOTES_CSV: (NOTE_COLUMNS, ("images",)),
 }
 
 Read = TypeVar("Read")
@@ -51,7 +52,7 @@ class Folder:
         models: Those that are compared, as `main_rows` chooses them, with `name`; `verdict` against the best model of
             their data set ("best", "tied", "better", "worse", "open" or "", where they are not compared); `gain`,
             `gain_low`, `gain_high` and `p_holm` of that comparison; `images_per_s`, from images to predictions.
-        tables: The tables of `TABLES`, maps.csv and skipped.csv; empty where they are missing.
+        tables: The tables of `TABLES`, maps.csv, skipped.csv and notes.csv; empty where they are missing.
         histories: fingerprint -> the epochs of a network.
         advice: Sentences.
         experiment: experiment.toml; "" where it is missing.
@@ -123,7 +124,8 @@ def read_folder(path: Path, warn: Callable[[str], None]) -> Folder:
             histories[str(fingerprint)] = table
     advice = read(ADVICE, lambda: (path / ADVICE).read_text("utf-8"), "")
     for name, problem in problems.items():
-        if name != MAPS:  # made by `featbench run` alone
+        made_later = name == NOTES_CSV and not (path / name).exists()  # than the folder, by an earlier version
+        if name != MAPS and not made_later:  # maps are made by `featbench run` alone
             warn(f"the page goes without {name}: {problem}")
     return Folder(
         path=path,

@@ -42,6 +42,7 @@ def extract(job: Job) -> list[Cached]:
         for split, info in entry.infos.items()
         for image, reason in info.skipped
     )
+    job.note({split: info.notes for entry in reversed(cached) for split, info in entry.infos.items()})
     job.warn_of_duplicates()
     return cached
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
@@ -21,10 +21,11 @@ from featbench.classifiers.table import check_grids
 from featbench.config import Experiment
 from featbench.data.datasets import check_dataset, load_dataset
 from featbench.data.duplicates import describe_duplicates
+from featbench.data.notes import NOTES, Notes, add_notes
 from featbench.data.splits import Dataset, Skipped
 from featbench.progress import Progress, Silent
 from featbench.results.files import write_text
-from featbench.results.store import RESULTS_CSV, load_results, prepare_folder, write_skipped
+from featbench.results.store import RESULTS_CSV, load_results, prepare_folder, write_notes, write_skipped
 
 _PACKAGES = ("h5py", "lightning", "numpy", "pandas", "pillow", "scikit-learn", "torchvision")
 
@@ -51,6 +52,7 @@ class Job:
     offline: bool = False
     progress: Progress = field(default_factory=Silent)
     _left_out: dict[str, Skipped] = field(default_factory=dict)
+    _notes: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
     _warned: set[str] = field(default_factory=set)
 
     @cached_property
@@ -116,12 +118,34 @@ class Job:
             files = "1 file was" if len(rows) == 1 else f"{len(rows)} files were"
             self.progress.warn(f"{files} left out; {path} says which and why")
 
+    def note(self, found: Mapping[str, Notes]) -> None:
+        """Write notes.csv: what is said of the images of each split; say so, once, with the count.
+
+        Where the data set has no val, images held out for it are those of train.
+        """
+        by_split: dict[str, Notes] = {}
+        for split, notes in found.items():
+            name = split if split in self.dataset.splits else "train"
+            by_split[name] = add_notes(by_split.get(name, {}), notes)
+        for split, notes in by_split.items():
+            for kind, counted in notes.items():
+                self._notes.setdefault((split, kind), counted)
+        rows = [(split, NOTES[kind], *counted) for (split, kind), counted in self._notes.items()]
+        path = write_notes(self.results_dir, rows)
+        for kind in dict.fromkeys(kind for _, kind in self._notes):
+            count, example = add_notes(*({k: of} for (_, k), of in self._notes.items()))[kind]
+            images = "1 image is" if count == 1 else f"{count:,} images are"
+            self._warn_once(f"{images} {NOTES[kind]} (the first: {example}; {path.name} counts them)")
+
+    def _warn_once(self, sentence: str) -> None:
+        if sentence not in self._warned:
+            self._warned.add(sentence)
+            self.progress.warn(sentence)
+
     def warn_of_duplicates(self) -> None:
         """Warn, once, of images that are in two splits or under two classes; call it when all were read."""
         for sentence in describe_duplicates(self.dataset.splits, self._left_out):
-            if sentence not in self._warned:
-                self._warned.add(sentence)
-                self.progress.warn(sentence)
+            self._warn_once(sentence)
 
     def has_row(self, fingerprint: str) -> bool:
         """Say whether results.csv has the row with this fingerprint already."""
