@@ -117,6 +117,8 @@ def read_folder(path: Path, warn: Callable[[str], None]) -> Folder:
         name: read(name, lambda name=name, of=of: read_csv(path / name, *of), pd.DataFrame(columns=list(of[0])))  # type: ignore[misc]
         for name, of in (TABLES | _OTHERS).items()
     }
+    if not (path / NOTES_CSV).exists():
+        del problems[NOTES_CSV]  # folders of earlier versions have none
     histories = {}
     for fingerprint in rows.loc[rows["kind"] == "baseline", "fingerprint"]:
         table = read(f"history of {fingerprint}", lambda f=fingerprint: _history(path, f), None)  # type: ignore[misc]
@@ -124,8 +126,7 @@ def read_folder(path: Path, warn: Callable[[str], None]) -> Folder:
             histories[str(fingerprint)] = table
     advice = read(ADVICE, lambda: (path / ADVICE).read_text("utf-8"), "")
     for name, problem in problems.items():
-        made_later = name == NOTES_CSV and not (path / name).exists()  # than the folder, by an earlier version
-        if name != MAPS and not made_later:  # maps are made by `featbench run` alone
+        if name != MAPS:  # made by `featbench run` alone
             warn(f"the page goes without {name}: {problem}")
     return Folder(
         path=path,

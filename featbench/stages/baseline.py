@@ -60,6 +60,9 @@ def baseline(job: Job) -> list[str] | None:
             preprocess = plan.backbone.preprocess
             if preprocess not in images:
                 batches = {name: _decode(job, split, preprocess) for name, split in splits.items()}
+                labels = {name: splits[name].labels[batch.rows] for name, batch in batches.items()}
+                reasons = {image.id: image.reason for batch in batches.values() for image in batch.skipped}
+                job.check_decoded(splits, labels, reasons)
                 job.note({name: batch.notes for name, batch in batches.items()})
                 images = {preprocess: {name: _labelled(splits[name], batch) for name, batch in batches.items()}}
                 job.warn_of_duplicates()

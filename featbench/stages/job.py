@@ -11,6 +11,7 @@ from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import tomli_w
 import torch
 
@@ -22,7 +23,8 @@ from featbench.config import Experiment
 from featbench.data.datasets import check_dataset, load_dataset
 from featbench.data.duplicates import describe_duplicates
 from featbench.data.notes import NOTES, Notes, add_notes
-from featbench.data.splits import Dataset, Skipped
+from featbench.data.splits import Dataset, Labels, Skipped, Split
+from featbench.errors import DataError
 from featbench.progress import Progress, Silent
 from featbench.results.files import write_text
 from featbench.results.store import RESULTS_CSV, load_results, prepare_folder, write_notes, write_skipped
@@ -117,6 +119,28 @@ class Job:
         if len(rows) > count:
             files = "1 file was" if len(rows) == 1 else f"{len(rows)} files were"
             self.progress.warn(f"{files} left out; {path} says which and why")
+
+    def check_decoded(
+        self, splits: Mapping[str, Split], labels: Mapping[str, Labels], reasons: Mapping[str, str]
+    ) -> None:
+        """Check that every class is still there where images of it cannot be read.
+
+        Args:
+            splits: With all images.
+            labels: Of those that were read.
+            reasons: Why others were not, by id.
+
+        Raises:
+            DataError: A split has lost a class.
+        """
+        for name, split in splits.items():
+            for label in np.setdiff1d(split.labels, labels[name]):
+                ids = [split.ids[row] for row in np.flatnonzero(split.labels == label)]
+                why = f"{ids[0]}: {reasons.get(ids[0], 'left out')}"
+                raise DataError(
+                    f"no image of class {self.dataset.classes[label]!r} in {name} can be read, of {len(ids)} ({why}); "
+                    "add some that can, or leave the class out: a folder whose name begins with a dot is not read"
+                )
 
     def note(self, found: Mapping[str, Notes]) -> None:
         """Write notes.csv: what is said of the images of each split; say so, once, with the count.
