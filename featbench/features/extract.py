@@ -24,6 +24,7 @@ from featbench.backbones.layers import FeatureNetwork
 from featbench.backbones.load import Backbone
 from featbench.config import BackboneConfig
 from featbench.data.loader import Batch, bad_image, image_shape, read_batches
+from featbench.data.notes import add_notes
 from featbench.data.splits import Dataset, Split
 from featbench.errors import DataError, UsageError
 from featbench.features.cache import CacheInfo, CacheKey, as_stored, read_info, write_cache, writing_to
@@ -233,7 +234,7 @@ def _writing(spool: Spool, store: str) -> Iterator[Callable[[Batch, Callable[[],
         now_s = time.perf_counter()
         stop = spool.next_row + len(batch.rows) + len(batch.skipped)
         skipped = [(image.id, image.reason) for image in batch.skipped]
-        spool.add(Part(spool.next_row, stop, batch.rows, features, skipped, now_s - began_s))
+        spool.add(Part(spool.next_row, stop, batch.rows, features, skipped, now_s - began_s, batch.notes))
         began_s = now_s
 
     def write(batch: Batch, outputs: Callable[[], Outputs]) -> None:
@@ -252,15 +253,16 @@ def _writing(spool: Spool, store: str) -> Iterator[Callable[[Batch, Callable[[],
 
 def _finish(spool: Spool, split: Split, key: CacheKey, widths: dict[str, int], store: str) -> None:
     skipped: list[tuple[str, str]] = []
-    seconds = 0.0
+    seconds, notes = 0.0, add_notes()
     with write_cache(key, widths, store) as file:
         for part in spool.parts():
             file.append(part.features, split.labels[part.rows], [split.ids[row] for row in part.rows])
             skipped += part.skipped
             seconds += part.seconds
+            notes = add_notes(notes, part.notes)
         if len(skipped) == len(split):
             raise DataError(f"none of the {len(split)} images of {split.name} can be read; first: {skipped[0][1]}")
-        file.finish(key, skipped, seconds)
+        file.finish(key, skipped, seconds, notes)
     spool.remove()
 
 

@@ -20,7 +20,7 @@ from featbench.results.models import main_rows, model_names
 from featbench.results.pictures import MAP_COLUMNS, MAPS
 from featbench.results.spread import CURVE_COLUMNS, IMAGES_PER_CLASS, SPREAD_COLUMNS
 from featbench.results.statistics import ADVICE, write_statistics
-from featbench.results.store import RESULTS_CSV, find_artifact, load_current
+from featbench.results.store import NOTE_COLUMNS, NOTES_CSV, RESULTS_CSV, find_artifact, load_current
 from featbench.results.tables import best_by_validation, write_accuracy_tables
 
 _SUMMARY = ("feature_dim", "n_repeats", "accuracy_mean", "accuracy_sd", "accuracy_min", "accuracy_max")
@@ -36,6 +36,7 @@ TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # file -> column
 _OTHERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     MAPS: (MAP_COLUMNS, ("n_test", "pca_1", "pca_2", "pca_1_share", "pca_2_share", "tsne_1", "tsne_2")),
     "skipped.csv": (("split", "id", "reason"), ()),
+    NOTES_CSV: (NOTE_COLUMNS, ("images",)),
 }
 
 Read = TypeVar("Read")
@@ -52,7 +53,7 @@ class Folder:
             their data set ("best", "tied", "better", "worse", "open" or "", where they are not compared); `gain`,
             `gain_low`, `gain_high` and `p_holm` of that comparison; `never`, the classes that are never predicted;
             `images_per_s`, from images to predictions.
-        tables: The tables of `TABLES`, maps.csv and skipped.csv; empty where they are missing.
+        tables: The tables of `TABLES`, maps.csv, skipped.csv and notes.csv; empty where they are missing.
         histories: fingerprint -> the epochs of a network.
         advice: Sentences.
         experiment: experiment.toml; "" where it is missing.
@@ -117,6 +118,8 @@ def read_folder(path: Path, warn: Callable[[str], None]) -> Folder:
         name: read(name, lambda name=name, of=of: read_csv(path / name, *of), pd.DataFrame(columns=list(of[0])))  # type: ignore[misc]
         for name, of in (TABLES | _OTHERS).items()
     }
+    if not (path / NOTES_CSV).exists():
+        del problems[NOTES_CSV]  # folders of earlier versions have none
     histories = {}
     for fingerprint in rows.loc[rows["kind"] == "baseline", "fingerprint"]:
         table = read(f"history of {fingerprint}", lambda f=fingerprint: _history(path, f), None)  # type: ignore[misc]

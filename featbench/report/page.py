@@ -72,10 +72,11 @@ def write_page(folder: Folder, path: Path) -> None:
     }
     mistakes = _mistakes(folder)
     wrong = dict.fromkeys(fingerprint for image in mistakes for fingerprint in image["wrong"])
+    notes = folder.tables["notes.csv"].to_dict("records")
     content = {
         "title": folder.name,
         "facts": _facts(folder),
-        "sections": _sections(series),
+        "sections": _sections({**series, "notes": notes}),
         "source": "results.csv and the files beside it",
         "advice": folder.advice,
         "problems": folder.problems,
@@ -97,6 +98,7 @@ def write_page(folder: Folder, path: Path) -> None:
         "maps": [(number, one["name"]) for number, one in enumerate(maps)],
         "map_classes": [(name, name) for name in map_classes(maps)],
         "skipped": folder.tables["skipped.csv"].head(_SKIPPED_SHOWN).to_dict("records"),
+        "notes": notes,
         "n_skipped": len(folder.tables["skipped.csv"]),
         "environment": _environment(folder.environment),
         "experiment": folder.experiment,
@@ -176,7 +178,7 @@ def _facts(folder: Folder) -> list[str]:
     ]
 
 
-def _sections(series: Mapping[str, list[Series]]) -> list[tuple[str, str]]:
+def _sections(series: Mapping[str, list[Any]]) -> list[tuple[str, str]]:
     names = {
         "advice": "Advice",
         "accuracy": "Accuracy",
@@ -187,6 +189,7 @@ def _sections(series: Mapping[str, list[Series]]) -> list[tuple[str, str]]:
         "model": "One model",
         "mistakes": "Mistakes",
         "map": "Map",
+        "notes": "To look at",
         "skipped": "Left out",
         "made": "How it was made",
     }

@@ -30,6 +30,8 @@ from featbench.results.row import COLUMNS, Row
 _FLOATS = [field.name for field in fields(Row) if "float" in str(field.type)]
 RESULTS_CSV = "results.csv"
 CURRENT_CSV = "current.csv"
+NOTES_CSV = "notes.csv"
+NOTE_COLUMNS = ("split", "note", "images", "example")
 PREDICTIONS = "predictions"
 _LOCK_TIMEOUT_S = 60.0
 _MOST_BYTES = 2**26  # of current.csv, which has a line for each row
@@ -243,6 +245,17 @@ def write_skipped(folder: Path, skipped: Sequence[tuple[str, str, str]]) -> Path
     """
     path = folder / "skipped.csv"
     write_csv(path, ("split", "id", "reason"), skipped)
+    return path
+
+
+def write_notes(folder: Path, notes: Sequence[tuple[str, str, int, str]]) -> Path:
+    """Write notes.csv, what is said of images that were read: (split, note, images, example) each.
+
+    Raises:
+        ResultsError: The file cannot be written.
+    """
+    path = folder / NOTES_CSV
+    write_csv(path, NOTE_COLUMNS, notes)
     return path
 
 

@@ -17,7 +17,7 @@ from featbench.baselines.keep import Epoch
 from featbench.baselines.learner import Images
 from featbench.baselines.processes import Processes
 from featbench.baselines.train import TrainedNetwork, checkpoints_of, train_network
-from featbench.data.loader import read_all
+from featbench.data.loader import Batch, read_all
 from featbench.data.preprocess import Preprocess
 from featbench.data.splits import Split
 from featbench.errors import DataError
@@ -59,7 +59,12 @@ def baseline(job: Job) -> list[str] | None:
                 continue
             preprocess = plan.backbone.preprocess
             if preprocess not in images:
-                images = {preprocess: {name: _decode(job, split, preprocess) for name, split in splits.items()}}
+                batches = {name: _decode(job, split, preprocess) for name, split in splits.items()}
+                labels = {name: splits[name].labels[batch.rows] for name, batch in batches.items()}
+                reasons = {image.id: image.reason for batch in batches.values() for image in batch.skipped}
+                job.check_decoded(splits, labels, reasons)
+                job.note({name: batch.notes for name, batch in batches.items()})
+                images = {preprocess: {name: _labelled(splits[name], batch) for name, batch in batches.items()}}
                 job.warn_of_duplicates()
             _train(job, plan, images[preprocess])
     return None if helps else list(done)
@@ -87,11 +92,15 @@ def _checkpoint(job: Job, plan: Plan) -> Path:
     return job.results_dir / "checkpoints" / f"{plan.fingerprint}.ckpt"
 
 
-def _decode(job: Job, split: Split, preprocess: Preprocess) -> tuple[Images, list[str]]:
+def _decode(job: Job, split: Split, preprocess: Preprocess) -> Batch:
     batch = read_all(split, preprocess, on_bad_image=job.experiment.dataset.on_bad_image)
     if not len(batch.rows):
         raise DataError(f"none of the {len(split)} images of {split.name} can be read: {batch.skipped[0].reason}")
     job.leave_out(batch.skipped)
+    return batch
+
+
+def _labelled(split: Split, batch: Batch) -> tuple[Images, list[str]]:
     labels = torch.from_numpy(split.labels[batch.rows])
     return Images(batch.images, labels), [split.ids[row] for row in batch.rows]
 

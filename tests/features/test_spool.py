@@ -24,7 +24,8 @@ def part(start: int, stop: int, dtype: Any = np.float32) -> Part:
     rng = np.random.default_rng(start)
     rows = np.arange(start, stop)[1:]  # the first image of each part cannot be read
     features = {layer: rng.normal(size=(len(rows), 3)).astype(dtype) for layer in LAYERS}
-    return Part(start, stop, rows, features, [(f"züge/{start}.jpg", "no image, it says 'x'")], 0.5)
+    skipped = [(f"züge/{start}.jpg", "no image, it says 'x'")]
+    return Part(start, stop, rows, features, skipped, 0.5, {"constant": (1, f"züge/{start + 1}.jpg")})
 
 
 def joined(spool: Spool) -> Part:
@@ -34,6 +35,7 @@ def joined(spool: Spool) -> Part:
 def assert_same(one: Part, other: Part) -> None:
     assert (one.start, one.stop, list(one.skipped)) == (other.start, other.stop, list(other.skipped))
     assert one.seconds == other.seconds
+    assert one.notes == other.notes
     assert np.array_equal(one.rows, other.rows)
     for layer in LAYERS:
         assert one.features[layer].dtype == other.features[layer].dtype
@@ -62,6 +64,20 @@ def test_what_was_added_is_there_after_the_process_was_stopped(tmp_path: Path, d
     assert again.next_row == 8
     again.add(part(8, 10, dtype))
     assert_same(joined(again), spool_._join([part(0, 4, dtype), part(4, 8, dtype), part(8, 10, dtype)]))
+
+
+def test_notes_of_parts_add_up_and_parts_of_earlier_versions_have_none(tmp_path: Path) -> None:
+    spool = Spool(key(tmp_path), LAYERS)
+    stop_after(spool, part(0, 4), part(4, 8))
+    assert joined(Spool(key(tmp_path), LAYERS)).notes == {"constant": (2, "züge/1.jpg")}
+    (path,) = spool.folder.glob("*.npz")
+    with np.load(path) as file:
+        arrays = dict(file)
+    *earlier, notes = json.loads(str(arrays["rest"]))
+    assert notes == {"constant": [2, "züge/1.jpg"]}
+    np.savez(path, **(arrays | {"rest": np.asarray(json.dumps(earlier))}))
+    assert joined(Spool(key(tmp_path), LAYERS)).notes == {}
+    assert joined(Spool(key(tmp_path), LAYERS)).stop == 8
 
 
 def test_a_job_of_seconds_writes_no_parts(tmp_path: Path) -> None:

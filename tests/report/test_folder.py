@@ -51,7 +51,7 @@ def test_rows_of_earlier_settings_stay_out(folder: Path) -> None:
     assert pd.read_csv(folder / "accuracy.csv")["layer"].tolist() == ["layer3"]
 
 
-@pytest.mark.parametrize("name", [*TABLES, "maps.csv", "skipped.csv"])
+@pytest.mark.parametrize("name", [*TABLES, "maps.csv", "skipped.csv", "notes.csv"])
 @pytest.mark.parametrize("content", ["", "fingerprint\nabc\n", "\xff\xfe\x00binary"])
 def test_a_damaged_table_is_computed_anew_or_left_out(folder: Path, name: str, content: str) -> None:
     (folder / name).write_bytes(content.encode("latin-1"))
@@ -80,6 +80,17 @@ def test_a_missing_file_leaves_the_rest(folder: Path, name: str) -> None:
     assert "linear_svc/resnet18/layer3" in page
     if name != "history":
         assert f"there is no {folder / name}" in page or f"{folder / name}&#39;" in page
+
+
+def test_notes_are_shown(folder: Path) -> None:
+    page = write_report(folder, pytest.fail).read_text("utf-8")
+    assert '<a href="#notes">To look at</a>' in page
+    assert "1,200 of train: of &lt;b&gt;one&lt;/b&gt; colour (<bdi>train/" in page
+
+
+def test_a_folder_of_an_earlier_version_has_no_notes(folder: Path) -> None:
+    (folder / "notes.csv").unlink()
+    assert 'id="notes"' not in write_report(folder, pytest.fail).read_text("utf-8")
 
 
 def test_a_folder_without_results_is_an_error(tmp_path: Path) -> None:
