@@ -20,7 +20,7 @@ from featbench.backbones.tracing import PENULTIMATE, Traced
 from featbench.backbones.weights import hash_weights
 from featbench.config import BackboneConfig, is_weights_file, split_part
 from featbench.data.preprocess import Preprocess
-from featbench.errors import WeightsError, unknown
+from featbench.errors import UsageError, WeightsError, unknown
 from featbench.fingerprint import fingerprint
 
 RANDOM = "random"
@@ -102,11 +102,17 @@ def weights_name(architecture: Architecture, config: BackboneConfig) -> str:
     """Return which weights an entry means: a member's name, "random", or a file's path.
 
     Raises:
-        UsageError: The architecture has none of this name.
+        UsageError: The architecture has none of this name, or none at all, and random ones are not asked for.
     """
     chosen = config.weights or architecture.default_weights
     if chosen == "DEFAULT":
-        return architecture.default_weights
+        chosen = architecture.default_weights
+    if chosen is None:
+        some = ", ".join(architecture.pretrained)
+        raise UsageError(
+            f"{architecture.name} has no pretrained weights{f', but as {some}' if some else ''}; set weights to "
+            f'{"one of these, " if some else ""}a file, or "random" for a network that was not trained'
+        )
     if chosen in (*architecture.weights, architecture.default_weights) or is_weights_file(chosen):
         return chosen
     valid = [*architecture.weights, "a file of weights, as in ./resnet.pth"]
@@ -142,4 +148,16 @@ def load_backbone(config: BackboneConfig, *, seed: int, offline: bool = False, c
             loaded = load_file(traced, *split_part(chosen), architecture.adapt)
     traced.network.requires_grad_(requires_grad=False)
     shown = Path(chosen).name if is_weights_file(chosen) else chosen
-    return Backbone(config.name, shown, traced, preprocess, loaded.has_head, architecture.foreign, chosen, loaded.notes)
+    notes = (*describe_weights(architecture, config), *loaded.notes)
+    return Backbone(config.name, shown, traced, preprocess, loaded.has_head, architecture.foreign, chosen, notes)
+
+
+def describe_weights(architecture: Architecture, config: BackboneConfig) -> tuple[str, ...]:
+    """Return what there is to tell of an entry before its weights are loaded: another name, or that they are random."""
+    if config.weights is not None or weights_name(architecture, config) != RANDOM:
+        return architecture.notes
+    why = "comes as its function returns it" if architecture.foreign else "was never trained"
+    return (
+        *architecture.notes,
+        f'{config.name} {why}, and results call its weights random; set weights to a file, or to "random"',
+    )

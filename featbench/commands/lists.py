@@ -34,7 +34,7 @@ def list_backbones() -> None:
 
         for name in backbone_names():
             architecture = get_architecture(name)
-            weights = dict.fromkeys([architecture.default_weights, *architecture.weights])
+            weights = dict.fromkeys([architecture.default_weights or "", *architecture.weights])
             options = ", ".join(SMALL[name].options) if name in SMALL else ""
             print_columns([(name, ", ".join(weights) + (f" (options: {options})" if options else ""))])
         print_columns(
