@@ -12,9 +12,8 @@ from torch import nn
 from featbench.backbones.architectures import get_architecture
 from featbench.backbones.expand import expand_layers
 from featbench.backbones.fitting import Loaded, load_file
-from featbench.backbones.layers import FeatureNetwork, feature_network, is_left_as_it_is
+from featbench.backbones.layers import FeatureNetwork, feature_network, resolved_poolings
 from featbench.backbones.pooling import VECTOR_POOLINGS, check_pooling
-from featbench.backbones.shapes import output_shapes
 from featbench.backbones.spec import Architecture
 from featbench.backbones.tracing import PENULTIMATE, Traced
 from featbench.backbones.weights import hash_weights
@@ -61,18 +60,27 @@ class Backbone:
         return fingerprint({"weights": weights, "steps": self.traced.steps()}) if self.foreign else weights
 
     def features(
-        self, layers: Sequence[str], pooling: str, image_shape: tuple[int, int, int] | None = None
+        self,
+        layers: Sequence[str],
+        pooling: str,
+        image_shape: tuple[int, int, int] | None = None,
+        *,
+        as_written: bool = False,
     ) -> FeatureNetwork:
         """Cut the network down to the pooled features of some layers, for images of shape (C, h, w)."""
         shape = image_shape or self._own_shape()
-        return feature_network(self.traced, layers, pooling, shape, has_head=self.has_head)
+        return feature_network(self.traced, layers, pooling, shape, has_head=self.has_head, as_written=as_written)
 
-    def unpooled(self, layers: Sequence[str], pooling: str, image_shape: tuple[int, int, int]) -> frozenset[str]:
-        """Return the layers that the pooling leaves as they are; see `is_left_as_it_is`."""
-        if PENULTIMATE not in layers or pooling in VECTOR_POOLINGS:
-            return frozenset()
-        shape = output_shapes(self.traced, image_shape).get(self.traced.find(PENULTIMATE), ())
-        return frozenset({PENULTIMATE} if is_left_as_it_is(PENULTIMATE, pooling, shape) else ())
+    def resolve(self, layers: Sequence[str], pooling: str, image_shape: tuple[int, int, int]) -> dict[str, str | None]:
+        """Return what a pooling is for those layers for which it is not what it says; see `resolve_pooling`.
+
+        Raises:
+            UsageError: A layer does not exist, or cannot be pooled so.
+        """
+        if pooling not in ("cls", "tokens") and (PENULTIMATE not in layers or pooling in VECTOR_POOLINGS):
+            return {}  # nothing to look up
+        found = resolved_poolings(self.traced, layers, pooling, image_shape)
+        return {layer: own for layer, own in found.items() if own != pooling}
 
     def expand(self, layers: Sequence[str], image_shape: tuple[int, int, int] | None = None) -> tuple[str, ...]:
         """Replace `blocks` and patterns by the layers they stand for; see `expand_layers`."""

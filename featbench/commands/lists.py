@@ -52,7 +52,7 @@ def list_backbones() -> None:
 def list_layers(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone.", autocompletion=complete_backbones)],
     pooling: Annotated[
-        str, typer.Option(metavar="POOLING", help="avg, max, avg:K, max:K, flatten, cls or tokens.")
+        str, typer.Option(metavar="POOLING", help="avg, max, avg:K, max:K, flatten, cls, tokens or tokens:N.")
     ] = "avg",
     image_size: Annotated[
         int | None, typer.Option(metavar="PX", min=1, help="Size of the images.", show_default="the network's own")
