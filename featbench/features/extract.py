@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -49,7 +49,7 @@ class Extraction:
         batch_size: Images in a forward pass; None chooses by image size.
         device: Where the network runs.
         on_bad_image: What to do with an image that cannot be decoded.
-        unpooled: Those of the layers that the pooling leaves as they are.
+        own_poolings: What the pooling is for those layers for which it is not what it says; None leaves one as it is.
     """
 
     layers: tuple[str, ...]
@@ -59,11 +59,11 @@ class Extraction:
     batch_size: int | None
     device: torch.device
     on_bad_image: Literal["skip", "error"]
-    unpooled: frozenset[str] = frozenset()
+    own_poolings: Mapping[str, str | None] = field(default_factory=dict)
 
     def pooling_of(self, layer: str) -> str | None:
         """Return how the output of a layer becomes a row; None where it is one already."""
-        return None if layer in self.unpooled else self.pooling
+        return self.own_poolings.get(layer, self.pooling)
 
 
 def plan_extraction(config: BackboneConfig, device: torch.device, on_bad_image: Literal["skip", "error"]) -> Extraction:
@@ -91,7 +91,8 @@ def cache_keys(dataset: Dataset, backbone: Backbone, extraction: Extraction, cac
         "backbone": backbone.name,
         "weights": backbone.weights_hash(),
         "preprocess": backbone.preprocess.content(),
-        "pooling": extraction.pooling,
+        # `tokens` is another where a network has more or fewer of them than one before the patches
+        "pooling": max(filter(None, extraction.own_poolings.values()), default=extraction.pooling),
         "precision": extraction.precision,
         "store": extraction.store,
     }
@@ -115,7 +116,7 @@ def check_layers(backbone: Backbone, extraction: Extraction, split: Split) -> No
         WeightsError: A layer needs weights that the network does not have.
     """
     _features(backbone, extraction, extraction.layers, image_shape(split, backbone.preprocess))
-    if extraction.unpooled.issuperset(extraction.layers):
+    if extraction.pooling is not None and not any(map(extraction.pooling_of, extraction.layers)):
         raise UsageError(
             f"pooling {extraction.pooling!r} has no effect on {backbone.name}: {', '.join(extraction.layers)} is a "
             "vector; remove it, or name layers before"

@@ -94,11 +94,11 @@ def _plans(job: Job) -> Iterator[tuple[Backbone, Extraction, dict[str, CacheKey]
     for config in job.experiment.backbones:
         backbone = load_backbone(config, seed=job.experiment.seed, offline=job.offline, channels=job.dataset.channels)
         job.tell(backbone.notes)
-        unpooled: frozenset[str] = frozenset()
+        own_poolings: dict[str, str | None] = {}
         if config.name != "pixels":
             shape = image_shape(job.dataset.splits["train"], backbone.preprocess)
             config = config.model_copy(update={"layers": backbone.expand(config.layers, shape)})
-            unpooled = backbone.unpooled(config.layers, config.pooling, shape)
+            own_poolings = backbone.resolve(config.layers, config.pooling, shape)
         extraction = plan_extraction(config, job.device, job.experiment.dataset.on_bad_image)
-        extraction = replace(extraction, unpooled=unpooled)
+        extraction = replace(extraction, own_poolings=own_poolings)
         yield backbone, extraction, cache_keys(job.dataset, backbone, extraction, job.cache_dir)
