@@ -219,16 +219,17 @@ def load_predictions(folder: str | Path, fingerprint: str) -> pd.DataFrame:
     path = find_artifact(Path(folder), PREDICTIONS, fingerprint, ".csv")
     try:
         dialect = csv_dialect(path)
-        form: Any = {"encoding": dialect.encoding, "sep": dialect.separator}
-        header = pd.read_csv(path, nrows=0, **form).columns
+        sep, encoding = dialect.separator, dialect.encoding
+        header = pd.read_csv(path, nrows=0, sep=sep, encoding=encoding).columns
         scores = [column for column in header if column.startswith("score:")]
         table: pd.DataFrame = pd.read_csv(
             path,
             dtype=dict.fromkeys(header, "str") | dict.fromkeys(scores, "float64"),
             keep_default_na=False,
             na_values={score: [""] for score in scores},  # and nowhere else: an image may be called NA
-            decimal="," if dialect.separator == ";" else ".",
-            **form,
+            decimal="," if sep == ";" else ".",
+            sep=sep,
+            encoding=encoding,
         )
         return table
     except (ValueError, OSError) as error:

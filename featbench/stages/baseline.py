@@ -14,6 +14,7 @@ import torch
 
 import featbench
 from featbench.baselines.keep import Epoch
+from featbench.baselines.launch import is_helper, started_processes
 from featbench.baselines.learner import Images
 from featbench.baselines.processes import Processes
 from featbench.baselines.train import TrainedNetwork, checkpoints_of, train_network
@@ -33,17 +34,33 @@ from featbench.stages.job import Job
 from featbench.stages.trainings import Plan, Subset, plans_of, splits_of
 
 
-def baseline(job: Job) -> list[str] | None:
+def baseline(job: Job) -> list[str]:
     """Train the reference networks whose rows are not in results.csv yet.
 
     Returns:
-        The fingerprints of the experiment's baseline rows; None in a process that helped another, which writes them.
+        The fingerprints of the experiment's baseline rows.
+
+    Raises:
+        SystemExit: This process was started to help with one of them, and has done so.
+        ResultsError: Such a process failed, or the results folder cannot be written.
+        DataError: No image of a split can be read.
     """
     if not job.experiment.baselines:
         return []
-    helps = not all(Processes(each.processes).is_main() for each in job.experiment.baselines)
-    if helps:
+    if not is_main(job):
         job = replace(job, progress=Silent())
+    with started_processes():
+        return _train_all(job)
+
+
+def is_main(job: Job) -> bool:
+    """Say whether this process is the one that writes; the others help it to train."""
+    return all(Processes(each.processes).is_main() for each in job.experiment.baselines)
+
+
+def _train_all(job: Job) -> list[str]:
+    helps = not is_main(job)
+    helped = False
     splits = splits_of(job)
     images: dict[Preprocess, dict[str, tuple[Images, list[str]]]] = {}
     done: dict[str, None] = {}
@@ -67,7 +84,11 @@ def baseline(job: Job) -> list[str] | None:
                 images = {preprocess: {name: _labelled(splits[name], batch) for name, batch in batches.items()}}
                 job.warn_of_duplicates()
             _train(job, plan, images[preprocess])
-    return None if helps else list(done)
+            plan.processes.wait_for_all()  # until the row is there
+            helped = helps
+    if helped and is_helper():
+        raise SystemExit(0)
+    return list(done)
 
 
 @contextmanager

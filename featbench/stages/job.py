@@ -18,6 +18,7 @@ import torch
 
 import featbench
 from featbench.backbones.load import check_backbone
+from featbench.baselines.launch import check_can_start
 from featbench.classifiers.checks import check_trainable
 from featbench.classifiers.table import check_grids
 from featbench.config import Experiment
@@ -95,6 +96,8 @@ class Job:
         for backbone in self.experiment.backbones:
             check_backbone(backbone)
         check_grids(self.experiment.evaluate)
+        for baseline in self.experiment.baselines:
+            check_can_start(baseline.devices)
 
     def check_results_folder(self) -> None:
         """Refuse a results folder of another data set, whose tables this run would replace.
