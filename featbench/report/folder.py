@@ -13,7 +13,7 @@ import pandas as pd
 from featbench.errors import ResultsError
 from featbench.results.advice import against_best, named_classes
 from featbench.results.compare import COMPARISON_COLUMNS
-from featbench.results.files import read_csv
+from featbench.results.files import read_csv, read_limited
 from featbench.results.measures import CONFUSION_COLUMNS, METRIC_COLUMNS, given_up_classes
 from featbench.results.mistakes import MISTAKE_COLUMNS, MISTAKES
 from featbench.results.models import main_rows, model_names
@@ -38,6 +38,7 @@ _OTHERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "skipped.csv": (("split", "id", "reason"), ()),
     NOTES_CSV: (NOTE_COLUMNS, ("images",)),
 }
+_MOST_BYTES = 2**20  # of texts that the page shows
 
 Read = TypeVar("Read")
 
@@ -125,7 +126,7 @@ def read_folder(path: Path, warn: Callable[[str], None]) -> Folder:
         table = read(f"history of {fingerprint}", lambda f=fingerprint: _history(path, f), None)  # type: ignore[misc]
         if table is not None:
             histories[str(fingerprint)] = table
-    advice = read(ADVICE, lambda: (path / ADVICE).read_text("utf-8"), "")
+    advice = read(ADVICE, lambda: _text(path / ADVICE), "")
     for name, problem in problems.items():
         if name != MAPS:  # made by `featbench run` alone
             warn(f"the page goes without {name}: {problem}")
@@ -136,7 +137,7 @@ def read_folder(path: Path, warn: Callable[[str], None]) -> Folder:
         tables=tables,
         histories=histories,
         advice=tuple(line.removeprefix("- ") for line in advice.splitlines() if line.strip()),
-        experiment=read("experiment.toml", lambda: (path / "experiment.toml").read_text("utf-8"), ""),
+        experiment=read("experiment.toml", lambda: _text(path / "experiment.toml"), ""),
         environment=read("environment.json", lambda: _json_object(path / "environment.json"), {}),
         problems=problems,
     )
@@ -154,8 +155,15 @@ def _history(path: Path, fingerprint: str) -> pd.DataFrame:
     return read_csv(find_artifact(path, "history", fingerprint, ".csv"), HISTORY_COLUMNS, HISTORY_COLUMNS)
 
 
+def _text(path: Path) -> str:
+    return read_limited(path, _MOST_BYTES).decode("utf-8")
+
+
 def _json_object(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text("utf-8"))
+    try:
+        content = json.loads(_text(path))
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deep") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no JSON object")
     return content

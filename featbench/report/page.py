@@ -33,7 +33,7 @@ from featbench.report.series import (
     plain,
 )
 from featbench.report.table import page_table
-from featbench.results.files import write_text
+from featbench.results.files import read_limited, write_text
 from featbench.results.pictures import thumbnail_path
 from featbench.terminal import visible
 
@@ -42,6 +42,7 @@ _POLICY = (
     "base-uri 'none'; form-action 'none'"
 )
 _MAP_BYTES = 1_000_000
+_PICTURE_BYTES = 1_000_000
 _FOREST_MODELS = 30
 _SKIPPED_SHOWN = 200
 
@@ -268,8 +269,8 @@ def _mistakes(folder: Folder) -> list[dict[str, Any]]:
 
 def _picture(path: Path) -> str | None:
     try:
-        return "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode()
-    except OSError:
+        return "data:image/jpeg;base64," + base64.b64encode(read_limited(path, _PICTURE_BYTES)).decode()
+    except (OSError, ValueError):
         return None
 
 

@@ -80,14 +80,26 @@ def read_limited(path: Path, most_bytes: int) -> bytes:
 
     Raises:
         OSError: It is missing, or cannot be read.
-        ValueError: It is no regular file (opening a pipe would wait for ever), or larger.
+        ValueError: It is no regular file, a link that leads elsewhere, or larger.
     """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError("it is no regular file")
-    if status.st_size > most_bytes:
-        raise ValueError(f"it has {status.st_size:,} bytes, where {most_bytes:,} are the most that is read")
+    check_regular(path)
+    if path.resolve().parent != path.parent.resolve():
+        raise ValueError("it is a link to another folder; put the file itself there")
+    n_bytes = path.stat().st_size
+    if n_bytes > most_bytes:
+        raise ValueError(f"it has {n_bytes:,} bytes, where {most_bytes:,} are the most that is read")
     return path.read_bytes()
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is no regular file: opening a pipe would wait for ever.
+
+    Raises:
+        OSError: It is missing.
+        ValueError: It is something else.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("it is no regular file")
 
 
 @dataclass(frozen=True)
@@ -110,8 +122,9 @@ def csv_dialect(path: Path) -> Dialect:
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It is no UTF-8 text.
+        ValueError: It is no regular file, or no UTF-8 text.
     """
+    check_regular(path)
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = file.readline(_LONGEST_HEADER)
     separators = [] if "," in header else [one for one in (";", "\t") if one in header]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -132,3 +133,23 @@ def test_seconds_that_are_not_known_are_nan(tmp_path: Path) -> None:
     )
     assert np.isnan(read_folder(folder, pytest.fail).models["images_per_s"]).all()
     assert write_report(folder, pytest.fail).is_file()
+
+
+@pytest.mark.parametrize("name", ["experiment.toml", "environment.json", "metrics.csv", "advice.md"])
+@pytest.mark.parametrize("how", ["pipe", "link"])
+def test_the_page_shows_no_file_from_outside_and_waits_for_none(
+    folder: Path, tmp_path: Path, name: str, how: str
+) -> None:
+    (folder / name).unlink(missing_ok=True)
+    if how == "pipe":
+        os.mkfifo(folder / name)
+    else:
+        (tmp_path / "secret").write_text("the secret of another folder")
+        (folder / name).symlink_to(tmp_path / "secret")
+    page = write_report(folder, lambda message: None)
+    assert "the secret of another folder" not in page.read_text("utf-8")
+
+
+def test_an_environment_that_is_nested_deep_is_left_out(folder: Path) -> None:
+    (folder / "environment.json").write_text("[" * 100_000)
+    assert "nested too deep" in read_folder(folder, pytest.fail).problems["environment.json"]
