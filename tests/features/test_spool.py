@@ -122,7 +122,7 @@ def test_parts_of_an_older_version_stay(tmp_path: Path) -> None:
     assert Spool(key(tmp_path), LAYERS).next_row == 0  # and are computed anew
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "flip"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "flip", "method"])
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_work_goes_on_before_a_damaged_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, damage: str
@@ -135,7 +135,9 @@ def test_work_goes_on_before_a_damaged_part(
     content = bytearray(file.read_bytes())
     if damage == "flip":
         content[content.index(part(number * 4, number * 4 + 4).features[LAYERS[1]].tobytes())] ^= 1
-    file.write_bytes({"cut": content[:-9], "empty": b"", "flip": content}[damage])
+    if damage == "method":
+        content[content.index(b"PK\1\2") + 10] = 99  # a compression that there is not
+    file.write_bytes({"cut": content[:-9], "empty": b""}.get(damage, content))
     again = Spool(key(tmp_path), LAYERS)
     assert again.next_row == number * 4
     for start in range(number * 4, 12, 4):
@@ -143,6 +145,16 @@ def test_work_goes_on_before_a_damaged_part(
     whole = spool_._join([part(0, 4), part(4, 8), part(8, 12)])
     assert_same(joined(again), whole)
     assert_same(joined(Spool(key(tmp_path), LAYERS)), whole)
+
+
+def test_a_part_that_damage_makes_smaller_is_computed_anew(tmp_path: Path) -> None:
+    rows = {layer: np.zeros((2, 20_000), np.float32) for layer in LAYERS}
+    spool = Spool(key(tmp_path), LAYERS)
+    stop_after(spool, Part(0, 2, np.arange(2), rows, [], 1.0))
+    assert Spool(key(tmp_path), LAYERS).next_row == 2
+    (file,) = spool.folder.iterdir()
+    file.write_bytes(file.read_bytes().replace(b"(2, 20000)", b"(1, 20000)"))
+    assert Spool(key(tmp_path), LAYERS).next_row == 0
 
 
 def test_a_part_that_cannot_be_written_is_a_cache_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
