@@ -97,7 +97,7 @@ class _Scan:
             if not images and len(classes) > 1:
                 raise DataError(
                     f"class {class_name!r} has no image in {places[0]}{_endings(self.skipped[before:])}; add some, or "
-                    f"leave the class out:{hide_lines(places)}"
+                    "remove it"
                 )
             paths += images
             labels += [label] * len(images)
