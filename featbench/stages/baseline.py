@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, astuple, fields, replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,8 @@ def baseline(job: Job) -> list[str]:
         return []
     if not is_main(job):
         job = replace(job, progress=Silent())
-    with started_processes():
+    several = any(each.processes > 1 for each in job.experiment.baselines)
+    with started_processes() if several else nullcontext():
         return _train_all(job)
 
 
