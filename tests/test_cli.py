@@ -305,6 +305,15 @@ def test_an_empty_path_is_not_the_current_folder(home: Path, arguments: list[str
     assert sorted(home.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    "arguments", [["list", "models", "a" * 5000], ["run", "digits", "--cache", "a/" * 3000], ["report", "a" * 300]]
+)
+def test_a_path_that_is_too_long_is_a_wrong_command_line(arguments: list[str]) -> None:
+    result = invoke(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.endswith(": the path is longer than this system allows\n")
+
+
 @pytest.mark.parametrize("error", [KeyError("x"), ValueError("a\nb"), RecursionError(), NotImplementedError("n")])
 @pytest.mark.parametrize("verbose", [False, True])
 def test_a_fault_is_one_line_that_says_whose_it_is(
