@@ -417,7 +417,8 @@ def test_list_layers_takes_a_pooling_and_a_size() -> None:
     result = invoke("list", "layers", "resnet20", "--pooling", "avg:2", "--image-size", "64")
     table = {line.split()[0]: line.split()[1:3] for line in result.stdout.splitlines()}
     assert table["layer1"] == ["16x64x64", "64"]
-    assert table["penultimate"] == ["64", "64"]  # a vector is left as it is
+    assert table["penultimate"] == ["64", "64"]  # a vector stays as it is
+    assert table["fc"] == ["10", "-"]
     assert_one_message(invoke("list", "layers", "resnet20", "--pooling", "agv"), 2, "did you mean 'avg'")
 
 

@@ -34,6 +34,8 @@ def extract(job: Job) -> list[Cached]:
     plans = list(_plans(job))
     for backbone, extraction, _ in plans:  # a wrong layer of the last backbone should not cost the work of the first
         check_layers(backbone, extraction, job.dataset.splits["train"])
+    for backbone, _, _ in plans:
+        job.tell(backbone.notes)
     cached = []
     for backbone, extraction, keys in plans:
         infos = {
@@ -93,7 +95,6 @@ def _check_classes(job: Job, cached: Sequence[Cached]) -> None:
 def _plans(job: Job) -> Iterator[tuple[Backbone, Extraction, dict[str, CacheKey]]]:
     for config in job.experiment.backbones:
         backbone = load_backbone(config, seed=job.experiment.seed, offline=job.offline, channels=job.dataset.channels)
-        job.tell(backbone.notes)
         own_poolings: dict[str, str | None] = {}
         if config.name != "pixels":
             shape = image_shape(job.dataset.splits["train"], backbone.preprocess)

@@ -97,6 +97,16 @@ def test_patterns_and_blocks_are_written_under_the_names_they_stand_for(make_job
     assert find_cached(expanded)[0].extraction == cached.extraction
 
 
+def test_random_weights_that_nobody_asked_for_are_said_once(make_job: Make) -> None:
+    job = make_job()
+    extract(job)
+    extract(job)
+    said = [line for line in job.progress.said if "never trained" in line]
+    assert said == [
+        'resnet20 was never trained, and results call its weights random; set weights to a file, or to "random"'
+    ]
+
+
 def test_a_pooling_for_maps_leaves_a_penultimate_vector_as_it_is(make_job: Make) -> None:
     pooled, _ = extract(make_job(("layer1", "penultimate"), pooling="avg:4"))
     plain, _ = extract(make_job(("penultimate",)))
