@@ -84,7 +84,8 @@ def read_limited(path: Path, most_bytes: int) -> bytes:
 def read_csv(path: Path, columns: Sequence[str], numbers: Sequence[str] = ()) -> pd.DataFrame:
     """Read a CSV file of this package: `columns` in this order, strings but for the `numbers`, which become float64.
 
-    An empty cell is "" or NaN; no other text is a missing value, since a class may be called NA.
+    An empty cell is "" or NaN, and so is "nan" of a number; no other text is a missing value, since a class may be
+    called NA.
 
     Raises:
         ResultsError: It is missing or no CSV file, a column is missing, or a number is none.
@@ -95,7 +96,7 @@ def read_csv(path: Path, columns: Sequence[str], numbers: Sequence[str] = ()) ->
         if missing:
             raise ResultsError(f"{path} lacks the columns {', '.join(missing)}: another version or program wrote it")
         return table[list(columns)].assign(
-            **{column: pd.to_numeric(table[column]).astype("float64") for column in numbers}
+            **{column: pd.to_numeric(table[column].replace("nan", "")).astype("float64") for column in numbers}
         )
     except FileNotFoundError:
         raise ResultsError(f"there is no {path}") from None
