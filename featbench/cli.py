@@ -9,18 +9,50 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import featbench
 from featbench.commands import networks, predict, report, stages
 from featbench.commands.caches import caches
 from featbench.commands.lists import lists
 from featbench.commands.options import examples
+from featbench.terminal import print_line, print_text
+
+_CommandLineError: Any = typer.BadParameter.__base__  # typer has no public name for the kind
+
+
+class _Commands(TyperGroup):
+    """The commands; what was typed is shown safely in the error about it."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Parse a command line and run it."""
+        standalone = options.pop("standalone_mode", True)
+        try:
+            code = super().main(*args, **{**options, "standalone_mode": False})
+        except typer.Abort:
+            print_line("stopped; nothing was answered", err=True)
+            code = 1
+        except _CommandLineError as error:
+            text = io.StringIO()
+            if error.ctx is not None:
+                error.ctx.color = True  # else an escape sequence is dropped in silence
+            error.show(text)
+            print_text(text.getvalue(), err=True)
+            code = error.exit_code
+        except OSError as error:  # of `--help` and `--version`, as a full disk
+            print_line(f"featbench: {error.strerror}", err=True)
+            code = 1
+        if standalone:
+            sys.exit(code)
+        return code
+
 
 app = typer.Typer(
     name="featbench",
+    cls=_Commands,
     help="Which backbone, which layer, which classifier, or should I fine-tune? One command answers, with a table.",
     epilog=examples("featbench run digits", "featbench run photos/", "featbench list backbones")
     + "\n\nThe first needs no download, and takes a few minutes on two cores.",
@@ -40,7 +72,7 @@ app.add_typer(caches, name="cache")
 
 def _print_version(value: bool) -> None:
     if value:
-        typer.echo(f"featbench {featbench.__version__}")
+        print_line(f"featbench {featbench.__version__}")
         raise typer.Exit
 
 

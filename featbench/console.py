@@ -23,6 +23,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from featbench.progress import Advance
+from featbench.terminal import one_line
 
 _PIPE_WIDTH = 200
 _BAR_FROM_WIDTH = 90
@@ -66,11 +67,14 @@ class TerminalProgress:
     def say(self, message: str) -> None:
         """Print a line, unless the user wants quiet."""
         if not self._quiet:
-            self._console.print(message, markup=False, highlight=False, soft_wrap=True)
+            self._print(message)
 
     def warn(self, message: str) -> None:
         """Print a line."""
-        self._console.print(f"warning: {message}", markup=False, highlight=False, soft_wrap=True)
+        self._print(f"warning: {message}")
+
+    def _print(self, message: str) -> None:
+        print_plain(self._console, one_line(message))
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Advance]:
@@ -79,8 +83,8 @@ class TerminalProgress:
             self.say(f"{label}: {total} to do")
             yield self._lines(label, total)
             return
-        task = self._bars.add_task(label, total=total, note="")
-        yield lambda steps, note: self._bars.update(task, advance=steps, note=note)
+        task = self._bars.add_task(one_line(label), total=total, note="")
+        yield lambda steps, note: self._bars.update(task, advance=steps, note=one_line(note))
 
     def _lines(self, label: str, total: int) -> Advance:
         done = 0
@@ -105,3 +109,8 @@ def make_console(*, stderr: bool = False) -> Console:
     if not console.is_terminal:
         console.width = _PIPE_WIDTH
     return console
+
+
+def print_plain(console: Console, text: str) -> None:
+    """Print text as it is: no markup, no colours, no line breaks where the terminal ends."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -7,9 +7,19 @@ from difflib import get_close_matches
 
 
 class FeatbenchError(Exception):
-    """Something went wrong that one clear message explains; the command line exits with 1."""
+    """Something went wrong that one clear message explains; the command line exits with 1.
+
+    Args:
+        message: What was given, what is allowed, what to do next.
+        with_lines: Whether the message has lines to paste into a shell, so that its line breaks are its own; where it
+            has none, a line break is one in a name, and is shown as an escape.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, *, with_lines: bool = False) -> None:
+        super().__init__(message)
+        self.with_lines = with_lines
 
 
 class UsageError(FeatbenchError):
@@ -32,6 +42,11 @@ class CacheError(FeatbenchError):
 
 class ResultsError(FeatbenchError):
     """A results folder is damaged, or cannot be written."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error of a library says, or its name, without the advice that some give in further lines."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def nearest(given: str, valid: Iterable[str]) -> str | None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from featbench.console import make_console
+from featbench.console import make_console, print_plain
 from featbench.results.statistics import ADVICE
 from featbench.results.tables import (
     KEYS,
@@ -23,6 +23,7 @@ from featbench.results.tables import (
     is_reference,
     never_table,
 )
+from featbench.terminal import one_line, visible
 
 _LEAVE_OUT = ("feature_dim", "weights", "pooling", "dataset", "steps", "backbone")  # in this order
 _ANY_WIDTH = 1_000_000
@@ -44,20 +45,16 @@ def print_table(rows: pd.DataFrame, results_dir: Path) -> None:
     if best is not None:
         low, high = best["accuracy_low"], best["accuracy_high"]
         where = " ".join(best[key] for key in ("backbone", "layer") if isinstance(best[key], str))
-        _print_line(
-            console,
+        line = (
             f"Test accuracy. * best by validation: {best['method']} on {where}, "
-            f"{best['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}, {best['n_test']} test images)",
+            f"{best['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}, {best['n_test']} test images)"
         )
+        print_plain(console, one_line(line))
     if never.to_numpy().any():
-        _print_line(console, NEVER_NOTE)
+        print_plain(console, NEVER_NOTE)
     if (results_dir / ADVICE).is_file():
-        _print_line(console, (results_dir / ADVICE).read_text("utf-8").rstrip("\n"))
-    _print_line(console, f"Tables and models: {results_dir}")
-
-
-def _print_line(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+        print_plain(console, visible((results_dir / ADVICE).read_text("utf-8").rstrip("\n")))
+    print_plain(console, one_line(f"Tables and models: {results_dir}"))
 
 
 def _fitting(text: pd.DataFrame, console: Console) -> Table:
@@ -94,18 +91,18 @@ def _grid(text: pd.DataFrame, *, folded: bool, left_out: Sequence[str] = ()) -> 
     grid = Table(
         box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), caption=note, caption_justify="left"
     )
-    for column in text:
-        name = f"{column}\n(reference)" if is_reference(str(column)) else str(column)
+    for column in map(one_line, map(str, text)):
+        name = f"{column}\n(reference)" if is_reference(column) else column
         is_number = column not in (*KEYS, "method")
         grid.add_column(
             Text(name.replace("_", "_\n").replace("erence)", ".)") if folded else name),
             justify="right" if is_number else "left",
-            style="dim" if is_reference(str(column)) else None,
+            style="dim" if is_reference(column) else None,
             no_wrap=is_number,
             overflow="fold",
         )
     for line in text.itertuples(index=False):
-        grid.add_row(*(Text(cell, "bold" if cell.startswith("*") else "") for cell in map(str, line)))
+        grid.add_row(*(Text(cell, "bold" if cell.startswith("*") else "") for cell in map(one_line, map(str, line))))
     return grid
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from filelock import BaseFileLock, FileLock, SoftFileLock
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
@@ -22,6 +23,21 @@ def file_lock(path: Path) -> BaseFileLock:
         OSError: The folder cannot be written.
     """
     return FileLock(path) if _has_locks(path.parent) else SoftFileLock(path.with_name(f"{path.name}-held"))
+
+
+def wait_for(path: Path, say: Callable[[str], None]) -> BaseFileLock:
+    """Acquire the lock of a file, and tell first whether another process holds it.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    lock = file_lock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"waits for another process, which holds {lock.lock_file}")
+        lock.acquire()
+    return lock
 
 
 def _has_locks(folder: Path) -> bool:

@@ -10,6 +10,7 @@ import pandas as pd
 from featbench.backbones.available import BUNDLED, available_backbone
 from featbench.backbones.device import resolve_device
 from featbench.config import Experiment, builtin_experiments, load_experiment
+from featbench.places import expand_user
 from featbench.progress import Progress, Silent
 from featbench.results.statistics import write_statistics
 from featbench.results.store import load_results, write_current
@@ -53,10 +54,10 @@ def run(
         progress: Takes messages and progress; nobody looks where it is None.
 
     Returns:
-        The experiment's rows of results.csv, with those of stages that did not run this time; empty after "extract",
-        and in a process that only helps to train a network.
+        The experiment's rows of results.csv, with those of stages that did not run this time; empty after "extract".
 
     Raises:
+        SystemExit: Lightning ran this program again, to help with a training of several processes, which is done.
         FeatbenchError: Something went wrong; the message says what, and what to do. `UsageError` is the kind where
             the experiment or an argument is wrong.
     """
@@ -104,8 +105,8 @@ def make_job(
     return Job(
         experiment=experiment,
         results_dir=Path(results) if results is not None else Path("results") / experiment.name,
-        cache_dir=Path(cache) if cache is not None else (HOME / "features").expanduser(),
-        data_dir=Path(data) if data is not None else (HOME / "data").expanduser(),
+        cache_dir=Path(cache) if cache is not None else expand_user(HOME / "features"),
+        data_dir=Path(data) if data is not None else expand_user(HOME / "data"),
         device=resolve_device(device),
         offline=offline,
         progress=progress,
@@ -115,29 +116,30 @@ def make_job(
 def _is_folder(experiment: str | Path | Experiment) -> bool:
     if isinstance(experiment, Experiment) or str(experiment) in builtin_experiments():
         return False
-    return Path(experiment).expanduser().is_dir()
+    return bool(str(experiment)) and expand_user(experiment).is_dir()
 
 
 def _run(job: Job, stages: Sequence[str]) -> pd.DataFrame:
     experiment = job.experiment
     job.prepare()
+    writes = True
     done: dict[str, list[str]] = {}  # kind of row -> fingerprints of this experiment's rows
     if "extract" in stages and (experiment.evaluate.classifiers or "evaluate" not in stages):  # else nobody reads them
         extract(job)
     if "evaluate" in stages:
         done["classifier"] = evaluate(job)
     if "baseline" in stages and experiment.baselines:
-        from featbench.stages.baseline import baseline  # Lightning takes seconds to import
+        from featbench.stages.baseline import baseline, is_main  # Lightning takes seconds to import
 
-        networks = baseline(job)
-        if networks is None:
-            return pd.DataFrame()  # the main process writes
-        done["baseline"] = networks
+        done["baseline"] = baseline(job)
+        writes = is_main(job)
     if not any(done.values()):
         return pd.DataFrame()
     rows = load_results(job.results_dir)
     # rows of earlier settings stay in results.csv but not in the tables; kinds that were not run stay in both
     rows = rows[[kind not in done or row in done[kind] for kind, row in zip(rows.kind, rows.fingerprint, strict=True)]]
+    if not writes:
+        return rows.reset_index(drop=True)  # as the main process has them
     write_current(job.results_dir, rows)
     write_accuracy_tables(job.results_dir, rows)
     write_statistics(job.results_dir, rows, job.progress.warn)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import tomli_w
 import torch
+import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 from typer.testing import CliRunner, Result
@@ -22,6 +23,7 @@ import featbench
 from featbench.backbones.architectures import backbone_names
 from featbench.classifiers.table import CLASSIFIERS
 from featbench.cli import app
+from featbench.commands.options import exit_codes
 from featbench.config import builtin_experiments
 from featbench.data.datasets import DATASETS
 from tests.tiny import digits_content, image_folder
@@ -56,7 +58,9 @@ def assert_one_message(result: Result, code: int, *parts: str) -> None:
     assert result.exit_code == code, result.output
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
-    assert len(result.stderr.splitlines()) == 1, result.stderr
+    message, _, to_paste = result.stderr.partition("\n\n")  # some have lines for the shell
+    assert len(message.splitlines()) == 1, result.stderr
+    assert not to_paste or "\n\n" in parts[-1]
     assert result.stderr.startswith("featbench: ")
     for part in parts:
         assert part in result.stderr
@@ -248,7 +252,7 @@ def _damaged_results(home: Path) -> list[str]:
         (_one_class, ["only one class, 'red'"]),
         (_no_images, ["class 'cats' has no image"]),
         (_empty_folder, ["there are no images in", "one folder a class"]),
-        (_too_few, ["class 'blue' has too few images (2)"]),
+        (_too_few, ["too few images", "'blue' has 2", "\n\nmv -- "]),
         (_fewer_than_folds, ["class 'blue' has 4 images", "folds"]),
         (_unfitting_weights, ["w.pth does not fit ResNet20", "unexpected: conv9.weight"]),
         (_missing_weights, ["there is no weights file", "gone.safetensors"]),
@@ -273,6 +277,98 @@ def test_verbose_shows_the_traceback_and_keeps_the_exit_code(home: Path, setting
     assert "Traceback (most recent call last)" in result.stderr
     assert error in result.stderr
     assert result.stderr.splitlines()[-1].startswith("featbench: ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", ""],
+        ["run", "digits", "--results", ""],
+        ["run", "digits", "--cache", ""],
+        ["run", "digits", "--data", ""],
+        ["run", "digits", "--set", "dataset.name=folder", "--set", "dataset.root="],
+        ["predict", "", "x.jpg"],
+        ["predict", "r", "x.jpg", ""],
+        ["report", "r", ""],
+        ["report", "r", "-o", ""],
+        ["list", "models", ""],
+        ["export", "r", "--output", ""],
+        ["cache", "list", "--cache", ""],
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(home: Path, arguments: list[str]) -> None:
+    image_folder(home)
+    before = sorted(home.rglob("*"))
+    result = invoke(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert re.search(r"is empty; .*\.$", result.stderr)
+    assert sorted(home.rglob("*")) == before
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), ValueError("a\nb"), RecursionError(), NotImplementedError("n")])
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_fault_is_one_line_that_says_whose_it_is(
+    capsys: pytest.CaptureFixture[str], error: Exception, verbose: bool
+) -> None:
+    with pytest.raises(typer.Exit) as raised, exit_codes(verbose=verbose):
+        raise error
+    assert raised.value.exit_code == 1
+    *before, line = capsys.readouterr().err.splitlines()
+    kind = {KeyError: "KeyError: 'x'", ValueError: "ValueError: a", NotImplementedError: "NotImplementedError: n"}
+    assert line == (
+        f"featbench: this is a fault of featbench's: {kind.get(type(error), 'RecursionError')}; please report it to "
+        "its authors, with the command and what --verbose prints"
+    )
+    assert ("Traceback (most recent call last):" in before) is verbose
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError(), RuntimeError("CUDA\nmore")])
+def test_what_the_machine_refuses_is_no_fault(capsys: pytest.CaptureFixture[str], error: Exception) -> None:
+    with pytest.raises(typer.Exit), exit_codes():
+        raise error
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"featbench: {type(error).__name__}")
+    assert line.endswith(" (--verbose shows where)")
+    assert "fault" not in line
+
+
+def test_days_without_use_are_finite(home: Path) -> None:
+    assert_one_message(invoke("cache", "prune", "--older-than", "inf", "--yes"), 2, "finite number of days")
+    assert invoke("cache", "prune", "--older-than", "nan", "--yes").exit_code == 2
+
+
+def _shell(command: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a command line in which `featbench` is the one under test."""
+    text = f'featbench() {{ "{sys.executable}" -m featbench "$@"; }}; {command}'
+    return subprocess.run(["bash", "-c", text], capture_output=True, check=False, timeout=300)
+
+
+def test_without_a_current_folder_it_says_so(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    done = _shell(f"cd '{tmp_path}/gone' && rmdir '{tmp_path}/gone' && featbench run digits --dry-run")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.startswith(b"featbench: there is no current folder (No such file or directory): it was removed")
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("command", ["list datasets", "--help", "--version"])
+def test_a_full_disk_for_the_output_is_one_line(command: str) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    done = _shell(f"featbench {command} >/dev/full")
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"featbench: ")
+    assert b"No space left on device" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_arguments_that_are_not_utf8_are_shown(tmp_path: Path) -> None:
+    for arguments, code in ((r"run $'caf\xe9.toml'", 2), (r"list models $'caf\xe9'", 1), (r"$'--caf\xe9'", 2)):
+        done = _shell(f"cd '{tmp_path}'; featbench {arguments}")
+        assert done.returncode == code
+        assert b"caf" in done.stderr
+        assert b"xe9" in done.stderr or b"udce9" in done.stderr
+        assert b"Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -312,7 +408,7 @@ def test_list_layers_takes_a_pooling_and_a_size() -> None:
     result = invoke("list", "layers", "resnet20", "--pooling", "avg:2", "--image-size", "64")
     table = {line.split()[0]: line.split()[1:3] for line in result.stdout.splitlines()}
     assert table["layer1"] == ["16x64x64", "64"]
-    assert table["penultimate"] == ["64", "-"]
+    assert table["penultimate"] == ["64", "64"]  # a vector is left as it is
     assert_one_message(invoke("list", "layers", "resnet20", "--pooling", "agv"), 2, "did you mean 'avg'")
 
 

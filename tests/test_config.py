@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from featbench.config import builtin_experiments, load_experiment, parse_experiment
+from featbench.config import (
+    BackboneConfig,
+    BaselineConfig,
+    DatasetConfig,
+    EvaluateConfig,
+    builtin_experiments,
+    load_experiment,
+    parse_experiment,
+)
 from featbench.errors import UsageError
 
 L2 = {"strategy": "scratch", "label": "l2"}
@@ -304,3 +313,138 @@ def test_an_item_of_a_list_of_values_is_replaced_by_its_number(tmp_path: Path) -
 def test_set_refuses_what_makes_no_sense(tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         load_experiment(write(tmp_path / "trial.toml", MINIMAL), [override])
+
+
+MARK = b"\xef\xbb\xbf"
+
+
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "trial.toml").write_bytes(MARK + MINIMAL.replace("\n", "\r\n").encode())
+    assert load_experiment(str(tmp_path / "trial.toml")).name == "trial"
+
+
+def _nested(text: str) -> bytes:
+    return f"{MINIMAL}x = {text}\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (MINIMAL.encode("utf-16"), "it is UTF-16, or no text; save it as UTF-8"),
+        (MINIMAL.encode("utf-16-le"), "it is UTF-16, or no text; save it as UTF-8"),
+        (MINIMAL.encode() + b"# caf\xe9\n", "line 6 is not UTF-8; save it as UTF-8"),
+        (_nested(r'"C:\photos"'), r"in double quotes a backslash .* a Windows path in 'single quotes', or with /"),
+        (_nested(r'"C:\Users"'), r"in double quotes a backslash .* a Windows path in 'single quotes', or with /"),
+        (_nested("[" * 3000), "nested too deep"),
+        (_nested("[" * 3000 + "]" * 3000), "nested too deep"),
+        (_nested("{a=" * 3000 + "1" + "}" * 3000), "nested too deep"),
+        (_nested("9" * 6000), "a number has too many digits"),
+        (MINIMAL.encode() + b"a." * 20_000 + b"b = 1\n", "more than 16 dots"),
+        (MINIMAL.encode() + b"[" + b"'a' . " * 20_000 + b"b]\n", "more than 16 dots"),
+        (_nested("{" + '"a".' * 20_000 + "b = 1}"), "more than 16 dots"),
+        (b"#" * 1_000_001, "more than 1,000,000 bytes"),
+    ],
+)
+def test_a_file_that_is_no_toml_is_one_sentence(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "trial.toml").write_bytes(content)
+    with pytest.raises(UsageError, match=rf"trial\.toml is not .*{message}") as raised:
+        load_experiment(str(tmp_path / "trial.toml"))
+    assert len(str(raised.value)) < 500
+
+
+def test_dots_in_text_and_comments_are_no_keys(tmp_path: Path) -> None:
+    text = f"# {'.' * 5000} {'- ' * 5000}\n{MINIMAL}layers = ['{'.' * 80}', '{' . ' * 80}']\n"
+    assert load_experiment(write(tmp_path / "trial.toml", text)).backbones[0].layers[0] == "." * 80
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=" + "9" * 6000, "seed = '9+\\.\\.\\."),
+        ("evaluate.classifiers=[linear_svc]", r"is no TOML value: .*'\[\"linear_svc\", \"ridge\"\]'"),
+        ("evaluate.classifiers=" + "[" * 3000, "nested too deep"),
+        ("evaluate.grids.linear_svc.C=" + "[" * 30 + "]" * 30, "nested too deep"),
+        ("a." * 20_000 + "b=1", "no setting lies that deep"),
+        ("evaluate={" + "a." * 20_000 + "b=1}", "more than 16 dots"),
+        ("backbones." + "9" * 6000 + ".name=x", "is not the number of an item"),
+        ("dataset.root=~nouser/x", "'~nouser/x' begins with '~nouser', which is no user's home folder"),
+        ("backbones.0.weights=~nouser/x.pth", "begins with '~nouser'"),
+        ("dataset.root=", "dataset.root is empty"),
+        (r'dataset.root="C:\temp"', "write a Windows path in 'single quotes'"),
+        (r'dataset.name="a\u0000b"', "dataset.name holds a NUL character"),
+        ("backbones.0.weights=caf\udce9.pth", "backbones.0.weights is not UTF-8"),
+        ("name=" + "a" * 101, "name = 'a+': String should have at most 100 characters"),
+        ("name=2024-01-01", "name = datetime.date"),
+        ("seed=1\nname='x'", "seed = "),
+        (
+            "evaluate.grids.linear_svc.C=[nan]",
+            r"evaluate.grids.linear_svc.C.0 = nan: give 0, or a number between 1e-30 and",
+        ),
+        ("evaluate.grids.linear_svc.C=[1e400]", r"evaluate.grids.linear_svc.C.0 = inf: give 0, or a number"),
+        ("baselines=[{strategy='scratch',mixup=1e-320}]", r"baselines.0.mixup = 1e-320: give 0, or a number"),
+        ("evaluate.grids.linear_svc.C=[1e31]", r"evaluate.grids.linear_svc.C.0 = 1e\+31: give 0, or a number"),
+        ("evaluate.grids.linear_svc.C=[" + "9" * 400 + "]", "a number of more than 64 bits"),
+    ],
+)
+def test_hostile_settings_are_one_sentence(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as raised:
+        load_experiment(write(tmp_path / "trial.toml", MINIMAL), [override])
+    assert len(str(raised.value)) < 1000
+
+
+NUMBERS = [
+    *(f"dataset.{key}" for key in ("val_fraction", "test_fraction", "limit_train", "limit_test")),
+    *(f"backbones.0.{key}" for key in ("image_size", "batch_size")),
+    *(f"evaluate.{key}" for key in ("folds", "repeats", "train_sizes.0", "memory_gb")),
+    *(
+        f"baselines.0.{key}"
+        for key in (
+            *("epochs", "batch_size", "lr", "backbone_lr_factor", "layer_decay", "momentum", "weight_decay", "l1"),
+            *("dropout", "clip_norm", "label_smoothing", "mixup", "ema", "warmup_epochs", "step_size", "gamma"),
+            *("plateau_patience", "early_stopping", "tune", "repeats", "devices", "num_nodes"),
+        )
+    ),
+    "seed",
+]
+
+
+def test_the_list_of_numbers_is_whole() -> None:
+    """Every field that takes a number is in the list above."""
+    found = {"seed"}
+    tables = {"dataset": DatasetConfig, "backbones.0": BackboneConfig, "baselines.0": BaselineConfig}
+    for table, model in (tables | {"evaluate": EvaluateConfig}).items():
+        for key, field in model.model_fields.items():
+            if re.search(r"\b(int|float)\b", str(field.annotation)):
+                found.add(f"{table}.{key}{'.0' * (key == 'train_sizes')}")
+    assert found == set(NUMBERS)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "'nan'", "1000000000000", "-1"])
+@pytest.mark.parametrize("key", NUMBERS)
+def test_every_number_is_finite_and_bounded(tmp_path: Path, key: str, value: str) -> None:
+    file = write(tmp_path / "trial.toml", MINIMAL + "[evaluate]\ntrain_sizes = [10]\n")
+    needed = ["baselines.0.strategy=finetune"] if key.startswith("baselines") else []
+    with pytest.raises(UsageError, match=re.escape(key.removesuffix(".0"))):
+        load_experiment(file, [*needed, f"{key}={value}"])
+
+
+def test_a_grid_of_too_many_candidates_is_refused() -> None:
+    grid = {key: list(range(1, 102)) for key in ("C", "gamma_scale")}
+    with pytest.raises(UsageError, match=r"grids\.svm_rbf has 10,201 candidates; more than 10,000 are not tried"):
+        parse_experiment(content(evaluate={"grids": {"svm_rbf": grid}}))
+
+
+def test_a_home_folder_of_nobody_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="'~nouser/photos' begins with '~nouser'"):
+        load_experiment("~nouser/photos")
+
+
+@pytest.mark.parametrize("source", ["a" * 5000, "a/" * 3000, "x\0y/"])
+def test_an_experiment_that_no_file_can_be(source: str) -> None:
+    with pytest.raises(UsageError, match=r"unknown experiment|there is no experiment file"):
+        load_experiment(source)
+
+
+def test_many_errors_are_cut() -> None:
+    with pytest.raises(UsageError, match=r"; and 35 more$"):
+        parse_experiment(content(**{f"key{number}": 1 for number in range(40)}))

@@ -30,3 +30,12 @@ def test_a_pipe_gets_a_line_with_rate_and_remaining_time_now_and_then(
         "resnet18 train: 400 to do",
         "resnet18 train: 120 of 400, 3/s, 0:01:33 to go",  # 280 / 3 s
     ]
+
+
+def test_what_is_said_is_one_line_that_no_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
+    with TerminalProgress(quiet=False, verbose=False) as progress:
+        progress.say("a\x1b[31m\nb")
+        progress.warn("c\u202e\x07")
+        with progress.bar("d\x9b", 1):
+            pass
+    assert capsys.readouterr().err == "a\\x1b[31m\\x0ab\nwarning: c\\u202e\\x07\nd\\x9b: 1 to do\n"

@@ -115,6 +115,21 @@ def test_names_with_brackets_are_printed_as_they_are(capsys: pytest.CaptureFixtu
     assert "[red]results" in out
 
 
+def test_names_of_a_folder_that_was_sent_do_not_reach_the_terminal_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "advice.md").write_text("- For \x1b[31mpets\n- use \u202eit.\n")
+    rows = table(layer="layer\x9b3").assign(method="svm\x1b[31m\nrbf")
+    print_table(rows.iloc[:1], tmp_path / "a\nb")
+    print_table(rows.iloc[:1], tmp_path)
+    out = capsys.readouterr().out
+    assert not set(out) & set("\x1b\x9b\u202e")
+    assert r"best by validation: svm\x1b[31m\x0arbf on resnet18 layer\x9b3" in out
+    assert out.count(r"svm\x1b[31m\x0arbf") == 4
+    assert r"a\x0ab" in out
+    assert "- For \\x1b[31mpets\n- use \\u202eit.\n" in out
+
+
 def test_a_long_table_is_not_cut_on_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     rows = pd.concat([table(layer=f"features.denseblock{i}.denselayer{i}.conv2") for i in range(3)])
     print_table(rows, Path("r"))

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from featbench.errors import WeightsError
+from featbench.errors import WeightsError, first_line
 
 # what torch raises depends on where in a damaged file it stumbles
 DAMAGE = (
@@ -76,11 +76,6 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         objects = f", but objects ({', '.join(sorted(inert)[:3])})" if inert else ""
         raise WeightsError(f"{path} holds no named tensors{objects}; {_SAVE}")
     return tensors
-
-
-def first_line(error: BaseException) -> str:
-    """Return what an error says in its first line."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 class _Inert:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from featbench.backbones.checkpoints import first_line, read_state_dict
+from featbench.backbones.checkpoints import read_state_dict
 from featbench.backbones.tracing import Traced
-from featbench.errors import WeightsError
+from featbench.errors import WeightsError, first_line
 
 State = Mapping[str, Tensor]
 Adapt = Callable[[nn.Module, State], State]

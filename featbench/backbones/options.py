@@ -5,11 +5,14 @@ They are part of the name, so that two networks that differ in one have rows, ca
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from featbench.errors import UsageError, nearest
 
+_WIDTH = re.compile("[1-9][0-9]{0,3}")
+_MOST_LAYERS = 16
 Parse = Callable[[str], Any]
 
 
@@ -44,8 +47,10 @@ def parse_options(name: str, valid: Mapping[str, Parse]) -> dict[str, Any]:
 def widths(text: str) -> tuple[int, ...]:
     """Read widths of layers, as in 512-128."""
     parts = text.split("-")
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise ValueError("widths are whole numbers above 0, joined by -, as in widths=512-128")
+    if len(parts) > _MOST_LAYERS or not all(map(_WIDTH.fullmatch, parts)):
+        raise ValueError(
+            f"widths are whole numbers above 0, joined by -, as in widths=512-128; {_MOST_LAYERS} of 9,999 at most"
+        )
     return tuple(int(part) for part in parts)
 
 

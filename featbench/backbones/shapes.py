@@ -114,6 +114,7 @@ def _run(runner: _Runner, traced: Traced, image_shape: tuple[int, int, int]) -> 
         TypeError,
         ValueError,
         LookupError,
+        AttributeError,
     ) as error:  # transformers assert their size
         size = f"{image_shape[1]}x{image_shape[2]}"
         reason = (str(error) or type(error).__name__).splitlines()[0]

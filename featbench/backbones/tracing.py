@@ -123,6 +123,17 @@ class Traced:
         return not any(tensor == target or owner == target or owner.startswith(target + ".") for target in used)
 
 
+def _absent(graph: fx.Graph) -> set[fx.Node]:
+    """Return the arguments besides the image that are None, as `mask` of `forward(self, x, mask=None)`."""
+    return {node for node in graph.nodes if node.op == "placeholder" and node.args == (None,)}
+
+
+def _works_on(node: fx.Node, absent: set[fx.Node]) -> bool:
+    """Say whether a node does with one of these what cannot be done with None."""
+    does = node.op == "call_method" or getattr(node.target, "__module__", "") == operator.add.__module__
+    return does and bool(node.args) and node.args[0] in absent
+
+
 def _source(kind: type[nn.Module]) -> str:
     """Return what identifies the code of a module that is one node: its name, and its source where torch has it not."""
     if kind.__module__.startswith(("torch.", "torchvision.")):
@@ -160,13 +171,21 @@ def trace(
     """
     operators = [item for item in vars(torchvision.ops).values() if isinstance(item, type)]
     modules = [item for item in operators if issubclass(item, nn.Module) and not issubclass(item, nn.Sequential)]
-    tracer = NodePathTracer(
-        autowrap_modules=(math, torchvision.ops),
-        autowrap_functions=tuple(whole),
-        leaf_modules=[*LINEAR, *modules, *leaves],
-    )
+
+    def run(**pinned: None) -> tuple[fx.Graph, NodePathTracer]:
+        tracer = NodePathTracer(
+            autowrap_modules=(math, torchvision.ops),
+            autowrap_functions=tuple(whole),
+            leaf_modules=[*LINEAR, *modules, *leaves],
+        )
+        return tracer.trace(network.eval(), concrete_args=pinned or None), tracer
+
     try:
-        graph = tracer.trace(network.eval())
+        graph, tracer = run()
+        absent = _absent(graph)
+        if any(_works_on(node, absent) for node in graph.nodes):
+            # `if mask is not None:` was taken for true. Not always done, since the caches of timm's go by their graphs.
+            graph, tracer = run(**{str(node.target): None for node in absent})
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UsageError(

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from featbench.backbones.checkpoints import DAMAGE, first_line
-from featbench.errors import WeightsError
+from featbench.backbones.checkpoints import DAMAGE
+from featbench.errors import WeightsError, first_line
 from featbench.fingerprint import hash_arrays
 
 

@@ -14,9 +14,11 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
+from featbench.backbones.device import with_channels_last
 from featbench.baselines.checkpoint import CheckpointFiles
 from featbench.baselines.interrupt import StopAfterBatch
 from featbench.baselines.keep import KeepBest
+from featbench.baselines.launch import remember
 from featbench.baselines.learner import Images
 from featbench.baselines.module import ReferenceModule
 from featbench.baselines.processes import ALONE, Processes
@@ -74,7 +76,7 @@ def fit(
             num_sanity_val_steps=0,
             gradient_clip_val=recipe.clip_norm,
         )
-        module.train().to(memory_format=torch.channels_last)
+        with_channels_last(module.train())
         resumed = checkpoint if checkpoint is not None and checkpoint.exists() else None
         with stopper:
             try:
@@ -86,6 +88,8 @@ def fit(
                 )
             except SystemExit:  # Lightning's way to end after Ctrl-C
                 raise KeyboardInterrupt from None
+            finally:
+                remember(getattr(trainer.strategy.launcher, "procs", []))
         if stopper.asked:  # in the last epoch, which is kept whole
             raise KeyboardInterrupt
     return keeper

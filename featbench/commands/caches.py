@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from featbench.commands.options import Cache, examples, exit_codes, home
+from featbench.errors import UsageError
+from featbench.terminal import print_line
 
 if TYPE_CHECKING:
     from featbench.features.upkeep import Entry
@@ -30,7 +33,7 @@ def list_caches(cache: Cache = None) -> None:
         entries = list_cache(folder)
         for entry in entries:
             _print_entry(entry, folder)
-        typer.echo(f"{len(entries)} in {folder}, {_size(sum(entry.n_bytes for entry in entries))}")
+        print_line(f"{len(entries)} in {folder}, {_size(sum(entry.n_bytes for entry in entries))}")
 
 
 @caches.command("verify", epilog=examples("featbench cache verify"))
@@ -45,11 +48,11 @@ def verify_caches(cache: Cache = None) -> None:
             n_files += 1
             if problem is not None:
                 problems.append(problem)
-                typer.echo(f"featbench: {problem}", err=True)
+                print_line(f"featbench: {problem}", err=True)
         damaged = sum(isinstance(problem, DamagedCacheError) for problem in problems)
         unread = len(problems) - damaged
         rest = f"; {unread} could not be read" if unread else ""
-        typer.echo(f"{n_files - unread} cache files read, {damaged or 'none'} damaged{rest}")
+        print_line(f"{n_files - unread} cache files read, {damaged or 'none'} damaged{rest}")
         if problems:
             raise typer.Exit(1)
 
@@ -65,6 +68,9 @@ def prune_caches(
     `--older-than 0` empties the cache. What is in use or cannot be read stays, and so does all that links lead to.
     """
     with exit_codes():
+        if not math.isfinite(older_than):
+            raise UsageError(f"--older-than {older_than}: give a finite number of days")
+
         from featbench.features.opening import CacheInUseError
         from featbench.features.upkeep import list_cache, prune_cache
 
@@ -77,14 +83,14 @@ def prune_caches(
             if not entry.removable:
                 typer.echo(f"featbench: {entry.path} stays: it {entry.about}", err=True)
         if not old:
-            typer.echo(f"nothing in {folder} is damaged or was unused for {older_than:g} days")
+            print_line(f"nothing in {folder} is damaged or was unused for {older_than:g} days")
         elif yes or typer.confirm(f"Remove these {len(old)} ({_size(sum(e.n_bytes for e in old))})?"):
             outcomes = prune_cache(old)
             removed = [entry for entry, problem in outcomes if problem is None]
             for _, problem in outcomes:
                 if problem is not None:
-                    typer.echo(f"featbench: {problem}", err=True)
-            typer.echo(f"removed {len(removed)}, {_size(sum(e.n_bytes for e in removed))}")
+                    print_line(f"featbench: {problem}", err=True)
+            print_line(f"removed {len(removed)}, {_size(sum(e.n_bytes for e in removed))}")
             if not all(problem is None or isinstance(problem, CacheInUseError) for _, problem in outcomes):
                 raise typer.Exit(1)
 
@@ -92,7 +98,7 @@ def prune_caches(
 def _print_entry(entry: Entry, folder: Path) -> None:
     name = entry.path.relative_to(folder).as_posix()
     days = f"{entry.unused_s / 86_400:.0f} days"
-    typer.echo(f"{_size(entry.n_bytes):>9}  {days:>8}  {entry.state:<10}  {name}  {entry.about}")
+    print_line(f"{_size(entry.n_bytes):>9}  {days:>8}  {entry.state:<10}  {name}  {entry.about}")
 
 
 def _size(n_bytes: float) -> str:

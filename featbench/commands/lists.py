@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from featbench.commands.options import complete_backbones, examples, exit_codes, print_columns, print_rows
+from featbench.commands.options import (
+    ResultsFolder,
+    complete_backbones,
+    examples,
+    exit_codes,
+    print_columns,
+    print_rows,
+)
 
 lists = typer.Typer(
     no_args_is_help=True,
@@ -34,7 +40,7 @@ def list_backbones() -> None:
 
         for name in backbone_names():
             architecture = get_architecture(name)
-            weights = dict.fromkeys([architecture.default_weights, *architecture.weights])
+            weights = dict.fromkeys([architecture.default_weights or "", *architecture.weights])
             options = ", ".join(SMALL[name].options) if name in SMALL else ""
             print_columns([(name, ", ".join(weights) + (f" (options: {options})" if options else ""))])
         print_columns(
@@ -52,10 +58,11 @@ def list_backbones() -> None:
 def list_layers(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone.", autocompletion=complete_backbones)],
     pooling: Annotated[
-        str, typer.Option(metavar="POOLING", help="avg, max, avg:K, max:K, flatten, cls or tokens.")
+        str, typer.Option(metavar="POOLING", help="avg, max, avg:K, max:K, flatten, cls, tokens or tokens:N.")
     ] = "avg",
     image_size: Annotated[
-        int | None, typer.Option(metavar="PX", min=1, help="Size of the images.", show_default="the network's own")
+        int | None,
+        typer.Option(metavar="PX", min=1, max=4096, help="Size of the images.", show_default="the network's own"),
     ] = None,
     grey: Annotated[
         bool, typer.Option("--grey", help="For grey images; mlp, convnet, ... take their one channel.")
@@ -108,7 +115,7 @@ def list_experiments() -> None:
 
 @lists.command("models", epilog=examples("featbench list models results/pets"))
 def list_models(
-    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A results folder, as results/digits.")],
+    results: ResultsFolder,
 ) -> None:
     """Print the models of a results folder, by the names that --model of `predict` and `export` takes.
 

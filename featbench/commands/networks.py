@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from featbench.commands.options import Offline, Quiet, Trust, Verbose, examples, exit_codes, model_option, print_rows
+from featbench.commands.options import (
+    Offline,
+    Quiet,
+    ResultsFolder,
+    Trust,
+    Verbose,
+    examples,
+    exit_codes,
+    model_option,
+    place,
+    print_rows,
+)
+from featbench.terminal import print_line
 
 _SUMMARIES = examples(
     "featbench summary resnet18 --classes 10",
@@ -28,10 +40,12 @@ def add_to(app: typer.Typer) -> None:
 def summary(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone, as `featbench list backbones` prints them.")],
     classes: Annotated[
-        int | None, typer.Option(metavar="N", min=2, help="Outputs of the head.", show_default="the network's own")
+        int | None,
+        typer.Option(metavar="N", min=2, max=1_000_000, help="Outputs of the head.", show_default="the network's own"),
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option(metavar="PX", min=1, help="Size of the images.", show_default="the network's own")
+        int | None,
+        typer.Option(metavar="PX", min=1, max=4096, help="Size of the images.", show_default="the network's own"),
     ] = None,
     grey: Annotated[
         bool, typer.Option("--grey", help="For grey images; mlp, convnet, ... take their one channel.")
@@ -60,11 +74,12 @@ def summary(
                 rows.append((title, module.kind, shape, f"{module.parameters:,}", f"{module.multiply_adds:,}"))
         print_rows(rows, left=(0, 1, 2))
         size = "x".join(map(str, found.image_shape))
-        typer.echo(f"\nImages of {size}; {found.modules[0].parameters * 4 / 2**20:,.1f} MiB of weights in float32.")
+        print_line()
+        print_line(f"Images of {size}; {found.modules[0].parameters * 4 / 2**20:,.1f} MiB of weights in float32.")
         if not found.trained:
-            typer.echo("It ends without a linear layer, so there is no head to train.")
+            print_line("It ends without a linear layer, so there is no head to train.")
             return
-        typer.echo("")
+        print_line()
         print_rows(
             [
                 ("STRATEGY", f"TRAINED PARAMETERS ({found.n_classes} classes)"),
@@ -73,14 +88,15 @@ def summary(
             left=(0,),
         )
         if freeze_until is None:
-            typer.echo("partial: --freeze-until LAYER counts them")
+            print_line("partial: --freeze-until LAYER counts them")
 
 
 def export(
-    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A results folder, as results/digits.")],
+    results: ResultsFolder,
     model: Annotated[str | None, model_option("the best network by validation")] = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where to.", show_default="beside the network in models/")
+        Path | None,
+        typer.Option(parser=place, metavar="FILE", help="Where to.", show_default="beside the network in models/"),
     ] = None,
     offline: Offline = False,
     trust: Trust = None,
@@ -93,8 +109,12 @@ def export(
     says, and gives `logits` and `probabilities`; standardisation is inside. Needs pip install featbench[onnx].
     """
     with exit_codes(verbose=verbose):
-        from featbench.predict.export import export_onnx
+        from featbench.predict.export import ATOL, RTOL, export_onnx
 
         done = export_onnx(results, model, output, offline=offline, trust=trust or ())
         if not quiet:
-            typer.echo(f"{done.path}: {done.name}; its logits differ from torch's by at most {done.difference:.1g}")
+            print_line(
+                f"{done.path}: {done.name}; its numbers use at most {done.share:.1%} of the tolerance of {RTOL:g} x "
+                f"|number| + {ATOL:g}; the largest difference from torch's is {done.difference:.1g}, of a logit of "
+                f"{done.logit:.3g}"
+            )

@@ -11,7 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
-from featbench.errors import FeatbenchError
+from featbench.data.names import url_of
+from featbench.errors import FeatbenchError, first_line
+from featbench.places import expand_user
+from featbench.terminal import one_line, print_line, print_text, visible
+
+_SYSTEM = (OSError, MemoryError, RuntimeError)  # the disk, the memory or the device refused, or torch says so
 
 
 def _experiments(incomplete: str) -> list[str]:
@@ -28,6 +33,16 @@ def complete_backbones(incomplete: str) -> list[str]:
     return [name for name in backbone_names() if name.startswith(incomplete)]
 
 
+def place(text: str) -> Path:
+    """Read the path of a file or folder; an empty one is not the current folder but a variable that was never set."""
+    if not text:
+        raise typer.BadParameter("the path is empty; the current folder is .")
+    url = url_of(text)
+    if url:
+        raise typer.BadParameter(f"{url} is a URL, and URLs are not fetched; download what is there")
+    return Path(text)
+
+
 Source = Annotated[
     str,
     typer.Argument(
@@ -35,14 +50,20 @@ Source = Annotated[
     ),
 ]
 Results = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="This run's own folder.", show_default="results/NAME")
+    Path | None, typer.Option(parser=place, metavar="DIR", help="This run's own folder.", show_default="results/NAME")
 ]
 Cache = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Feature caches.", show_default="$FEATBENCH_HOME/features")
+    Path | None,
+    typer.Option(parser=place, metavar="DIR", help="Feature caches.", show_default="$FEATBENCH_HOME/features"),
 ]
 Data = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="torchvision's root of data sets.", show_default="$FEATBENCH_HOME/data"),
+    typer.Option(
+        parser=place, metavar="DIR", help="torchvision's root of data sets.", show_default="$FEATBENCH_HOME/data"
+    ),
+]
+ResultsFolder = Annotated[
+    Path, typer.Argument(parser=place, metavar="RESULTS", help="A results folder, as results/digits.")
 ]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N", help="Where networks and linear_svc run.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting; dotted keys.")]
@@ -68,34 +89,53 @@ def model_option(default: str) -> Any:
 
 
 def home() -> Path:
-    """Return where caches and data sets are kept: $FEATBENCH_HOME, or ~/.cache/featbench."""
-    return Path(os.environ.get("FEATBENCH_HOME") or "~/.cache/featbench").expanduser()
+    """Return where caches and data sets are kept: $FEATBENCH_HOME, or ~/.cache/featbench.
+
+    Raises:
+        UsageError: It is the home folder of nobody.
+    """
+    return expand_user(os.environ.get("FEATBENCH_HOME") or "~/.cache/featbench")
 
 
 @contextmanager
 def exit_codes(*, verbose: bool = False) -> Iterator[None]:
     """Turn an error into one message and the exit code it stands for."""
     try:
+        _check_current_folder()
         yield
     except KeyboardInterrupt:
-        typer.echo("interrupted; what was done so far is kept, and the same command goes on from there", err=True)
+        print_line("interrupted; what was done so far is kept, and the same command goes on from there", err=True)
         raise typer.Exit(130) from None
-    except FeatbenchError as error:
-        _show_traceback(verbose=verbose)
-        typer.echo(f"featbench: {error}", err=True)
-        raise typer.Exit(error.exit_code) from None
-    except (typer.Exit, BrokenPipeError):
+    except (typer.Exit, typer.Abort, BrokenPipeError):
         raise  # all was said, or the reader of a pipe left, as `head` does; typer ends without a word
-    except (OSError, MemoryError, RuntimeError) as error:
-        _show_traceback(verbose=verbose)
-        hint = "" if verbose else " (--verbose shows where)"
-        typer.echo(f"featbench: {type(error).__name__}: {error}{hint}", err=True)
-        raise typer.Exit(1) from None
+    except Exception as error:  # noqa: BLE001  # a fault is one message, too
+        if verbose:
+            print_text(traceback.format_exc(), err=True)
+        shown = visible if isinstance(error, FeatbenchError) and error.with_lines else one_line
+        print_text(f"featbench: {shown(_message(error, verbose=verbose))}\n", err=True)
+        raise typer.Exit(error.exit_code if isinstance(error, FeatbenchError) else 1) from None
 
 
-def _show_traceback(*, verbose: bool) -> None:
-    if verbose:
-        typer.echo(traceback.format_exc(), err=True, nl=False)
+def _message(error: Exception, *, verbose: bool) -> str:
+    if isinstance(error, FeatbenchError):
+        return str(error).strip()
+    text = ": ".join(dict.fromkeys((type(error).__name__, first_line(error))))  # some errors say nothing
+    if isinstance(error, _SYSTEM) and not isinstance(error, NotImplementedError | RecursionError):
+        return text if verbose else f"{text} (--verbose shows where)"
+    return (
+        f"this is a fault of featbench's: {text}; please report it to its authors, with the command and what --verbose "
+        "prints"
+    )
+
+
+def _check_current_folder() -> None:
+    """Refuse to start where there is no current folder: libraries of torch end the process there."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise FeatbenchError(
+            f"there is no current folder ({error.strerror}): it was removed, or is closed to you; change to another"
+        ) from None
 
 
 def examples(*lines: str) -> str:
@@ -106,15 +146,16 @@ def examples(*lines: str) -> str:
 def print_columns(pairs: Iterable[tuple[str, str]]) -> None:
     """Print names and what they are, in two columns."""
     for name, text in pairs:
-        typer.echo(f"{name:<24} {text}")
+        print_line(f"{name:<24} {text}")
 
 
 def print_rows(rows: Sequence[tuple[str, ...]], left: Container[int]) -> None:
     """Print columns, those numbered in `left` flush left, numbers flush right."""
-    sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
+    shown = [tuple(map(one_line, row)) for row in rows]
+    sizes = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for row in shown:
         cells = [
             f"{cell:<{size}}" if number in left else f"{cell:>{size}}"
             for number, (cell, size) in enumerate(zip(row, sizes, strict=True))
         ]
-        typer.echo("  ".join(cells).rstrip())
+        print_line("  ".join(cells).rstrip())

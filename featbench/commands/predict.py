@@ -11,7 +11,20 @@ from typing import Annotated, Literal
 
 import typer
 
-from featbench.commands.options import Device, Offline, Quiet, Trust, Verbose, examples, exit_codes, model_option
+from featbench.commands.options import (
+    Device,
+    Offline,
+    Quiet,
+    ResultsFolder,
+    Trust,
+    Verbose,
+    examples,
+    exit_codes,
+    model_option,
+    place,
+)
+from featbench.errors import UsageError
+from featbench.terminal import print_line
 
 Format = Literal["table", "csv", "json"]
 _STDIN = Path("-")
@@ -29,9 +42,12 @@ def add_to(app: typer.Typer) -> None:
 
 
 def predict(
-    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A results folder, as results/digits.")],
+    results: ResultsFolder,
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="Files, folders, or - for a list on stdin, a path a line.")
+        list[Path],
+        typer.Argument(
+            parser=place, metavar="IMAGE...", help="Files, folders, or - for a list on stdin, a path a line."
+        ),
     ],
     model: Annotated[str | None, model_option("the best by validation")] = None,
     top: Annotated[int, typer.Option(metavar="K", min=1, help="Classes to print for each image.")] = 3,
@@ -54,35 +70,39 @@ def predict(
     Exit code 1 if an image could not be read: it is named on stderr, and the others are predicted.
     """
     with exit_codes(verbose=verbose):
+        places = list(_places(images))
+
         from featbench.console import TerminalProgress
         from featbench.predict.images import as_split, find_images
         from featbench.predict.model import load_model
         from featbench.predict.output import write_predictions
 
         loaded = load_model(results, model, device=device, offline=offline, trust=trust or ())
-        files, wrong = find_images(_places(images))
-        for place, reason in wrong:
-            typer.echo(f"featbench: {place}: {reason}", err=True)
-        terminal_columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        files, wrong = find_images(places)
+        for path, reason in wrong:
+            print_line(f"featbench: {path}: {reason}", err=True)
+        on_terminal = sys.stdout is not None and sys.stdout.isatty()
         with TerminalProgress(quiet=quiet, verbose=verbose) as progress:
             progress.say(f"{loaded.name}, {len(files):,} image{'' if len(files) == 1 else 's'}")
             failed = write_predictions(
                 loaded,
                 as_split(files),
                 progress,
-                write=lambda text: typer.echo(text.encode(), nl=False),
+                write=lambda text: typer.echo(text.encode(errors="backslashreplace"), nl=False),
                 format_=format_,
                 top=top,
-                columns=terminal_columns,
+                columns=shutil.get_terminal_size().columns if on_terminal else None,
             )
         if failed or wrong:
             raise typer.Exit(1)
 
 
 def _places(given: list[Path]) -> Iterator[Path]:
-    for place in given:
-        if place == _STDIN:
+    for path in given:
+        if path == _STDIN:
+            if sys.stdin is None:
+                raise UsageError("standard input is closed; - reads a list of images from it, a path a line")
             lines = sys.stdin.buffer.read().splitlines()
             yield from (Path(os.fsdecode(line)) for line in lines if line.strip())
         else:
-            yield place
+            yield path

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from featbench.commands.options import Quiet, Verbose, examples, exit_codes
+from featbench.commands.options import Quiet, Verbose, examples, exit_codes, place
+from featbench.terminal import print_line
 
 _EXAMPLES = examples(
     "featbench report results/digits", "featbench report results/digits results/pets --output both.html"
@@ -19,12 +20,15 @@ def add_to(app: typer.Typer) -> None:
 
     @app.command("report", epilog=_EXAMPLES)
     def report(
-        results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="A results folder, or several.")],
+        results: Annotated[
+            list[Path], typer.Argument(parser=place, metavar="RESULTS...", help="A results folder, or several.")
+        ],
         output: Annotated[
             Path | None,
             typer.Option(
                 "--output",
                 "-o",
+                parser=place,
                 metavar="FILE",
                 help="The page.",
                 show_default="RESULTS/report.html; ./report.html of several",
@@ -42,11 +46,11 @@ def add_to(app: typer.Typer) -> None:
             from featbench.report.build import PAGE, compare_reports, write_report
 
             def warn(text: str) -> None:
-                typer.echo(f"warning: {text}", err=True)
+                print_line(f"warning: {text}", err=True)
 
             if len(results) == 1:
                 page = write_report(results[0], warn, output)
             else:
                 page = compare_reports(results, warn, output or Path(PAGE))
             if not quiet:
-                typer.echo(str(page))
+                print_line(str(page))

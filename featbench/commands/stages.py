@@ -22,6 +22,7 @@ from featbench.commands.options import (
     exit_codes,
     home,
 )
+from featbench.terminal import print_line
 
 _STAGES = {
     "run": "Run all stages: extract features, train classifiers and reference networks, write tables and page.",
@@ -78,7 +79,8 @@ def _add(app: typer.Typer, name: str) -> None:
                     "progress": progress,
                 }
                 if dry_run:
-                    typer.echo("\n".join(describe_plan(make_job(experiment, **options), stages)))
+                    for line in describe_plan(make_job(experiment, **options), stages):
+                        print_line(line)
                     return
                 rows = run(experiment, stages=stages, **options)
             if not quiet and not rows.empty:

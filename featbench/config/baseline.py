@@ -6,14 +6,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from featbench.config.table import Count, NonNegative, Positive, Table
+from featbench.config.table import Count, Epochs, Fraction, NonNegative, Positive, Processes, Repeats, Table
 
 Optimizers = Literal["sgd", "adam", "adamw"]
 Schedules = Literal["constant", "step", "cosine", "one_cycle", "plateau"]
 Augmentations = Literal[
     "none", "flip", "crop", "flip_crop", "flip_crop_erase", "flip_resized_crop", "trivial_augment", "rand_augment"
 ]
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Share = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
 
 
 class BaselineConfig(Table):
@@ -42,12 +42,12 @@ class BaselineConfig(Table):
     strategy: Literal["scratch", "finetune", "partial", "linear_head"]
     label: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
     backbone: str | None = None
-    epochs: Count | None = None
-    batch_size: Annotated[int, Field(ge=2)] | None = None
+    epochs: Epochs | None = None
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] | None = None
     optimizer: Optimizers | None = None
     lr: Positive | Literal["auto"] | None = None
     backbone_lr_factor: Positive = 0.1
-    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)] = 1.0
     momentum: Share = 0.9
     weight_decay: NonNegative | None = None
     l1: NonNegative = 0.0
@@ -57,18 +57,18 @@ class BaselineConfig(Table):
     mixup: NonNegative = 0.0
     ema: Share = 0.0
     schedule: Schedules = "one_cycle"
-    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    warmup_epochs: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     step_size: Count | None = None
-    gamma: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    gamma: Fraction = 0.1
     plateau_patience: Count = 5
     augment: Augmentations | None = None
     freeze_until: str | None = None
     early_stopping: Count | None = None
     refit: bool | None = None
     tune: Annotated[int, Field(ge=0, le=10)] = 0
-    repeats: Count = 1
-    devices: Count = 1
-    num_nodes: Count = 1
+    repeats: Repeats = 1
+    devices: Processes = 1
+    num_nodes: Processes = 1
     distributed: Literal["ddp", "ddp_find_unused_parameters_true"] = "ddp"
 
     @property

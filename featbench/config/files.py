@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
+import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -11,10 +11,23 @@ from typing import Any
 from pydantic import ValidationError
 
 from featbench.config.baseline import BaselineConfig
-from featbench.config.models import BackboneConfig, DatasetConfig, EvaluateConfig, Experiment, is_weights_file
+from featbench.config.labels import TABLE_ENDINGS, table_message
+from featbench.config.models import (
+    LONGEST_NAME,
+    BackboneConfig,
+    DatasetConfig,
+    EvaluateConfig,
+    Experiment,
+    is_weights_file,
+)
 from featbench.config.table import Table
+from featbench.config.toml import parse_toml, read_toml
 from featbench.errors import UsageError, nearest, unknown
+from featbench.places import expand_user
 
+_LONGEST = 200  # characters of a value in a message
+_MOST_ERRORS = 5  # in a message
+_DEEPEST = 16  # parts of a key
 _TABLES: dict[str, type[Table]] = {
     "dataset": DatasetConfig,
     "backbones": BackboneConfig,
@@ -57,45 +70,47 @@ def parse_experiment(content: Mapping[str, Any]) -> Experiment:
     try:
         return Experiment.model_validate(content)
     except ValidationError as error:
-        raise UsageError("the experiment is wrong: " + "; ".join(_explain(e) for e in error.errors())) from None
+        wrong = [_explain(e) for e in error.errors()]
+        more = f"; and {len(wrong) - _MOST_ERRORS} more" if len(wrong) > _MOST_ERRORS else ""
+        raise UsageError("the experiment is wrong: " + "; ".join(wrong[:_MOST_ERRORS]) + more) from None
 
 
 def _read(source: str) -> dict[str, Any]:
     builtin = builtin_experiments()
     if source in builtin:  # a folder of this name is ./name
-        return tomllib.loads(builtin[source])
-    path = Path(source).expanduser()
-    if path.is_dir():
-        content = tomllib.loads(builtin["folder"])
+        return parse_toml(builtin[source])
+    if not source:
+        raise UsageError("the experiment is empty; name one, a TOML file or a folder; the current folder is .")
+    path = expand_user(source)
+    if os.path.isdir(path):  # noqa: PTH112  # where a path is too long or has a NUL, Path's own raises
+        content = parse_toml(builtin["folder"])
         content["name"] = _name_of(path)
         content["dataset"]["root"] = str(path.resolve())
         return content
-    if path.is_file():
-        try:
-            content = tomllib.loads(path.read_text("utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"{path} is not a TOML file: {error}") from None
+    if os.path.isfile(path):  # noqa: PTH113
+        if path.suffix.lower() in TABLE_ENDINGS:
+            raise UsageError(table_message(path), with_lines=True)
+        content = read_toml(path)
         _absolute_paths(content, path.resolve().parent)
         return content
     if path.suffix == ".toml" or "/" in source or "\\" in source:
-        raise UsageError(f"there is no experiment file or folder of images {source!r}")
+        raise UsageError(f"there is no experiment file or folder of images {_shown(source)}")
     raise unknown("experiment", source, builtin)
 
 
 def _name_of(folder: Path) -> str:
     kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in folder.resolve().name)
-    return kept.lstrip("._-") or "folder"
+    return kept.lstrip("._-")[:LONGEST_NAME] or "folder"
 
 
 def _override(content: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise UsageError(f"--set takes KEY=VALUE, as in --set seed=1, and got {override!r}")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text  # a bare word is a string
-    *parents, last = key.split(".")
+        raise UsageError(f"--set takes KEY=VALUE, as in --set seed=1, and got {_shown(override)}")
+    value = _value(key, text)
+    *parents, last = key.split(".", _DEEPEST)
+    if len(parents) == _DEEPEST:
+        raise UsageError(f"--set {key[:_LONGEST]}...: no setting lies that deep; the key has too many dots")
     place: Any = content
     for depth, part in enumerate(parents):
         if isinstance(place, list):
@@ -103,18 +118,34 @@ def _override(content: dict[str, Any], override: str) -> None:
         elif isinstance(place, dict):
             place = place.setdefault(part, [] if part in ("backbones", "baselines") and depth == 0 else {})
         else:
-            raise UsageError(f"--set {override}: {'.'.join(parents[:depth])} is a value and has no keys")
+            raise UsageError(f"--set {_shown(override)}: {'.'.join(parents[:depth])} is a value and has no keys")
     if isinstance(place, list):
         place[_item(place, last, override)] = value
     elif isinstance(place, dict):
         place[last] = value
     else:
-        raise UsageError(f"--set {override}: {'.'.join(parents)} is a value and has no keys")
+        raise UsageError(f"--set {_shown(override)}: {'.'.join(parents)} is a value and has no keys")
+
+
+def _value(key: str, text: str) -> Any:
+    """Read a value as TOML does; a bare word is a string."""
+    try:
+        parsed = parse_toml(f"value = {text}")
+    except ValueError as error:
+        if text.startswith(("[", "{", '"', "'")):
+            raise UsageError(
+                f"--set {_shown(key)}: {_shown(text)} is no TOML value: {error}; a list of names is "
+                """'["linear_svc", "ridge"]', with the quotes around it for the shell"""
+            ) from None
+        return text
+    return parsed["value"] if len(parsed) == 1 else text  # more than one line is no value
 
 
 def _item(items: list[Any], part: str, override: str) -> int:
-    if not part.isdecimal() or int(part) > len(items):
-        raise UsageError(f"--set {override}: {part!r} is not the number of an item; there are {len(items)}, from 0")
+    if not (part.isdecimal() and len(part) < _DEEPEST) or int(part) > len(items):
+        raise UsageError(
+            f"--set {_shown(override)}: {_shown(part)} is not the number of an item; there are {len(items)}, from 0"
+        )
     if int(part) == len(items):
         items.append({})
     return int(part)
@@ -124,12 +155,24 @@ def _absolute_paths(content: dict[str, Any], base: Path) -> None:
     """Make relative paths absolute: in a file they start at the file's folder, in --set where the command runs."""
     dataset = content.get("dataset")
     if isinstance(dataset, dict) and isinstance(dataset.get("root"), str):
-        dataset["root"] = str(base / Path(dataset["root"]).expanduser())
+        dataset["root"] = _absolute("dataset.root", dataset["root"], base)
     backbones = content.get("backbones")
     for backbone in backbones if isinstance(backbones, list) else []:
         weights = backbone.get("weights") if isinstance(backbone, dict) else None
         if isinstance(weights, str) and is_weights_file(weights):
-            backbone["weights"] = str(base / Path(weights).expanduser())
+            backbone["weights"] = _absolute("weights", weights, base)
+
+
+def _absolute(key: str, text: str, base: Path) -> str:
+    if not text:
+        raise UsageError(f"{key} is empty; the folder that it starts from is .")
+    path = base / expand_user(text)
+    if min(text) < " " and not os.path.lexists(path):  # as the tab in "C:\temp"
+        raise UsageError(
+            f"{key} = {_shown(text)}: there is no such path; in double quotes a backslash and a letter are another "
+            "character: write a Windows path in 'single quotes', or with /"
+        )
+    return str(path)
 
 
 def _explain(error: Any) -> str:
@@ -140,10 +183,16 @@ def _explain(error: Any) -> str:
         valid = list(table.model_fields)
         close = nearest(names[-1], valid)
         hint = f"did you mean {close!r}? " if close else ""
-        return f"unknown key {place!r}; {hint}Valid here: {', '.join(valid)}."
+        return f"unknown key {_shown(place)}; {hint}Valid here: {', '.join(valid)}."
     if error["type"] == "missing":
         return f"{place} is missing"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] in ("value_error",):
         return f"{place}: {message}" if place else message
-    return f"{place} = {error['input']!r}: {message}"
+    return f"{place} = {_shown(error['input'])}: {message}"
+
+
+def _shown(value: Any) -> str:
+    """Return what was given, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from itertools import combinations
@@ -11,8 +12,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from featbench.config.baseline import BaselineConfig
-from featbench.config.table import Count, Fraction, Positive, Table
+from featbench.config.table import Count, Fraction, Positive, Repeats, Table
+from featbench.config.values import check_values
 from featbench.errors import nearest
+
+LONGEST_NAME = 100  # characters of the name of an experiment, which is that of a folder, too
+_MOST_CANDIDATES = 10_000  # of a grid
 
 
 class DatasetConfig(Table):
@@ -48,7 +53,7 @@ class BackboneConfig(Table):
     pooling: str = "avg"
     image_size: Annotated[int, Field(ge=1, le=4096)] | None = None
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    batch_size: Count | None = None
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] | None = None
     store: Literal["float32", "float16"] = "float32"
 
     @model_validator(mode="after")
@@ -73,9 +78,9 @@ class EvaluateConfig(Table):
 
     classifiers: tuple[str, ...] = ("linear_svc", "svm_rbf", "random_forest")
     selection: Literal["auto", "cv", "holdout", "none"] = "auto"
-    folds: Annotated[int, Field(ge=2)] = 5
-    repeats: Count = 1
-    train_sizes: tuple[Count, ...] = ()
+    folds: Annotated[int, Field(ge=2, le=1000)] = 5
+    repeats: Repeats = 1
+    train_sizes: Annotated[tuple[Count, ...], Field(max_length=100)] = ()
     grids: Mapping[str, Mapping[str, tuple[Any, ...]]] = Field(default_factory=dict)
     engine: Literal["auto", "sklearn"] = "auto"
     steps: Annotated[tuple[tuple[str, ...], ...], Field(min_length=1)] = ((),)  # a list of strings is one variant
@@ -107,18 +112,26 @@ class EvaluateConfig(Table):
             for key, values in grid.items():
                 if not values:
                     raise ValueError(f"grids.{name}.{key} is empty; give at least one value")
+            if (count := math.prod(map(len, grid.values()))) > _MOST_CANDIDATES:
+                raise ValueError(f"grids.{name} has {count:,} candidates; more than {_MOST_CANDIDATES:,} are not tried")
         return self
 
 
 class Experiment(Table):
     """A whole experiment file."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=LONGEST_NAME)]
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     dataset: DatasetConfig
-    backbones: Annotated[tuple[BackboneConfig, ...], Field(min_length=1)]
+    backbones: Annotated[tuple[BackboneConfig, ...], Field(min_length=1, max_length=200)]
     evaluate: EvaluateConfig = EvaluateConfig()
-    baselines: tuple[BaselineConfig, ...] = ()
+    baselines: Annotated[tuple[BaselineConfig, ...], Field(max_length=200)] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sane(cls, content: Any) -> Any:
+        check_values(content)
+        return content
 
     @model_validator(mode="after")
     def _check(self) -> Self:

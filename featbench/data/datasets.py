@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from featbench.config import DatasetConfig
-from featbench.data.folder import scan_folder
+from featbench.data.folder import check_counts, scan_folder
 from featbench.data.images import FileImages, gather_array
 from featbench.data.names import plain_name
 from featbench.data.splits import Dataset, Skipped, Split, limit, split_whole
@@ -55,13 +55,17 @@ def load_dataset(
     """
     check_dataset(config)
     skipped: Sequence[Skipped] = ()
+    remarks: tuple[str, ...] = ()
     name = config.name
     if config.name == "digits":
         classes, splits = _digits()
     elif config.name == "folder":
         assert config.root is not None  # the config's own check
         name = plain_name(Path(config.root.resolve().name))
-        classes, splits, skipped = scan_folder(config.root, on_bad_image=config.on_bad_image)
+        scanned = scan_folder(config.root, on_bad_image=config.on_bad_image)
+        classes, splits, skipped, remarks = scanned.classes, scanned.splits, scanned.skipped, scanned.layout.remarks
+        if "all" in splits:
+            check_counts(splits["all"], scanned.layout.classes["all"])
         _check_fractions(config, list(splits))
     else:
         classes, splits = load_torchvision(TORCHVISION_SETS[config.name], data_dir, offline=offline)
@@ -72,7 +76,7 @@ def load_dataset(
     if memo_dir is not None:
         place = fingerprint([config.name, str((config.root or data_dir).resolve())])
         splits = {part: _remembering(split, memo_dir / f"{place}-{part}") for part, split in splits.items()}
-    return Dataset(name, classes, splits, tuple(skipped))
+    return Dataset(name, classes, splits, tuple(skipped), remarks)
 
 
 def _remembering(split: Split, memo: Path) -> Split:

@@ -1,39 +1,52 @@
-"""A folder of images: `train/ val/ test/` with one folder a class in each, or just one folder a class."""
+"""A folder of images, listed: its splits, its classes, and the files that are left out."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from featbench.data.images import file_images
+from featbench.data.layout import Classes, Layout, class_folders, entries_of, read_layout
 from featbench.data.names import plain_name
-from featbench.data.splits import Skipped, Split
-from featbench.data.walk import ENDINGS, HIDDEN, is_folder, is_hidden, leads_back, list_folder, walk
+from featbench.data.shell_lines import hide_lines, listed, quoted
+from featbench.data.splits import LEAST_IMAGES, Skipped, Split
+from featbench.data.walk import ENDINGS, HIDDEN, NO_ENDING, is_folder, is_hidden, is_own, walk
 from featbench.errors import DataError, UsageError
+from featbench.terminal import one_line
 
 
-def scan_folder(
-    root: Path, *, on_bad_image: Literal["skip", "error"] = "skip"
-) -> tuple[tuple[str, ...], dict[str, Split], list[Skipped]]:
+class Scanned(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+        classes: The class names.
+        splits: "train" and "test", with "val" where all three are there, or "all" where one folder a class is all.
+        skipped: The files left out.
+        layout: The folders of these.
+    """
+
+    classes: tuple[str, ...]
+    splits: dict[str, Split]
+    skipped: list[Skipped]
+    layout: Layout
+
+
+def scan_folder(root: Path, *, on_bad_image: Literal["skip", "error"] = "skip") -> Scanned:
     """List the images of a folder, sorted by path, so that every machine sees them in one order.
 
     Whatever has the ending of an image is in a split, even a broken link: whether it can be read is seen when it is.
 
-    Returns:
-        The class names; the splits found: "train" and "test", with "val" where all three are there, or "all" where
-        the folder holds one folder a class; and the files left out. Where there is no `test/`, `val/` is the test
-        split.
-
     Raises:
         UsageError: There is no such folder, or its path is not UTF-8.
-        DataError: There is no image, only one class, or classes differ between the splits; or a folder cannot be
-            listed, and it is one of these or `on_bad_image` is "error".
+        DataError: There is no image, only one class, or classes differ between the splits; or a
+            folder cannot be listed, and it is one of these or `on_bad_image` is "error".
     """
     if not root.is_dir():
         raise UsageError(f"there is no folder {str(root)!r}; dataset.root must be a folder of images")
@@ -41,19 +54,30 @@ def scan_folder(
         raise UsageError(
             f"the path {plain_name(root)} is not UTF-8, so experiment.toml cannot name it; rename the folder"
         )
+    layout = read_layout(root)
+    _check_same_classes(root, layout)
     scan = _Scan(root, on_bad_image)
-    parts = _parts(root)
-    if "all" not in parts:
-        scan.leave_out("", (entry for entry in _list(root) if Path(entry.path) not in parts.values()), "split")
-    classes = tuple(_classes(next(iter(parts.values()))))
-    splits = {}
-    for name, folder in parts.items():
-        found = _classes(folder)
-        if found.keys() != set(classes):
-            odd = ", ".join(sorted(found.keys() ^ set(classes)))
-            raise DataError(f"{root}: train and {folder.name} have different classes: {odd} is only in one of them")
-        splits[name] = scan.split(name, folder, found)
-    return classes, splits, scan.skipped
+    if "all" not in layout.folders:
+        scan.leave_out("", root, layout.folders.values(), "split")
+    splits = {name: scan.split(name, layout.folders[name], found) for name, found in layout.classes.items()}
+    return Scanned(tuple(next(iter(layout.classes.values()))), splits, scan.skipped, layout)
+
+
+def check_counts(whole: Split, classes: Classes) -> None:
+    """Check that a pile of images can be split into train, val and test.
+
+    Raises:
+        DataError: A class has too few.
+    """
+    counts = np.bincount(whole.labels, minlength=len(classes))
+    few = [(name, int(count)) for name, count in zip(classes, counts, strict=True) if count < LEAST_IMAGES]
+    if few:
+        raise DataError(
+            f"too few images to be split into train, val and test: {listed(f'{name!r} has {n}' for name, n in few)}. "
+            f"A class needs at least {LEAST_IMAGES}, or train/ and test/ folders of your own; add images, or leave it "
+            "out:" + hide_lines(place for name, _ in few for place in classes[name]),
+            with_lines=True,
+        )
 
 
 @dataclass(frozen=True)
@@ -64,31 +88,37 @@ class _Scan:
     on_bad_image: Literal["skip", "error"]
     skipped: list[Skipped] = field(default_factory=list)
 
-    def split(self, name: str, folder: Path, classes: Mapping[str, Path]) -> Split:
+    def split(self, name: str, folder: Path, classes: Classes) -> Split:
         """Find the images of each class."""
-        self.leave_out(name, (entry for entry in _list(folder) if Path(entry.path) not in classes.values()), "class")
+        self.leave_out(name, folder, [place for places in classes.values() for place in places], "class")
         paths: list[str] = []
         labels: list[int] = []
-        for label, (class_name, class_folder) in enumerate(classes.items()):
-            images = self._images(name, class_folder)
+        for label, (class_name, places) in enumerate(classes.items()):
+            before = len(self.skipped)
+            images = [path for place in places for path in self._images(name, place)]
             if not images and len(classes) > 1:
-                raise DataError(f"class {class_name!r} has no image in {class_folder}; add some, or remove it")
+                raise DataError(
+                    f"class {class_name!r} has no image in {places[0]}{_endings(self.skipped[before:])}; add some, or "
+                    "remove it"
+                )
             paths += images
             labels += [label] * len(images)
         if not paths:
             raise DataError(
-                f"there are no images in {folder}: expected one folder a class, with files that end in "
-                f"{' '.join(ENDINGS)}"
+                f"there are no images in {folder}{_endings(self.skipped)}: expected one folder a class, with files "
+                f"that end in {' '.join(ENDINGS)}"
             )
         if len(classes) < 2:
-            raise DataError(f"there is only one class, {next(iter(classes))!r}, in {folder}; a classifier needs two")
+            raise DataError(_one_class(folder, classes))
         return Split(name, file_images(paths), np.asarray(labels, np.int64), tuple(map(self._id, paths)))
 
-    def leave_out(self, split: str, entries: Iterable[os.DirEntry[str]], kind: str) -> None:
-        """List what lies beside the split or class folders."""
-        for entry in entries:
-            reason = HIDDEN if is_hidden(entry.name) else f"it lies outside the {kind} folders"
-            self._skip(split, entry.path, reason)
+    def leave_out(self, split: str, folder: Path, used: Iterable[Path], kind: str) -> None:
+        """List what lies beside the split or class folders; what featbench wrote is not listed."""
+        taken = set(used)
+        for entry in entries_of(folder):
+            if Path(entry.path) not in taken and not (is_folder(entry) and is_own(entry.path)):
+                reason = HIDDEN if is_hidden(entry.name) else f"it lies outside the {kind} folders"
+                self._skip(split, entry.path, reason)
 
     def _images(self, split: str, folder: Path) -> list[str]:
         images = []
@@ -119,32 +149,37 @@ def _is_utf8(path: Path) -> bool:
         return False
 
 
-def _parts(root: Path) -> dict[str, Path]:
-    """Find the folders of the splits; "all" is the one that holds the classes where there are none."""
-    folders = {entry.name for entry in _list(root) if is_folder(entry)}
-    parts: dict[str, Path] = {name: root / name for name in ("train", "val", "test") if name in folders}
-    if "train" not in parts:
-        if parts and len(parts) == len(_classes(root)):
-            raise DataError(f"{root} has {' and '.join(parts)}, but no train folder; add it")
-        return {"all": root}
-    if len(parts) == 1:
-        return {"all": parts["train"]}
-    if "test" not in parts:
-        parts["test"] = parts.pop("val")
-    return parts
+def _endings(skipped: Sequence[Skipped]) -> str:
+    """Count the files that were left out by their endings, as in " (.npy: 12 files)"."""
+    files = [Path(one.id).suffix.lower() for one in skipped if one.reason == NO_ENDING]
+    counts = Counter(ending or "no ending" for ending in files).most_common()
+    return (
+        f" ({', '.join(f'{ending}: {count} file' + 's' * (count > 1) for ending, count in counts)})" if counts else ""
+    )
 
 
-def _classes(folder: Path) -> dict[str, Path]:
-    """Find the class folders, in order; links count, but not those that lead back."""
-    return {
-        plain_name(Path(entry.name)): Path(entry.path)
-        for entry in _list(folder)
-        if is_folder(entry) and not is_hidden(entry.name) and not leads_back(entry)
+def _one_class(folder: Path, classes: Classes) -> str:
+    name, (place, *_) = next(iter(classes.items()))
+    below = listed(class_folders(place))
+    deeper = f"; where {below} are the classes, run {quoted(place)}" if len(class_folders(place)) > 1 else ""
+    return f"there is only one class, {name!r}, in {folder}; a classifier needs two{deeper}"
+
+
+def _check_same_classes(root: Path, layout: Layout) -> None:
+    """Refuse classes that some split lacks: nothing could be learned, or tested, of them."""
+    every = {name: place for classes in layout.classes.values() for name, (place, *_) in classes.items()}
+    lacking = {
+        layout.folders[split].name: sorted(every.keys() - classes.keys()) for split, classes in layout.classes.items()
     }
-
-
-def _list(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        return list_folder(folder)
-    except OSError as error:
-        raise DataError(f"the folder {folder} cannot be listed: {error.strerror}; open it, or remove it") from error
+    lacking = {split: names for split, names in lacking.items() if names}
+    if lacking:
+        odd = {name for names in lacking.values() for name in names}
+        places = [
+            p for classes in layout.classes.values() for name in sorted(odd & classes.keys()) for p in classes[name]
+        ]
+        what = "; ".join(f"{split} lacks {listed(names)}" for split, names in lacking.items())
+        raise DataError(
+            f"{one_line(str(root))}: the splits have different classes: {what}. Add images there, or leave them out "
+            "everywhere:" + hide_lines(places),
+            with_lines=True,
+        )

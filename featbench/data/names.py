@@ -1,4 +1,4 @@
-"""Ids and class names: the names of files as text that every file format takes."""
+"""Ids and class names: the names of files as text that every file format and every terminal takes."""
 
 from __future__ import annotations
 
@@ -6,19 +6,34 @@ import os
 import re
 from pathlib import PurePath
 
-# a line break in a name would break a CSV file's line, and an escape sequence would reach the terminal
-_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+from featbench.terminal import UNSAFE
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//?)(?=[^/])")
+_SCHEMES = ("http", "https", "ftp", "ftps", "s3", "gs", "file")
 
 
 def plain_name(path: PurePath | str) -> str:
     r"""Write a path as printable UTF-8 with forward slashes; different paths stay different.
 
-    A byte that is not UTF-8 and a control character become `\xNN`, and a backslash is doubled, so that the bytes of
-    the name can be had back.
+    What a terminal would obey (see `featbench.terminal`) and a byte that is not UTF-8 become `\xNN`, a byte each, and a
+    backslash is doubled, so that the bytes of the name can be had back.
     """
     text = str(path).replace(os.sep, "/")
     if text.isascii() and text.isprintable() and "\\" not in text:
         return text  # as most are
-    name = os.fsencode(text).replace(b"\\", b"\\\\")
-    escaped = _CONTROL.sub(lambda found: b"\\x%02x" % found.group()[0], name)
-    return escaped.decode("utf-8", "backslashreplace")
+    return UNSAFE.sub(lambda found: _bytes(found.group()), text.replace("\\", r"\\"))
+
+
+def _bytes(character: str) -> str:
+    is_byte = "\udc80" <= character <= "\udcff"  # what Python decodes a byte that is not UTF-8 to
+    return "".join(
+        f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape" if is_byte else "surrogatepass")
+    )
+
+
+def url_of(place: str | os.PathLike[str]) -> str | None:
+    """Return the URL that somebody gave in place of a path, None where it is none; a Path lost one of its slashes."""
+    text = os.fspath(place)
+    found = _URL.match(text)
+    is_url = found is not None and (found[2] == "//" or found[1].lower() in _SCHEMES)
+    return f"{found[1]}://{text[found.end() :]}" if found is not None and is_url else None

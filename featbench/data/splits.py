@@ -15,6 +15,7 @@ from featbench.data.images import ArrayImages, Hashes, Indices, LazyImages
 from featbench.errors import DataError
 from featbench.fingerprint import fingerprint, hash_array
 
+LEAST_IMAGES = 3  # of a class that is split: one each for train, val and test
 Labels = npt.NDArray[np.int64]
 
 
@@ -63,12 +64,21 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set: `splits` has "train", "test" and, where it has one, "val"; `skipped` are files left out."""
+    """A data set.
+
+    Attributes:
+        name: Its name.
+        classes: The class names.
+        splits: "train", "test" and, where it has one, "val".
+        skipped: Files left out.
+        remarks: What was decided while it was read that the user may not expect.
+    """
 
     name: str
     classes: tuple[str, ...]
     splits: Mapping[str, Split]
     skipped: tuple[Skipped, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def channels(self) -> int:
@@ -90,7 +100,7 @@ def split_whole(whole: Split, config: DatasetConfig, classes: tuple[str, ...], s
         DataError: A class has fewer than three images, or the fractions leave a split without some class.
     """
     counts = np.bincount(whole.labels, minlength=len(classes))
-    if counts.min() < 3:
+    if counts.min() < LEAST_IMAGES:
         raise DataError(
             f"class {classes[int(counts.argmin())]!r} has too few images ({counts.min()}) to be split into train, val "
             "and test; it needs at least three, or train/ and test/ folders of your own"

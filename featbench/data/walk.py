@@ -1,5 +1,7 @@
 """Finding image files below a folder: links are followed, loops end, and what is left out has a reason.
 
+What featbench itself wrote there, a results folder or a cache, is passed over.
+
 Paths are strings here: to make a `Path` of each would be most of the time of a walk.
 """
 
@@ -10,13 +12,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's ImageFolder's
+# torchvision's ImageFolder's, and two more that people have
+ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 # what macOS, Windows, Linux and network drives put beside people's files
 _SYSTEM_FOLDERS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir")
 
+_RESULTS, _CACHE = {"experiment.toml", "environment.json"}, {".hashes"}  # what is in all that featbench writes
+
 HIDDEN = "it is hidden, or in a hidden or system folder"
-_NO_ENDING = f"its ending is not one of {' '.join(ENDINGS)}"
+NO_ENDING = f"its ending is not one of {' '.join(ENDINGS)}"
 _LOOP = "the link leads to a folder that holds it, or that is read already"
 
 
@@ -60,6 +65,26 @@ def leads_back(entry: os.DirEntry[str]) -> bool:
     return entry.is_symlink() and Path(entry.path).parent.resolve().is_relative_to(Path(entry.path).resolve())
 
 
+def is_image(entry: os.DirEntry[str]) -> bool:
+    """Say whether this is a file that is read: its name has the ending of an image, and is not hidden."""
+    return _is_image(entry.name) and not is_hidden(entry.name) and not is_folder(entry)
+
+
+def is_own(folder: str | Path, levels: int = 4) -> bool:
+    """Say whether featbench wrote this folder, or all that is in it: `results/` holds results folders only."""
+    try:
+        entries = list_folder(Path(folder))
+    except OSError:
+        return False
+    names = {entry.name for entry in entries}
+    if names >= _RESULTS or names >= _CACHE:
+        return True
+    visible = [entry for entry in entries if not is_hidden(entry.name)]
+    if not visible or not levels:
+        return False
+    return all(entry.is_dir(follow_symlinks=False) and is_own(entry.path, levels - 1) for entry in visible)
+
+
 def walk(folder: Path) -> Iterator[Found]:
     """Find every file below a folder, in the order of the parts of their paths.
 
@@ -90,6 +115,8 @@ def _walk(folder: Path, *, within_hidden: bool) -> Iterator[Found]:
                 yield Found(entry.path, _LOOP)
                 continue
             seen.add(identity)
+            if not within_hidden and is_own(path):
+                continue
         try:
             waiting += reversed(list_folder(path))
         except OSError as error:
@@ -99,7 +126,7 @@ def _walk(folder: Path, *, within_hidden: bool) -> Iterator[Found]:
 def _file(entry: os.DirEntry[str]) -> Found:
     if is_hidden(entry.name):
         return Found(entry.path, HIDDEN)
-    return Found(entry.path, "" if _is_image(entry.name) else _NO_ENDING)
+    return Found(entry.path, "" if _is_image(entry.name) else NO_ENDING)
 
 
 def _is_image(path: str) -> bool:

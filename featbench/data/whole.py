@@ -76,7 +76,9 @@ def _check_strips(image: ImageFile.ImageFile, file: IO[bytes]) -> None:
     tags = getattr(image, "tag_v2", {})
     if tags.get(_TIFF_COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED:
         return
-    n_bytes = os.fstat(file.fileno()).st_size
+    here = file.tell()
+    n_bytes = file.seek(0, os.SEEK_END)
+    file.seek(here)
     for place in _TIFF_PLACES:
         starts, counts = (np.asarray(tags.get(tag, ()), np.int64).ravel() for tag in place)
         if (starts + counts > n_bytes).any():

@@ -5,7 +5,8 @@
         ids                (N,) UTF-8 strings
         features/<layer>   (N, D) float32 or float16, in checksummed chunks of whole rows; attribute extract_s
         attributes         format, fingerprint, content (JSON: all that the fingerprint covers), versions (JSON),
-                           skipped (JSON: images left out, and why), complete, checksums (JSON: of the other texts)
+                           skipped (JSON: images left out, and why), notes (JSON: what is said of the others), complete,
+                           checksums (JSON: of labels, ids and the other texts)
 
 The fingerprint covers everything the numbers depend on, so a file is never stale; it is written under another name
 and takes its own when it is whole, so a file under its own name is always complete.
@@ -17,7 +18,7 @@ import errno
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,15 @@ import hdf5plugin
 import numpy as np
 import numpy.typing as npt
 
+from featbench.data.notes import Notes, add_notes
 from featbench.errors import CacheError, unknown
 from featbench.features.opening import ForeignCacheError, NoCacheError, open_cache
+from featbench.features.rows import Features, blocks, read_all, read_labels_and_ids, read_rows
 from featbench.features.steady import SteadyFile
-from featbench.features.structure import FORMAT, check_chunks, checksums_of
-from featbench.fingerprint import fingerprint
+from featbench.features.structure import FORMAT, text_checksums
+from featbench.fingerprint import fingerprint, hash_array
 
 _CHUNK_BYTES = 1 << 18
-
-Features = npt.NDArray[np.float32] | npt.NDArray[np.float16]
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class CacheInfo:
     widths: Mapping[str, int]
     extract_s: Mapping[str, float]
     skipped: tuple[tuple[str, str], ...]
+    notes: Notes = field(default_factory=dict)
 
 
 def load_features(cache_file: str | Path, layer: str) -> tuple[Features, npt.NDArray[np.int64], list[str]]:
@@ -86,7 +88,7 @@ def load_features(cache_file: str | Path, layer: str) -> tuple[Features, npt.NDA
         layers = list(file["features"])
         if layer not in layers:
             raise unknown(f"layer of {path.name}", layer, layers)
-        return (_all(file["features"][layer]), *_labels(file))
+        return (read_all(file["features"][layer]), *read_labels_and_ids(file))
 
 
 def read_labels(path: Path) -> tuple[npt.NDArray[np.int64], list[str]]:
@@ -96,7 +98,7 @@ def read_labels(path: Path) -> tuple[npt.NDArray[np.int64], list[str]]:
         CacheError: The file is missing, damaged or not a cache file.
     """
     with open_cache(path) as file:
-        return _labels(file)
+        return read_labels_and_ids(file)
 
 
 def read_blocks(path: Path, layer: str, block_rows: int) -> Iterator[Features]:
@@ -107,9 +109,8 @@ def read_blocks(path: Path, layer: str, block_rows: int) -> Iterator[Features]:
     """
     with open_cache(path) as file:
         features = file["features"][layer]
-        check_chunks(features)
         for start in range(0, len(features), block_rows):
-            yield _finite(features[start : start + block_rows])
+            yield read_rows(features, start, start + block_rows)
 
 
 def read_info(path: Path) -> CacheInfo | None:
@@ -149,31 +150,10 @@ def check_cache(path: Path) -> None:
     """
     describe_cache(path)
     with open_cache(path) as file:
-        _labels(file)
+        read_labels_and_ids(file)
         for dataset in file["features"].values():
-            check_chunks(dataset)
-            for chunk in dataset.iter_chunks():
-                _finite(dataset[chunk])
-
-
-def _all(dataset: h5py.Dataset) -> Any:
-    check_chunks(dataset)
-    return _finite(dataset[:])
-
-
-def _labels(file: h5py.File) -> tuple[npt.NDArray[np.int64], list[str]]:
-    for name in ("labels", "ids"):
-        check_chunks(file[name])
-    labels = file["labels"][:]
-    if labels.min() < 0:
-        raise ValueError("a label is negative")  # which `open_cache` tells
-    return labels, [name.decode() for name in file["ids"][:]]
-
-
-def _finite(rows: Features) -> Features:
-    if not (np.isfinite(rows.min()) and np.isfinite(rows.max())):  # NaN is the smallest and the largest
-        raise ValueError("a feature is not finite")
-    return rows
+            for start, stop in blocks(dataset):
+                read_rows(dataset, start, stop)
 
 
 def _info(path: Path, file: h5py.File) -> CacheInfo:
@@ -185,6 +165,7 @@ def _info(path: Path, file: h5py.File) -> CacheInfo:
         widths={layer: int(layers[layer].shape[1]) for layer in layers},
         extract_s={layer: float(layers[layer].attrs["extract_s"]) for layer in layers},
         skipped=tuple((i, reason) for i, reason in json.loads(file.attrs["skipped"])),
+        notes=add_notes(json.loads(file.attrs.get("notes", "{}"))),  # files of earlier versions have none
     )
 
 
@@ -219,24 +200,29 @@ class CacheWriter:
         self._labels.append(labels)
         self._ids += ids
 
-    def finish(self, key: CacheKey, skipped: Sequence[tuple[str, str]], extract_s: float) -> None:
+    def finish(
+        self, key: CacheKey, skipped: Sequence[tuple[str, str]], extract_s: float, notes: Notes | None = None
+    ) -> None:
         """Write what belongs to all layers, and mark the file complete."""
         labels = np.concatenate(self._labels) if self._labels else np.empty(0, np.int64)
         for dataset in self._layers.values():
             dataset.attrs["extract_s"] = extract_s
         self._file.create_dataset("labels", data=labels, fletcher32=True, chunks=True)
-        ids = [name.encode() for name in self._ids]
-        string = h5py.string_dtype("utf-8", max(map(len, ids), default=1))  # HDF5 checksums no strings of free length
-        self._file.create_dataset("ids", data=np.array(ids, string), fletcher32=True, chunks=True)
+        names = [name.encode() for name in self._ids]
+        string = h5py.string_dtype("utf-8", max(map(len, names), default=1))  # HDF5 checksums no strings of free length
+        ids = np.array(names, string)
+        self._file.create_dataset("ids", data=ids, fletcher32=True, chunks=True)
         self._file.attrs.update(
             format=FORMAT,
             fingerprint=key.fingerprint,
             content=json.dumps(key.content, sort_keys=True),
             versions=json.dumps(_versions()),
             skipped=json.dumps(list(skipped)),
+            notes=json.dumps(notes or {}),
             complete=True,
         )
-        self._file.attrs["checksums"] = json.dumps(checksums_of(self._file.attrs))  # last, of all texts
+        checksums = {"labels": hash_array(labels), "ids": hash_array(ids), **text_checksums(self._file.attrs)}
+        self._file.attrs["checksums"] = json.dumps(checksums)  # last, of all texts
 
 
 @contextmanager
@@ -274,7 +260,7 @@ def writing_to(path: Path) -> Iterator[None]:
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         way_out = "free some space, or use --cache" if full else "use --cache with a folder that you may write to"
-        raise CacheError(f"the cache {path} cannot be written: {error}; {way_out}") from error
+        raise CacheError(f"the cache {path} cannot be written: {error.strerror or error}; {way_out}") from error
 
 
 def as_stored(layer: str, rows: Features, store: str) -> Features:

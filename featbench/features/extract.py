@@ -10,26 +10,27 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from filelock import FileLock
 
 from featbench.backbones.layers import FeatureNetwork
 from featbench.backbones.load import Backbone
 from featbench.config import BackboneConfig
 from featbench.data.loader import Batch, bad_image, image_shape, read_batches
+from featbench.data.notes import add_notes
 from featbench.data.splits import Dataset, Split
 from featbench.errors import DataError, UsageError
 from featbench.features.cache import CacheInfo, CacheKey, as_stored, read_info, write_cache, writing_to
 from featbench.features.forward import Forward, Outputs, Precision, best_precision
 from featbench.features.spool import Part, Spool, remove_finished
+from featbench.locks import wait_for
 from featbench.progress import Progress
 
 _PARTS_AHEAD = 4  # batches that may wait for the writer
@@ -48,7 +49,7 @@ class Extraction:
         batch_size: Images in a forward pass; None chooses by image size.
         device: Where the network runs.
         on_bad_image: What to do with an image that cannot be decoded.
-        unpooled: Those of the layers that the pooling leaves as they are.
+        own_poolings: What the pooling is for those layers for which it is not what it says; None leaves one as it is.
     """
 
     layers: tuple[str, ...]
@@ -58,11 +59,11 @@ class Extraction:
     batch_size: int | None
     device: torch.device
     on_bad_image: Literal["skip", "error"]
-    unpooled: frozenset[str] = frozenset()
+    own_poolings: Mapping[str, str | None] = field(default_factory=dict)
 
     def pooling_of(self, layer: str) -> str | None:
         """Return how the output of a layer becomes a row; None where it is one already."""
-        return None if layer in self.unpooled else self.pooling
+        return self.own_poolings.get(layer, self.pooling)
 
 
 def plan_extraction(config: BackboneConfig, device: torch.device, on_bad_image: Literal["skip", "error"]) -> Extraction:
@@ -90,7 +91,8 @@ def cache_keys(dataset: Dataset, backbone: Backbone, extraction: Extraction, cac
         "backbone": backbone.name,
         "weights": backbone.weights_hash(),
         "preprocess": backbone.preprocess.content(),
-        "pooling": extraction.pooling,
+        # `tokens` is another where a network has more or fewer of them than one before the patches
+        "pooling": max(filter(None, extraction.own_poolings.values()), default=extraction.pooling),
         "precision": extraction.precision,
         "store": extraction.store,
     }
@@ -114,10 +116,10 @@ def check_layers(backbone: Backbone, extraction: Extraction, split: Split) -> No
         WeightsError: A layer needs weights that the network does not have.
     """
     _features(backbone, extraction, extraction.layers, image_shape(split, backbone.preprocess))
-    if extraction.unpooled.issuperset(extraction.layers):
+    if extraction.pooling is not None and not any(map(extraction.pooling_of, extraction.layers)):
         raise UsageError(
-            f"pooling {extraction.pooling!r} has no effect on {backbone.name}: {', '.join(extraction.layers)} is a vector; "
-            "remove it, or name layers before"
+            f"pooling {extraction.pooling!r} has no effect on {backbone.name}: {', '.join(extraction.layers)} is a "
+            "vector; remove it, or name layers before"
         )
 
 
@@ -134,27 +136,48 @@ def extract_split(
         DataError: No image can be decoded, or one cannot and `on_bad_image` is "error".
         CacheError: The cache is damaged, or cannot be written.
     """
-    with _locked(key):  # a second process waits, then finds the work done
-        info = read_info(key.path)
-        missing = [layer for layer in extraction.layers if info is None or layer not in info.widths]
-        if info is not None and not missing:
-            progress.say(f"{backbone.name} {split.name}: reused {key.path}")
-            remove_finished(key, info.widths)
-            with suppress(OSError):  # a cache that others may only read is as good
-                os.utime(key.path)  # `cache prune` goes by the last use
-        else:
-            _extract(split, backbone, extraction, missing, key, progress)
-            info = read_info(key.path)
-            assert info is not None  # just written
+    title = f"{backbone.name} {split.name}"
+    info = _reused(extraction, key, title, progress)
+    if info is None:
+        with _alone(key, title, progress):  # a second process waits, then finds the work done
+            info = _reused(extraction, key, title, progress)
+            if info is None:
+                _extract(split, backbone, extraction, _missing(read_info(key.path), extraction), key, progress)
+                info = read_info(key.path)
+                assert info is not None  # just written
     if info.skipped and extraction.on_bad_image == "error":
         raise bad_image(*info.skipped[0])
     return info
 
 
-def _locked(key: CacheKey) -> AbstractContextManager[object]:
+def _reused(extraction: Extraction, key: CacheKey, title: str, progress: Progress) -> CacheInfo | None:
+    """Return what the cache file says where it has every layer.
+
+    It never changes under its name, so that takes no lock, nor a disk that can be written.
+    """
+    info = read_info(key.path)
+    if info is None or _missing(info, extraction):
+        return None
+    progress.say(f"{title}: reused {key.path}")
+    remove_finished(key, info.widths)
+    with suppress(OSError):  # a cache that others may only read is as good
+        os.utime(key.path)  # `cache prune` goes by the last use
+    return info
+
+
+def _missing(info: CacheInfo | None, extraction: Extraction) -> list[str]:
+    return [layer for layer in extraction.layers if info is None or layer not in info.widths]
+
+
+@contextmanager
+def _alone(key: CacheKey, title: str, progress: Progress) -> Iterator[None]:
     with writing_to(key.path):
         key.path.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(key.path.with_suffix(".lock")).acquire()
+        lock = wait_for(key.path.with_suffix(".lock"), lambda why: progress.say(f"{title}: {why}"))
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _extract(
@@ -212,7 +235,7 @@ def _writing(spool: Spool, store: str) -> Iterator[Callable[[Batch, Callable[[],
         now_s = time.perf_counter()
         stop = spool.next_row + len(batch.rows) + len(batch.skipped)
         skipped = [(image.id, image.reason) for image in batch.skipped]
-        spool.add(Part(spool.next_row, stop, batch.rows, features, skipped, now_s - began_s))
+        spool.add(Part(spool.next_row, stop, batch.rows, features, skipped, now_s - began_s, batch.notes))
         began_s = now_s
 
     def write(batch: Batch, outputs: Callable[[], Outputs]) -> None:
@@ -231,15 +254,16 @@ def _writing(spool: Spool, store: str) -> Iterator[Callable[[Batch, Callable[[],
 
 def _finish(spool: Spool, split: Split, key: CacheKey, widths: dict[str, int], store: str) -> None:
     skipped: list[tuple[str, str]] = []
-    seconds = 0.0
+    seconds, notes = 0.0, add_notes()
     with write_cache(key, widths, store) as file:
         for part in spool.parts():
             file.append(part.features, split.labels[part.rows], [split.ids[row] for row in part.rows])
             skipped += part.skipped
             seconds += part.seconds
+            notes = add_notes(notes, part.notes)
         if len(skipped) == len(split):
             raise DataError(f"none of the {len(split)} images of {split.name} can be read; first: {skipped[0][1]}")
-        file.finish(key, skipped, seconds)
+        file.finish(key, skipped, seconds, notes)
     spool.remove()
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from featbench.backbones.device import with_channels_last
 from featbench.backbones.layers import FeatureNetwork
 from featbench.data.preprocess import Preprocess
 from featbench.progress import Progress
@@ -65,7 +66,7 @@ class Forward:
         self.device = device
         self._bfloat16 = precision == "bfloat16"
         self._padded_to = 0
-        network = features.module.to(device).to(memory_format=torch.channels_last)
+        network = with_channels_last(features.module.to(device))
         self.network: Callable[[Tensor], tuple[Tensor, ...]] = lambda images: network(preprocess.normalise(images))
         if self._bfloat16 and device.type == "cpu":
             blank = torch.zeros(batch_size, *image_shape, dtype=torch.uint8)

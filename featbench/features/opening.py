@@ -66,7 +66,7 @@ def open_cache(path: Path) -> Iterator[h5py.File]:
         with _open(path) as file:
             check_structure(file, path.stat().st_size)
             yield file
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise NoCacheError(f"there is no cache file {path}; `featbench extract` makes it") from None
     except ForeignFileError as error:
         raise ForeignCacheError(f"{path} {error}; move it away, or use another --cache") from None
@@ -113,9 +113,14 @@ def _open(path: Path) -> h5py.File:
 
 
 def _explained(path: Path, error: OSError) -> CacheError:
-    if error.errno in _HELD or "file is already open" in str(error):
+    if error.errno in _HELD:
         return CacheInUseError(
             f"{path} is open for writing in another program, such as a notebook; close it there and try again"
+        )
+    if "file is already open" in str(error):  # as it says itself
+        return CacheInUseError(
+            f"{path} is open for writing in another program, or was when that was killed; close it there, or move the "
+            "file away"
         )
     if error.errno in NO_LOCKS:
         return UnreadableCacheError(

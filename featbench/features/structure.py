@@ -20,8 +20,7 @@ from featbench.fingerprint import fingerprint
 
 FORMAT = 1
 _FLETCHER32, _BITSHUFFLE, _LZ4 = 3, 32008, 2
-_CHECKSUM_BYTES = 4  # of every chunk
-_BITSHUFFLE_HEADER = 12
+CHECKSUM_BYTES = 4  # of every chunk
 _MOST_EXPANSION = 256  # LZ4 makes at most 255 bytes out of one
 _CHUNK_BYTES = 1 << 20  # the largest chunk ever written of more than one row
 _TYPES = {str: h5py.h5t.TypeStringID, float: h5py.h5t.TypeFloatID} | {
@@ -73,28 +72,7 @@ def check_structure(file: h5py.File, n_bytes: int) -> None:
             raise ValueError(f"{name} has {len(dataset)} rows, labels {n_rows}")
 
 
-def check_chunks(dataset: h5py.Dataset) -> None:
-    """Check the chunks of a dataset of the right structure, before their filters run.
-
-    Filters take a chunk at its word and read or write past its end where its size is a lie; a checksum does not help,
-    since who forges a chunk can forge that.
-
-    Raises:
-        ValueError: A chunk is not what the dataset says; HDF5 may raise OSError or RuntimeError instead.
-    """
-    n_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize
-    compressed = len(_filters(dataset)) > 1
-    for selection in dataset.iter_chunks():
-        skipped, stored = dataset.id.read_direct_chunk(tuple(part.start for part in selection))
-        if compressed and skipped == 0:  # bitshuffle writes first how large the chunk will be
-            right = len(stored) > _BITSHUFFLE_HEADER and int.from_bytes(stored[:8], "big") == n_bytes
-        else:  # a filter that is skipped has its bit; only bitshuffle, the first of two, may be
-            right = skipped == compressed and len(stored) == n_bytes + _CHECKSUM_BYTES
-        if not right:
-            raise ValueError(f"a chunk of {dataset.name.lstrip('/')} is not of its size")
-
-
-def checksums_of(attributes: Mapping[str, Any]) -> dict[str, str]:
+def text_checksums(attributes: Mapping[str, Any]) -> dict[str, str]:
     """Hash the texts among a file's attributes, which HDF5 stores without a checksum."""
     return {name: fingerprint(value) for name, value in attributes.items() if isinstance(value, str)}
 
@@ -110,12 +88,14 @@ def _check_attributes(file: h5py.File) -> None:
     check_heaps(file)
     if "checksums" in file.attrs:  # files of earlier versions have none
         for name, checksum in _parsed(file, "checksums", _is_object).items():
-            if fingerprint(_attribute(file, name, str)) != checksum:
+            if name not in ("labels", "ids") and fingerprint(_attribute(file, name, str)) != checksum:
                 raise ValueError(f"its {name} is not what was written")
     if fingerprint(_parsed(file, "content", _is_object)) != _attribute(file, "fingerprint", str):
         raise ValueError("its content has another fingerprint")
     _parsed(file, "versions", _is_object)
     _parsed(file, "skipped", _is_pairs)
+    if "notes" in file.attrs:  # files of earlier versions have none
+        _parsed(file, "notes", _are_notes)
 
 
 def _attribute(of: h5py.HLObject, name: str, kind: type) -> Any:
@@ -145,6 +125,13 @@ def _is_pairs(value: Any) -> bool:
     )
 
 
+def _are_notes(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(note, list) and len(note) == 2 and type(note[0]) is int and _is_text(note[1])
+        for note in value.values()
+    )
+
+
 def _is_text(value: Any) -> bool:
     if not isinstance(value, str):
         return False
@@ -166,22 +153,27 @@ def _dataset(group: h5py.Group, name: str, form: _Form, n_bytes: int) -> h5py.Da
     dataset = _linked(group, name, h5py.Dataset)
     if dataset.ndim != form.rank or not form.holds(dataset.dtype) or 0 in dataset.shape:
         raise ValueError(f"{name} has shape {dataset.shape} and type {dataset.dtype}")
-    if dataset.id.get_create_plist().get_layout() != h5py.h5d.CHUNKED or _filters(dataset) not in form.filters:
+    if dataset.id.get_create_plist().get_layout() != h5py.h5d.CHUNKED or filters(dataset) not in form.filters:
         raise ValueError(f"{name} is not in chunks with checksums")
     one_row = dataset.dtype.itemsize * math.prod(dataset.shape[1:])
     chunk_bytes = dataset.dtype.itemsize * math.prod(dataset.chunks)
     if dataset.chunks[1:] != dataset.shape[1:] or chunk_bytes > max(one_row, _CHUNK_BYTES):
         raise ValueError(f"{name} has chunks of shape {dataset.chunks}")
     n_chunks = -(-len(dataset) // dataset.chunks[0])
-    at_most = n_bytes * _MOST_EXPANSION if len(_filters(dataset)) > 1 else n_bytes
-    if n_chunks * _CHECKSUM_BYTES > n_bytes or n_chunks * chunk_bytes > at_most:  # before HDF5 would count them
+    at_most = n_bytes * _MOST_EXPANSION if len(filters(dataset)) > 1 else n_bytes
+    if n_chunks * CHECKSUM_BYTES > n_bytes or n_chunks * chunk_bytes > at_most:  # before HDF5 would count them
         raise ValueError(f"{name} has shape {dataset.shape}, which a file of {n_bytes:,} bytes cannot hold")
     if dataset.id.get_num_chunks() != n_chunks:
         raise ValueError(f"{name} has lost rows")
     return dataset
 
 
-def _filters(dataset: h5py.Dataset) -> tuple[int, ...]:
+def filters(dataset: h5py.Dataset) -> tuple[int, ...]:
+    """Return the numbers of the filters that a dataset's chunks went through.
+
+    Raises:
+        ValueError: Bitshuffle is among them with other settings than featbench's.
+    """
     plist = dataset.id.get_create_plist()
     filters = [plist.get_filter(number) for number in range(plist.get_nfilters())]
     for number, _, values, _ in filters:

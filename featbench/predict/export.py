@@ -35,16 +35,26 @@ from featbench.results.tables import best_by_validation
 
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _CHECKED_BATCHES = (1, 3)
-_RTOL, _ATOL = 1e-3, 1e-4  # sums in another order; a wrong operator is far beyond
+RTOL, ATOL = 1e-3, 1e-4  # sums in another order; a wrong operator is far beyond
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: the file, the model's name, and the largest difference of a logit between the two runtimes."""
+    """What was written, and how far the two runtimes are apart.
+
+    Attributes:
+        path: The file.
+        name: The model's name.
+        difference: The largest of a logit between onnxruntime and torch.
+        logit: What torch gives there.
+        share: Of the tolerance, `RTOL` x |number| + `ATOL`, that any logit or probability uses up at most, in [0, 1].
+    """
 
     path: Path
     name: str
     difference: float
+    logit: float
+    share: float
 
 
 def export_onnx(
@@ -90,8 +100,8 @@ def export_onnx(
         raise ResultsError(f"torch cannot convert {name} to ONNX: {cause}") from error
     with replacing(path) as temporary:
         temporary.write_bytes(content)
-        difference = _compare(temporary, network, shape, name)
-    return Exported(path, name, difference)
+        apart = _compare(temporary, network, shape, name)
+    return Exported(path, name, *apart)
 
 
 class _Deployed(nn.Module):
@@ -205,24 +215,36 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _compare(file: Path, network: nn.Module, shape: tuple[int, int, int], name: str) -> float:
-    """Run the file and the network on the same noise. Returns the largest difference of a logit."""
+def _compare(file: Path, network: nn.Module, shape: tuple[int, int, int], name: str) -> tuple[float, float, float]:
+    """Run the file and the network on the same noise.
+
+    Returns:
+        `difference`, `logit` and `share` of `Exported`.
+
+    Raises:
+        ResultsError: The file gives other numbers.
+    """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     generator = torch.Generator().manual_seed(0)
-    largest = 0.0
+    difference, logit, share = 0.0, 0.0, 0.0
     for count in _CHECKED_BATCHES:
         images = torch.rand(count, *shape, generator=generator)
         with torch.inference_mode():
             expected = [output.numpy() for output in network(images)]
         given: list[Any] = session.run(None, {"images": images.numpy()})
-        for ours, theirs in zip(expected, given, strict=True):
-            if not np.allclose(theirs, ours, rtol=_RTOL, atol=_ATOL):
-                by = f"{np.abs(theirs - ours).max():.3g}"
+        for what, ours, theirs in zip(("logit", "probability"), expected, given, strict=True):
+            apart = np.abs(theirs - ours)
+            parts = apart / (RTOL * np.abs(ours) + ATOL)
+            worst = np.unravel_index(parts.argmax(), parts.shape)
+            if not parts[worst] <= 1:  # NaN is not, either
                 raise ResultsError(
-                    f"onnxruntime gives other numbers than torch for {name} (by up to {by}), so nothing was written; "
+                    f"onnxruntime gives other numbers than torch for {name}: a {what} of {ours[worst]:.6g} is "
+                    f"{theirs[worst]:.6g}, and may differ by {RTOL:g} x |{what}| + {ATOL:g}; nothing was written, and "
                     "another version of onnxruntime or onnxscript may help"
                 )
-        largest = max(largest, float(np.abs(given[0] - expected[0]).max()))
-    return largest
+            share = max(share, float(parts[worst]))
+            if what == "logit" and apart.max() >= difference:
+                difference, logit = float(apart.max()), float(ours[np.unravel_index(apart.argmax(), apart.shape)])
+    return difference, logit, share

@@ -62,14 +62,17 @@ class Scored:
 class Model:
     """A kept model.
 
-    Images are paths (str or Path), PIL images, uint8 arrays (H, W), (H, W, 1) or (H, W, 3), or uint8 tensors (1, H, W)
-    or (3, H, W), alone or in a sequence, or many of one size as an array (N, H, W, 1 or 3) or a tensor
-    (N, 1 or 3, H, W); instead of uint8, floats from 0 to 1 as torchvision's `ToTensor` gives them, not standardised.
-    Every method takes one image or many, and returns as many rows.
+    Images are paths (str or Path), the bytes of a file, files open in binary mode (read from where they stand), PIL
+    images, uint8 arrays (H, W), (H, W, 1) or (H, W, 3), or uint8 tensors (1, H, W) or (3, H, W), alone or in a
+    sequence, or many of one size as an array (N, H, W, 1 or 3) or a tensor (N, 1 or 3, H, W), or an array of paths
+    (N,). Instead of uint8, uint16, of which the upper 8 bits are taken as of files, or floats from 0 to 1 as
+    torchvision's `ToTensor` gives them, not standardised. Every method takes one image or many, and returns as many
+    rows.
 
     Attributes:
         name: `method/backbone/layer`.
         classes: K names, in the order of the columns.
+        classes_: The same as an array (K,) of str, as scikit-learn's classifiers have it.
         gives: What `probabilities` are: the method's own, calibrated ones, or none ("score").
         card: What it was made of.
     """
@@ -86,6 +89,7 @@ class Model:
         self.name = name
         self.card = card
         self.classes = card.classes
+        self.classes_ = np.array(card.classes)
         self.gives: Gives = gives
         self._passes = passes
         self._score = score

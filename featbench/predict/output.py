@@ -14,8 +14,10 @@ from rich.cells import cell_len, set_cell_size
 from featbench.data.splits import Split
 from featbench.predict.model import Model, Scores
 from featbench.progress import Progress
+from featbench.terminal import one_line, visible_json
 
 Top = Sequence[tuple[str, float]]
+Rows = Sequence[tuple[str, Top]]
 _NARROWEST = 16  # terminal cells for the name of an image or a class
 _GAP = "  "
 
@@ -39,16 +41,17 @@ def write_predictions(
         write: Takes text, a batch at a time.
         format_: "table"; "csv", a line for each image and class; or "json", an array with an object for each image.
         top: Classes of each image.
-        columns: Width of the terminal that a table has to fit; None for as wide as it comes.
+        columns: Width of the terminal that a table has to fit; None where this goes into a file or a pipe: a table is
+            as wide as it comes, and CSV holds every name as it is, where a terminal would obey it.
 
     Returns:
         How many images could not be read.
     """
     value = "score" if model.gives == "score" else "probability"
-    lines: Callable[[Sequence[tuple[str, Top]]], str]
+    lines: Callable[[Rows], str]
     if format_ == "csv":
         write(_csv([("image", "rank", "class", value)]))
-        lines = _csv_lines
+        lines = _csv_lines if columns is None else lambda rows: _csv_lines(_safe(rows))
     elif format_ == "json":
         write("[")
         lines = _JsonObjects(value)
@@ -59,7 +62,7 @@ def write_predictions(
     with progress.bar("predict", len(images)) if columns is None else nullcontext(lambda steps, note: None) as advance:
         for batch in model.stream(images, progress):
             values = model.probabilities(batch.scores)
-            rows = [(images.ids[row], _top(model, of, top)) for row, of in zip(batch.rows, values, strict=True)]
+            rows: Rows = [(images.ids[row], _top(model, of, top)) for row, of in zip(batch.rows, values, strict=True)]
             write(lines(rows))
             for image in batch.skipped:
                 failed += 1
@@ -75,13 +78,17 @@ def _top(model: Model, values: Scores, count: int) -> Top:
     return [(model.classes[index], float(values[index])) for index in order]
 
 
+def _safe(rows: Rows) -> Rows:
+    return [(one_line(image), [(one_line(name), value) for name, value in top]) for image, top in rows]
+
+
 def _csv(rows: Iterable[Sequence[object]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
-def _csv_lines(rows: Sequence[tuple[str, Top]]) -> str:
+def _csv_lines(rows: Rows) -> str:
     return _csv(
         (image, rank, name, f"{value:.6g}") for image, top in rows for rank, (name, value) in enumerate(top, start=1)
     )
@@ -92,11 +99,11 @@ class _JsonObjects:
         self.value = value
         self.separator = "\n"
 
-    def __call__(self, rows: Sequence[tuple[str, Top]]) -> str:
+    def __call__(self, rows: Rows) -> str:
         text = ""
         for image, top in rows:
             classes = [{"class": name, self.value: float(f"{value:.6g}")} for name, value in top]
-            text += self.separator + json.dumps({"image": image, "top": classes}, ensure_ascii=False)
+            text += self.separator + visible_json(json.dumps({"image": image, "top": classes}, ensure_ascii=False))
             self.separator = ",\n"
         return text
 
@@ -107,8 +114,8 @@ class _Table:
     def __init__(
         self, images: Sequence[str], classes: Sequence[str], top: int, columns: int | None, gives: str
     ) -> None:
-        self.class_cells = max(map(cell_len, classes))
-        self.image_cells = max(map(cell_len, images), default=0)
+        self.class_cells = max(cell_len(one_line(name)) for name in classes)
+        self.image_cells = max((cell_len(one_line(name)) for name in images), default=0)
         self.per_line = top
         self.decimals = 4
         if columns is not None:
@@ -117,8 +124,8 @@ class _Table:
             self.image_cells = min(self.image_cells, max(_NARROWEST, columns - entry))
             self.per_line = max(1, min(top, (columns - self.image_cells) // entry))
 
-    def __call__(self, rows: Sequence[tuple[str, Top]]) -> str:
-        return "".join(self._lines(image, top) for image, top in rows)
+    def __call__(self, rows: Rows) -> str:
+        return "".join(self._lines(image, top) for image, top in _safe(rows))
 
     def _lines(self, image: str, top: Top) -> str:
         text, first = "", _fit_end(image, self.image_cells)

@@ -21,7 +21,7 @@ from featbench.results.models import main_rows, model_names
 from featbench.results.pictures import MAP_COLUMNS, MAPS
 from featbench.results.spread import CURVE_COLUMNS, IMAGES_PER_CLASS, SPREAD_COLUMNS, curve_table, spread_table
 from featbench.results.statistics import ADVICE, write_statistics
-from featbench.results.store import RESULTS_CSV, find_artifact, load_current
+from featbench.results.store import NOTE_COLUMNS, NOTES_CSV, RESULTS_CSV, find_artifact, load_current
 from featbench.results.tables import best_by_validation, write_accuracy_tables
 
 _SUMMARY = ("feature_dim", "n_repeats", "accuracy_mean", "accuracy_sd", "accuracy_min", "accuracy_max")
@@ -34,14 +34,13 @@ TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # file -> column
     "curves.csv": (CURVE_COLUMNS, (IMAGES_PER_CLASS, *_SUMMARY)),
     MISTAKES: (MISTAKE_COLUMNS, ("certainty",)),
 }
-_NOTES = "notes.csv"
 _OTHERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     MAPS: (MAP_COLUMNS, ("n_test", "pca_1", "pca_2", "pca_1_share", "pca_2_share", "tsne_1", "tsne_2")),
     "skipped.csv": (("split", "id", "reason"), ()),
-    _NOTES: (("split", "note", "images", "example"), ("images",)),
+    NOTES_CSV: (NOTE_COLUMNS, ("images",)),
 }
 _NEVER_EMPTY = {"value", "count", "n_repeats", IMAGES_PER_CLASS, "images", "epoch", *COMPARISON_COLUMNS[5:]}
-_MOST_BYTES = 2**22  # of a text that the page shows
+_MOST_BYTES = 2**20  # of texts that the page shows
 
 Read = TypeVar("Read")
 
@@ -124,8 +123,8 @@ def read_folder(path: Path, warn: Callable[[str], None]) -> Folder:
         name: read(name, lambda name=name, of=of: _table(path / name, *of), pd.DataFrame(columns=list(of[0])))  # type: ignore[misc]
         for name, of in (TABLES | _OTHERS).items()
     }
-    if not (path / _NOTES).exists():  # nothing to note, or an earlier version
-        del problems[_NOTES]
+    if not (path / NOTES_CSV).exists():
+        del problems[NOTES_CSV]  # folders of earlier versions have none
     histories = {}
     for fingerprint in rows.loc[rows["kind"] == "baseline", "fingerprint"]:
         table = read(f"history of {fingerprint}", lambda f=fingerprint: _history(path, f), None)  # type: ignore[misc]
@@ -207,7 +206,7 @@ def _json_object(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(_text(path))
     except RecursionError:
-        raise ValueError(f"{path} is nested too deeply to be read") from None
+        raise ValueError(f"{path} is nested too deep") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no JSON object")
     return content

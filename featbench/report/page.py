@@ -36,6 +36,7 @@ from featbench.report.series import (
 from featbench.report.table import page_table
 from featbench.report.thumbnails import read_thumbnail
 from featbench.results.files import write_text
+from featbench.terminal import visible
 
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
@@ -72,10 +73,11 @@ def write_page(folder: Folder, path: Path) -> None:
     }
     mistakes = _mistakes(folder)
     wrong = dict.fromkeys(fingerprint for image in mistakes for fingerprint in image["wrong"])
+    notes = folder.tables["notes.csv"].to_dict("records")
     content = {
         "title": folder.name,
         "facts": _facts(folder),
-        "sections": _sections(series),
+        "sections": _sections({**series, "notes": notes}),
         "source": "results.csv and the files beside it",
         "advice": folder.advice,
         "problems": folder.problems,
@@ -97,8 +99,8 @@ def write_page(folder: Folder, path: Path) -> None:
         "maps": [(number, one["name"]) for number, one in enumerate(maps)],
         "map_classes": [(name, name) for name in map_classes(maps)],
         "skipped": folder.tables["skipped.csv"].head(_SKIPPED_SHOWN).to_dict("records"),
+        "notes": notes,
         "n_skipped": len(folder.tables["skipped.csv"]),
-        "notes": folder.tables["notes.csv"].to_dict("records"),
         "environment": _environment(folder.environment),
         "experiment": folder.experiment,
         "command": f"featbench run {shlex.quote(str(folder.path / 'experiment.toml'))} --results results/again",
@@ -114,6 +116,7 @@ def render(template: str, content: Mapping[str, Any], path: Path) -> None:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("featbench.report"),
         autoescape=True,
+        finalize=_safe,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -132,7 +135,12 @@ def render(template: str, content: Mapping[str, Any], path: Path) -> None:
 
 def breakable(name: str) -> Markup:
     """Let a name break into lines behind its underscores, colons, dots, dashes and slashes."""
-    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_:./-])", name))
+    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_:./-])", visible(name)))
+
+
+def _safe(value: Any) -> Any:
+    """Show what would turn the text of a page around as an escape, too."""
+    return visible(value) if type(value) is str else value
 
 
 def script_json(data: Any) -> Markup:
@@ -147,7 +155,9 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.6g}") if value - value == 0 else None
     if isinstance(value, Mapping):
-        return {str(key): _rounded(item) for key, item in value.items()}
+        return {visible(str(key)): _rounded(item) for key, item in value.items()}
+    if isinstance(value, str):
+        return visible(value)
     return [_rounded(item) for item in value] if isinstance(value, list | tuple) else plain(value)
 
 
@@ -169,7 +179,7 @@ def _facts(folder: Folder) -> list[str]:
     ]
 
 
-def _sections(series: Mapping[str, list[Series]]) -> list[tuple[str, str]]:
+def _sections(series: Mapping[str, list[Any]]) -> list[tuple[str, str]]:
     names = {
         "advice": "Advice",
         "accuracy": "Accuracy",
@@ -180,6 +190,7 @@ def _sections(series: Mapping[str, list[Series]]) -> list[tuple[str, str]]:
         "model": "One model",
         "mistakes": "Mistakes",
         "map": "Map",
+        "notes": "To look at",
         "skipped": "Left out",
         "made": "How it was made",
     }

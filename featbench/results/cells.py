@@ -14,8 +14,10 @@ import pandas as pd
 from featbench.results.row import Row
 
 _SHARES = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1")
+_FROM_ONE = ("n_classes", "feature_dim", "n_train", "n_test")
 _PLAIN = re.compile(r"[0-9A-Za-z-]{1,64}")
 _WHOLE = re.compile(r"([0-9]{1,16})(\.0*)?")  # spreadsheets and pandas add .0 where a cell of the column is empty
+_TRUTHS = {"True": True, "False": False, "TRUE": True, "FALSE": False}  # the latter are a spreadsheet's
 _DEEPEST = 20
 _SHOWN = 60
 _YEARS = (2000, 2999)
@@ -52,17 +54,21 @@ def _column(name: str, column: pd.Series, kinds: tuple[Any, ...]) -> pd.Series:
         _refuse(column, wrong, f"it is a date and time as in 2026-01-02T03:04:05.678+00:00, from {_YEARS[0]} on")
         return moments
     if bool in kinds:
-        _refuse(column, ~column.isin(["True", "False"]) & column.notna(), "it is True, False or empty")
-        return column.map({"True": True, "False": False}).astype("boolean")
+        _refuse(column, ~column.isin(list(_TRUTHS)) & column.notna(), "it is True, False or empty")
+        return column.map(_TRUTHS).astype("boolean")
     if int in kinds:
-        least = 0 if name in ("seed", "n_val", "never_predicted") else 1
+        least = 1 if name in _FROM_ONE else 0
         numbers = column.map(_whole, na_action="ignore")
         wrong = column.notna() & ~(numbers.astype("float64") >= least)
         _refuse(column, wrong, f"it is a whole number, from {least} up and of at most 16 digits")
         return numbers.astype("Int64")
     if float in kinds:
         numbers = column.map(_number, na_action="ignore").astype("float64")
-        _refuse(column, column.notna() & numbers.isna() & (column.str.lower() != "nan"), "it is a number")
+        _refuse(
+            column,
+            column.notna() & numbers.isna() & (column.map(str.lower, na_action="ignore") != "nan"),
+            "it is a number",
+        )
         low, high = _bounds(name)
         _refuse(column, (numbers < low) | (numbers > high), f"it is a number from {low:g} to {high:g}")
         return numbers

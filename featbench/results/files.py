@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import csv
+import re
 import stat
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from featbench.errors import ResultsError
+from featbench.errors import ResultsError, first_line
+
+AS_IT_WAS = (
+    "restore the file as featbench wrote it (a spreadsheet changes numbers and dates when it saves), or run the "
+    "experiment again into another folder (--results; features are reused)"
+)
+_LONGEST_HEADER = 1_000_000  # characters: predictions have a column a class
+_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+([Ee][+-]?[0-9]+)?")
 
 
 @contextmanager
@@ -71,14 +80,55 @@ def read_limited(path: Path, most_bytes: int) -> bytes:
 
     Raises:
         OSError: It is missing, or cannot be read.
-        ValueError: It is no regular file (opening a pipe would wait for ever), or larger.
+        ValueError: It is no regular file, a link that leads elsewhere, or larger.
     """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError("it is no regular file")
-    if status.st_size > most_bytes:
-        raise ValueError(f"it has {status.st_size:,} bytes, where {most_bytes:,} are the most that is read")
+    check_regular(path)
+    if path.resolve().parent != path.parent.resolve():
+        raise ValueError("it is a link to another folder; put the file itself there")
+    n_bytes = path.stat().st_size
+    if n_bytes > most_bytes:
+        raise ValueError(f"it has {n_bytes:,} bytes, where {most_bytes:,} are the most that is read")
     return path.read_bytes()
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is no regular file: opening a pipe would wait for ever.
+
+    Raises:
+        OSError: It is missing.
+        ValueError: It is something else.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("it is no regular file")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a CSV file is written: as featbench does, or as a spreadsheet saved it.
+
+    Excel puts a byte-order mark before it, and, where a country writes 0,5, semicolons between the cells.
+    """
+
+    separator: str
+    encoding: str = "utf-8-sig"
+
+    def number(self, cell: str) -> str:
+        """Write the number of a cell as featbench does; what is none stays as it is."""
+        return cell.replace(",", ".") if self.separator == ";" and _DECIMAL_COMMA.fullmatch(cell) else cell
+
+
+def csv_dialect(path: Path) -> Dialect:
+    """Tell the dialect of a CSV file by its header: featbench's own has commas, and none of the others' separators.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no regular file, or no UTF-8 text.
+    """
+    check_regular(path)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = file.readline(_LONGEST_HEADER)
+    separators = [] if "," in header else [one for one in (";", "\t") if one in header]
+    return Dialect(separators[0] if separators else ",")
 
 
 def read_csv(path: Path, columns: Sequence[str], numbers: Sequence[str] = ()) -> pd.DataFrame:
@@ -91,14 +141,18 @@ def read_csv(path: Path, columns: Sequence[str], numbers: Sequence[str] = ()) ->
         ResultsError: It is missing or no CSV file, a column is missing, or a number is none.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        dialect = csv_dialect(path)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding=dialect.encoding, sep=dialect.separator)
         missing = [column for column in columns if column not in table.columns]
         if missing:
             raise ResultsError(f"{path} lacks the columns {', '.join(missing)}: another version or program wrote it")
         return table[list(columns)].assign(
-            **{column: pd.to_numeric(table[column].replace("nan", "")).astype("float64") for column in numbers}
+            **{
+                column: pd.to_numeric(table[column].replace("nan", "").map(dialect.number)).astype("float64")
+                for column in numbers
+            }
         )
     except FileNotFoundError:
         raise ResultsError(f"there is no {path}") from None
     except (ValueError, OSError) as error:  # pandas' parser errors and decoding errors are ValueErrors
-        raise ResultsError(f"{path} is not a readable CSV file: {error}") from error
+        raise ResultsError(f"{path} is not a readable CSV file: {first_line(error)}; {AS_IT_WAS}") from error

@@ -11,7 +11,7 @@ import csv
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -19,15 +19,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from featbench.errors import ResultsError
+from featbench.errors import ResultsError, first_line
+from featbench.locks import file_lock
 from featbench.results.cells import CellError, typed
-from featbench.results.files import read_limited, replacing, write_csv, writing_to
+from featbench.results.files import AS_IT_WAS, csv_dialect, read_limited, replacing, write_csv, writing_to
 from featbench.results.row import COLUMNS, Row
 
+_FLOATS = [field.name for field in fields(Row) if "float" in str(field.type)]
 RESULTS_CSV = "results.csv"
 CURRENT_CSV = "current.csv"
+NOTES_CSV = "notes.csv"
+NOTE_COLUMNS = ("split", "note", "images", "example")
 PREDICTIONS = "predictions"
 _LOCK_TIMEOUT_S = 60.0
 _MOST_BYTES = 2**26  # of current.csv, which has a line for each row
@@ -83,11 +87,12 @@ def load_results(path: str | Path) -> pd.DataFrame:
     file = _results_file(Path(path))
     try:
         # Only an empty cell is missing: a class or a weights file may be called "NA" or "None".
-        table = pd.read_csv(file, dtype=str, keep_default_na=False, na_values=[""], encoding="utf-8")
+        dialect = csv_dialect(file)
+        table = pd.read_csv(
+            file, dtype=str, keep_default_na=False, na_values=[""], encoding=dialect.encoding, sep=dialect.separator
+        )
     except (ValueError, OSError) as error:  # pandas' parser errors and decoding errors are ValueErrors
-        raise ResultsError(
-            f"{file} is not a readable CSV file: {error}; restore it, or remove it and run again"
-        ) from error
+        raise ResultsError(f"{file} is not a readable CSV file: {first_line(error)}; {AS_IT_WAS}") from error
     later = COLUMNS[COLUMNS.index("created_at") + 1 :]  # columns that files of earlier versions lack
     table = table.reindex(columns=[*table.columns, *(column for column in later if column not in table.columns)])
     missing = [column for column in COLUMNS if column not in table.columns]
@@ -96,10 +101,12 @@ def load_results(path: str | Path) -> pd.DataFrame:
             f"{file} lacks the columns {', '.join(missing)}: another version or program wrote it; "
             "run the experiment again into a new folder (--results)"
         )
+    for name in _FLOATS:
+        table[name] = table[name].map(dialect.number, na_action="ignore")
     try:
         return typed(table)
     except CellError as error:
-        raise ResultsError(f"{file}: {error}; correct the cell, or remove its row and run again") from error
+        raise ResultsError(f"{file}: {error}; correct the cell, or {AS_IT_WAS}") from error
 
 
 def write_current(folder: Path, rows: pd.DataFrame) -> None:
@@ -211,17 +218,24 @@ def load_predictions(folder: str | Path, fingerprint: str) -> pd.DataFrame:
     """
     path = find_artifact(Path(folder), PREDICTIONS, fingerprint, ".csv")
     try:
-        header = pd.read_csv(path, nrows=0, encoding="utf-8").columns
+        dialect = csv_dialect(path)
+        sep, encoding = dialect.separator, dialect.encoding
+        header = pd.read_csv(path, nrows=0, sep=sep, encoding=encoding).columns
         scores = [column for column in header if column.startswith("score:")]
-        return pd.read_csv(
+        table: pd.DataFrame = pd.read_csv(
             path,
             dtype=dict.fromkeys(header, "str") | dict.fromkeys(scores, "float64"),
             keep_default_na=False,
             na_values={score: [""] for score in scores},  # and nowhere else: an image may be called NA
-            encoding="utf-8",
+            decimal="," if sep == ";" else ".",
+            sep=sep,
+            encoding=encoding,
         )
+        return table
     except (ValueError, OSError) as error:
-        raise ResultsError(f"{path} is not a readable CSV file: {error}; run the experiment again") from error
+        raise ResultsError(
+            f"{path} is not a readable CSV file: {first_line(error)}; run the experiment again"
+        ) from error
 
 
 def write_skipped(folder: Path, skipped: Sequence[tuple[str, str, str]]) -> Path:
@@ -235,16 +249,32 @@ def write_skipped(folder: Path, skipped: Sequence[tuple[str, str, str]]) -> Path
     return path
 
 
+def write_notes(folder: Path, notes: Sequence[tuple[str, str, int, str]]) -> Path:
+    """Write notes.csv, what is said of images that were read: (split, note, images, example) each.
+
+    Raises:
+        ResultsError: The file cannot be written.
+    """
+    path = folder / NOTES_CSV
+    write_csv(path, NOTE_COLUMNS, notes)
+    return path
+
+
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=_LOCK_TIMEOUT_S)
+    with writing_to(path):
+        lock = file_lock(path.with_name(f".{path.name}.lock"))
+        try:
+            lock.acquire(timeout=_LOCK_TIMEOUT_S)
+        except Timeout as error:
+            raise ResultsError(
+                f"another process has held {lock.lock_file} for {_LOCK_TIMEOUT_S:.0f} s; let it end, or use another "
+                "folder"
+            ) from error
     try:
-        with lock:
-            yield
-    except Timeout as error:
-        raise ResultsError(
-            f"another process has held {lock.lock_file} for {_LOCK_TIMEOUT_S:.0f} s; let it end, or use another folder"
-        ) from error
+        yield
+    finally:
+        lock.release()
 
 
 def _read_cells(path: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -252,9 +282,12 @@ def _read_cells(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     if not path.exists():
         return [], []
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            header, *lines = csv.reader(file, strict=True)
+        dialect = csv_dialect(path)
+        with path.open(encoding=dialect.encoding, newline="") as file:
+            header, *lines = csv.reader(file, strict=True, delimiter=dialect.separator)
         cells = [dict(zip(header, line, strict=True)) for line in lines]
+        for row in cells:
+            row |= {name: dialect.number(row[name]) for name in _FLOATS if name in row}
     except (csv.Error, ValueError, OSError) as error:
         raise ResultsError(f"{path} is damaged: {error}; restore it, or remove it and run again") from error
     if "fingerprint" not in header:

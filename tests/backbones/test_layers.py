@@ -326,3 +326,26 @@ def test_a_network_that_decides_by_values_is_refused() -> None:
 
     with pytest.raises(UsageError, match=r"torch\.fx cannot trace Decides \(.*control flow.*\), and layers are"):
         trace(Decides())
+
+
+class Masked(nn.Module):
+    """A network with a second argument that is None, as timm's Hiera."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.fc = nn.Linear(4, 3), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        y = self.body(x.flatten(1)[:, :4])
+        if mask is not None:
+            return y * mask.view(1, -1)
+        return self.fc(y)
+
+
+def test_an_argument_that_is_none_is_none_while_tracing() -> None:
+    network = Masked()
+    traced = trace(network)
+    assert traced.head_name == "fc"
+    batch = torch.randn(2, 3, 4, 4)
+    (got,) = features(network, ["penultimate"], batch)
+    torch.testing.assert_close(got, hooked(network, "fc", batch, before=True))

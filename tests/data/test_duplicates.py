@@ -22,7 +22,7 @@ def arrays(name: str, values: list[int], labels: list[int]) -> Split:
 
 def test_no_duplicates_no_words(make_tree: MakeTree) -> None:
     tree = {f"{split}/{name}": 2 for split in ("train", "val", "test") for name in ("ants", "bees")}
-    _, splits, _ = scan_folder(make_tree(tree))
+    _, splits, _, _ = scan_folder(make_tree(tree))
     for number, path in enumerate(path for split in splits.values() for path in map(Path, split.images.paths)):  # type: ignore[union-attr]
         path.write_bytes(bytes([number]))
     assert describe_duplicates(splits) == []
@@ -54,7 +54,7 @@ def test_files_that_hold_no_image_do_not_count(make_tree: MakeTree) -> None:
         path.write_bytes(b"" if path.stem == "0" else b"<html>" if path.stem == "1" else path.as_posix().encode())
     (root / "train/ants/3.png").symlink_to("nowhere")
     (root / "test/bees/3.png").symlink_to("nowhere")
-    _, splits, _ = scan_folder(root)
+    _, splits, _, _ = scan_folder(root)
     pages = {name for split in splits.values() for name in split.ids if name.endswith("1.png")}
     assert describe_duplicates(splits, pages) == []
     assert len(describe_duplicates(splits)) == 2

@@ -49,6 +49,8 @@ GOOD: dict[bytes, Callable[[Path], None]] = {
     b"deep.png": lambda path: deep().save(path),
     b"deep.tif": lambda path: deep().save(path),
     b"animated.webp": lambda path: photo().save(path, save_all=True, append_images=[photo()]),
+    b"animated.gif": lambda path: photo().save(path, save_all=True, append_images=[photo()]),
+    b"whatsapp.jfif": lambda path: photo().save(path, "JPEG"),
     b"turned.jpg": lambda path: photo().save(path, exif=turned()),
     b"really a png.jpg": lambda path: photo().save(path, "PNG"),
     b"one pixel.png": lambda path: Image.new("RGB", (1, 1), (9, 8, 7)).save(path),
@@ -91,7 +93,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "._plain.jpg": (Path.touch, "it is hidden"),
     ".DS_Store": (Path.touch, "it is hidden"),
     "Thumbs.db": (Path.touch, "its ending"),
-    "animated.gif": (lambda path: photo().save(path), "its ending"),
+    "vector.svg": (lambda path: path.write_text("<svg/>"), "its ending"),
     "up": (lambda path: path.symlink_to(".."), "the link leads to a folder"),
 }
 

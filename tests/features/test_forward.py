@@ -106,3 +106,22 @@ def test_without_a_compiler_it_goes_on_and_says_so(monkeypatch: pytest.MonkeyPat
 def test_the_best_precision_is_what_the_processor_has() -> None:
     flags = Path("/proc/cpuinfo").read_text()
     assert best_precision(CPU) == ("bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32")
+
+
+def test_a_network_with_masks_of_five_dimensions() -> None:
+    config = BackboneConfig(name="timm:swin_tiny_patch4_window7_224", weights="random", image_size=112)
+    backbone = load_backbone(config, seed=0)
+    images = torch.randint(0, 256, (2, 3, 112, 112), dtype=torch.uint8)
+    with torch.inference_mode():
+        expected = backbone.network.forward_features(backbone.preprocess.normalise(images)).mean((1, 2))  # (B, H, W, C)
+    forward = Forward(
+        backbone.features(("layers.3", "penultimate"), "avg", (3, 112, 112)),
+        backbone.preprocess,
+        device=CPU,
+        precision="float32",
+        batch_size=2,
+        image_shape=(3, 112, 112),
+        n_images=2,
+        progress=Recorder(),
+    )
+    np.testing.assert_allclose(forward.start(images)()["penultimate"], expected.numpy(), rtol=1e-3, atol=1e-4)

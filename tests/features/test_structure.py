@@ -69,7 +69,6 @@ def _empty_rows(file: h5py.File) -> None:
 
 def _attribute(name: str, value: Any, of: str = "/") -> Callable[[h5py.File], None]:
     def forge(file: h5py.File) -> None:
-        file.attrs.pop("checksums", None)  # an earlier version's, so that this is not what is found
         file[of].attrs[name] = value
 
     return forge
@@ -168,6 +167,7 @@ def test_a_forged_file_is_one_error_with_what_to_do(tmp_path: Path, name: str) -
     forge, reason = FORGED[name]
     path = write(make_key(tmp_path), {"layer3": ROWS})
     with h5py.File(path, "r+") as file:
+        del file.attrs["checksums"]  # as in an earlier version's, where nothing else tells
         forge(file)
     began_s = time.monotonic()
     message = rf"{path.name} is damaged \(.*{reason}.*\); delete it and run `featbench extract` again"
@@ -209,6 +209,11 @@ def _lying_chunks(folder: Path) -> list[Path]:
             layer = file["features/layer3"]
             stored = layer.id.read_direct_chunk((0, 0))[1][:-4]
             _write_chunk(layer, (0, 0), says.to_bytes(8, "big") + stored[8:])
+    paths.append(write(make_key(folder, weights="block"), {"layer3": ROWS}))
+    with h5py.File(paths[-1], "r+") as file:
+        layer = file["features/layer3"]
+        stored = layer.id.read_direct_chunk((0, 0))[1][:-4]
+        _write_chunk(layer, (0, 0), stored[:12] + b"\xff\xff\xff\xff" + stored[16:])  # of the first block
     paths.append(write(make_key(folder, weights="labels"), {"layer3": ROWS}))
     with h5py.File(paths[-1], "r+") as file:
         _write_chunk(file["labels"], (0,), bytes(8))
@@ -268,10 +273,25 @@ def test_a_flipped_byte_of_a_text_is_found(tmp_path: Path, text: str) -> None:
             read(path)
 
 
+def test_bytes_that_are_alike_to_hdf5s_checksum_are_told_apart(tmp_path: Path) -> None:
+    path = write(make_key(tmp_path), {"layer3": ROWS})
+    with h5py.File(path) as file:
+        chunk = file["labels"].id.get_chunk_info(0)
+    content = bytearray(path.read_bytes())
+    content[chunk.byte_offset + 2 : chunk.byte_offset + 4] = b"\xff\xff"  # of the first label, 2
+    path.write_bytes(content)
+    with h5py.File(path) as file:
+        assert file["labels"][0] == 0xFFFF0002  # as Fletcher's checksum counts modulo 65535
+    for read in (_read_all, check_cache):
+        with pytest.raises(DamagedCacheError, match="its labels are not what was written"):
+            read(path)
+
+
 def test_a_file_of_an_earlier_version_and_one_with_a_note_are_whole(tmp_path: Path) -> None:
     path = write(make_key(tmp_path), {"layer3": ROWS})
     with h5py.File(path, "r+") as file:
-        assert json.loads(file.attrs["checksums"]).keys() == {"content", "fingerprint", "skipped", "versions"}
+        texts = {"content", "fingerprint", "skipped", "versions"}
+        assert json.loads(file.attrs["checksums"]).keys() == texts | {"labels", "ids"}
         del file.attrs["checksums"]
         file.attrs["note"] = "for the talk"  # from somebody's notebook
     check_cache(path)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from featbench.cli import app
 from featbench.predict.images import as_split, find_images
 from featbench.predict.output import write_predictions
 from featbench.results.store import load_predictions
+from featbench.terminal import visible
 from tests.predict.conftest import Kept
 from tests.tiny import Recorder, image_folder
 
@@ -109,6 +111,23 @@ def test_a_wrong_command_line(photos: Kept, arguments: list[str], code: int, mes
     assert message in result.stderr
 
 
+@pytest.mark.parametrize("url", ["https://a.org//b/c.jpg?d=1", "s3://bucket/cat.jpg", "file:///home/cat.jpg"])
+def test_a_url_is_named_as_it_was_given(photos: Kept, url: str) -> None:
+    for arguments in ([photos.folder, url], [url, "cat.jpg"]):
+        result = invoke("predict", *arguments)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert f"{url} is a URL, and URLs are not fetched; download what is there" in " ".join(result.stderr.split())
+
+
+def test_a_url_on_stdin_is_left_out_by_name(photos: Kept) -> None:
+    assert photos.images is not None
+    files, _ = first_images(photos, 1)
+    result = invoke("predict", photos.folder, "-", stdin=f"https://a.org/b.jpg\n{files[0]}\n".encode())
+    assert result.exit_code == 1
+    assert "https://a.org/b.jpg is a URL, and URLs are not fetched; download it" in result.stderr
+    assert str(files[0].name) in result.stdout
+
+
 def test_a_class_name_of_any_script_in_every_format(tmp_path: Path) -> None:
     names = ("🐜 ant", "<b>bee", "نحلة", 'a,"b"', "[red]")
     root = image_folder(tmp_path / "photos", classes=("red", "green"), per_class=6)
@@ -151,6 +170,54 @@ def test_a_table_fits_the_terminal(photos: Kept, columns: int) -> None:
         assert max(map(cell_len, lines)) <= columns
     for name in model.classes:
         assert "".join(texts).count(name) >= 2
+
+
+def test_names_are_data_in_files_and_shown_safely_on_a_terminal(photos: Kept) -> None:
+    name = '\x1b]0;t\x07\u202e\x9b2J"a",\n=1+1\u2028\ud800'
+    shown = '\\x1b]0;t\\x07\\u202e\\x9b2J"a",\\x0a=1+1\\u2028\\ud800'
+    files, _ = first_images(photos, 1)
+    model = featbench.load_model(photos.folder)
+    model.classes = [name, name, name]
+
+    def written(format_: Literal["table", "csv", "json"], columns: int | None) -> str:
+        texts: list[str] = []
+        images = as_split(files)
+        write_predictions(model, images, Recorder(), write=texts.append, format_=format_, top=1, columns=columns)
+        return "".join(texts)
+
+    assert next(csv.DictReader(io.StringIO(written("csv", None), newline="")))["class"] == name
+    assert next(csv.DictReader(io.StringIO(written("csv", 200))))["class"] == shown
+    for columns in (None, 400):
+        assert shown in written("table", columns)
+        assert visible(written("json", columns)) == written("json", columns)
+        assert json.loads(written("json", columns))[0]["top"][0]["class"] == name
+
+
+@pytest.mark.parametrize(
+    ("places", "stdin", "message"),
+    [
+        (["-", "{good}"], b"a\0b.jpg\n\0", r"a\x00b.jpg: no path has a NUL character; give a path a line"),
+        (["a" * 5000, "{good}"], None, "a...: its path is longer than this system allows"),
+        (["b/" * 3000, "{good}"], None, "/...: its path is longer than this system allows"),
+        (["-", "{good}"], b"c" * 9000, "c...: its path is longer than this system allows"),
+    ],
+)
+def test_a_path_that_no_file_can_have_stops_no_other(
+    photos: Kept, places: list[str], stdin: bytes | None, message: str
+) -> None:
+    (good, *_), _ = first_images(photos, 1)
+    result = invoke(photos.folder, *(place.format(good=good) for place in places), stdin=stdin)
+    assert result.exit_code == 1
+    assert [line.split()[0] for line in result.stdout.splitlines()] == [str(good)]
+    (said,) = [line for line in result.stderr.splitlines() if message in line]
+    assert len(said) < 400
+
+
+def test_a_list_from_closed_standard_input_is_an_error(photos: Kept) -> None:
+    command = f"{sys.executable} -m featbench predict {photos.folder} - --device cpu <&-"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == ("featbench: standard input is closed; - reads a list of images from it, a path a line\n")
 
 
 def test_the_reader_of_a_pipe_may_leave(photos: Kept) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from sklearn.datasets import load_digits
 from featbench.errors import ResultsError, UsageError
 from featbench.predict import export
 from featbench.predict.export import export_onnx
+from featbench.predict.networks import read_tensors, trained_network
 from featbench.results.cards import read_card
 from featbench.results.store import load_predictions
 from tests.predict.conftest import Kept
@@ -67,7 +69,30 @@ def test_the_best_network_by_validation_goes_beside_its_weights(digits: Kept, tm
     exported = export_onnx(folder)
     assert exported.path.with_suffix(".safetensors") == read_card(folder, best.fingerprint)[1]
     assert exported.name == f"{best.method}/resnet20"
-    assert 0 <= exported.difference < 1e-3
+
+
+def test_how_far_the_runtimes_are_apart_is_told_with_the_tolerance(digits: Kept, tmp_path: Path) -> None:
+    exported = export_onnx(digits.folder, "scratch/resnet20", tmp_path / "a.onnx")
+    (row,) = digits.rows[digits.rows.method == "scratch"].itertuples()
+    card, file = read_card(digits.folder, row.fingerprint)
+    network = trained_network(card, read_tensors(file), file)
+    session = onnxruntime.InferenceSession(exported.path)
+    mean, std = (torch.tensor(of).view(-1, 1, 1) for of in (card.preprocess.mean, card.preprocess.std))
+    generator = torch.Generator().manual_seed(0)  # the noise that the export was checked on
+    differences, shares = [], []
+    for count in (1, 3):
+        images = torch.rand(count, 3, 32, 32, generator=generator)
+        with torch.inference_mode():
+            logits = network((images - mean) / std)
+        for ours, theirs in zip(
+            (logits, logits.softmax(1)), session.run(None, {"images": images.numpy()}), strict=True
+        ):
+            apart = np.abs(theirs - ours.numpy())
+            shares.append((apart / (1e-4 + 1e-3 * np.abs(ours.numpy()))).max())
+            differences.append((apart.max(), ours.numpy().flat[apart.argmax()]))
+    assert exported.share == pytest.approx(max(shares), rel=1e-3)
+    assert 0 < exported.share < 1
+    assert (exported.difference, exported.logit) == pytest.approx(max(differences[::2]), rel=1e-3)
 
 
 def test_a_classifier_is_refused_with_the_networks_that_there_are(digits: Kept) -> None:
@@ -81,8 +106,12 @@ def test_a_folder_without_networks(photos: Kept) -> None:
 
 
 def test_other_numbers_leave_no_file(digits: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "_ATOL", -1.0)
-    with pytest.raises(ResultsError, match="onnxruntime gives other numbers than torch for scratch/resnet20"):
+    monkeypatch.setattr(export, "RTOL", 0.0)
+    monkeypatch.setattr(export, "ATOL", 1e-30)
+    message = (
+        r"other numbers than torch for scratch/resnet20: a logit of .* is .*, and may differ by 0 x \|logit\| \+ 1e-30"
+    )
+    with pytest.raises(ResultsError, match=message):
         export_onnx(digits.folder, "scratch/resnet20", tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []
 
@@ -96,7 +125,11 @@ def test_without_the_extra_the_error_names_it(digits: Kept, monkeypatch: pytest.
 def test_the_command(digits: Kept, tmp_path: Path) -> None:
     result = invoke("export", digits.folder, "--model", "scratch/resnet20", "--output", tmp_path / "a.onnx")
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith(f"{tmp_path / 'a.onnx'}: scratch/resnet20; its logits differ")
+    assert re.fullmatch(
+        r".*a\.onnx: scratch/resnet20; its numbers use at most [0-9.]+% of the tolerance of "
+        r"0\.001 x \|number\| \+ 0\.0001; the largest difference from torch's is [0-9.e-]+, of a logit of [0-9.e-]+\n",
+        result.stdout,
+    )
     assert result.stderr == ""
     result = invoke("export", tmp_path)
     assert result.exit_code == 1

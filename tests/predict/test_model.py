@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,12 @@ def as_png(folder: Path, image: np.ndarray[Any, Any]) -> Path:
     return path
 
 
+def packed_tiff(image: np.ndarray[Any, Any]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "TIFF", compression="tiff_lzw")
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     "give",
     [
@@ -64,6 +71,18 @@ def as_png(folder: Path, image: np.ndarray[Any, Any]) -> Path:
         lambda image, folder: str(as_png(folder, image)),
         lambda image, folder: Image.fromarray(image),
         lambda image, folder: Image.fromarray(image).convert("RGB"),
+        lambda image, folder: as_png(folder, image).read_bytes(),
+        lambda image, folder: bytearray(as_png(folder, image).read_bytes()),
+        lambda image, folder: io.BytesIO(as_png(folder, image).read_bytes()),
+        lambda image, folder: [io.BytesIO(as_png(folder, image).read_bytes())],
+        lambda image, folder: packed_tiff(image),
+        lambda image, folder: np.array([str(as_png(folder, image))]),
+        lambda image, folder: np.array([as_png(folder, image)], dtype=object),
+        lambda image, folder: np.array([str(as_png(folder, image))])[0],
+        lambda image, folder: image.astype(np.uint16) * 256 + 77,
+        lambda image, folder: image.astype(">u2") * 257,
+        lambda image, folder: torch.from_numpy(image.astype(np.uint16) * 257),
+        lambda image, folder: as_png(folder, image.astype(np.uint16) * 256 + 77),
         lambda image, folder: image[..., None],
         lambda image, folder: np.stack([image] * 3, axis=2),
         lambda image, folder: np.stack([image] * 3, axis=2)[None],
@@ -127,7 +146,16 @@ def test_the_images_given_stay_as_they_are(photos: Kept) -> None:
         (np.zeros(9, np.uint8), r"shape \(9,\)"),
         (torch.zeros(28, 28, 3, dtype=torch.uint8), r"shape \(28, 28, 3\)"),
         (np.zeros((2, 2, 2, 2, 3), np.uint8), r"shape \(2, 2, 2, 3\)"),
-        (np.zeros((28, 28), np.int64), "image 0 is of int64; give uint8"),
+        (np.zeros((28, 28), np.int64), r"image 0 is of int64; give uint8 \(0 to 255\), uint16 \(0 to 65535\) or"),
+        (np.zeros((28, 28), bool), "image 0 is of bool; give uint8"),
+        (np.array([["a.jpg"]]), r"an array of <U5 and shape \(1, 1\) is no image.*; an array of paths is of str and"),
+        (np.array("a.jpg"), r"an array of <U5 and shape \(\) is no image"),
+        (np.array([b"a.jpg"]), r"an array of \|S5 and shape \(1,\) is no image"),
+        (np.array([[None]]), r"an array of object and shape \(1, 1\) is no image"),
+        ("https://a.org//b/c.jpg?d=1", r"https://a.org//b/c.jpg\?d=1 is a URL, and URLs are not fetched; download it"),
+        ([Path("https://a.org/b.jpg")], r"^https://a.org/b.jpg is a URL, and URLs are not fetched"),
+        (io.StringIO("text"), "image 0 is a file that gives str; open it in binary mode"),
+        ([DIGITS[0], ["a"]], "image 1 is a list"),
         (np.full((28, 28), 255.0), "fractions from 255 to 255; give uint8"),
         (torch.full((3, 8, 8), -2.1), "fractions from -2.1 to -2.1"),
         (np.full((28, 28), np.nan), "fractions from nan"),
@@ -139,6 +167,38 @@ def test_the_images_given_stay_as_they_are(photos: Kept) -> None:
 def test_what_is_no_image_is_refused(photos: Kept, image: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         featbench.load_model(photos.folder).predict(image)
+
+
+def test_a_file_is_read_from_where_it_stands_and_stays_open(digits: Kept, tmp_path: Path) -> None:
+    model = featbench.load_model(digits.folder, "random_forest/resnet20/layer3", device="cpu")
+    (tmp_path / "both").write_bytes(b"a header" + as_png(tmp_path, DIGITS[7]).read_bytes())
+    with (tmp_path / "both").open("rb") as file:
+        assert file.read(8) == b"a header"
+        np.testing.assert_allclose(model.scores(file), model.scores(DIGITS[7]), rtol=1e-12)
+        assert not file.closed
+
+
+def test_a_folder_is_no_image(photos: Kept) -> None:
+    assert photos.images is not None
+    with pytest.raises(
+        UsageError, match=r"photos is a folder, and an image has a row of its own; give the files in it"
+    ):
+        featbench.load_model(photos.folder).predict(photos.images)
+
+
+def test_classes_are_those_of_scikit_learn_too(digits: Kept) -> None:
+    model = featbench.load_model(digits.folder, device="cpu")
+    assert isinstance(model.classes_, np.ndarray)
+    assert model.classes_.dtype.kind == "U"
+    assert model.classes_[model.scores(DIGITS[:3, ..., None]).argmax(axis=1)].tolist() == model.predict(
+        DIGITS[:3, ..., None]
+    )
+
+
+@pytest.mark.parametrize(("content", "reason"), [(b"", "it is empty"), (b"no image", "it holds no image of a known")])
+def test_bytes_that_cannot_be_decoded_are_an_error(photos: Kept, content: bytes, reason: str) -> None:
+    with pytest.raises(DataError, match=f"image 1 cannot be read: {reason}"):
+        featbench.load_model(photos.folder).predict([Image.new("RGB", (9, 9)), content])
 
 
 def test_a_file_that_cannot_be_read_is_an_error(photos: Kept, tmp_path: Path) -> None:

@@ -17,14 +17,21 @@ from tests.report.folders import MODELS, results_folder
 
 def models(dataset: str, svc: float, forest: float) -> list[dict[str, Any]]:
     named = {"dataset": dataset, "experiment": dataset, "layer": "layer3"}
+    own = f"{len(dataset)}{dataset[0]}"
     return [
-        {**named, "method": "linear_svc", "accuracy": svc, "val_accuracy": svc, "fingerprint": f"{dataset}-svc"},
+        {
+            **named,
+            "method": "linear_svc",
+            "accuracy": svc,
+            "val_accuracy": svc,
+            "fingerprint": f"{own}-svc",
+        },
         {
             **named,
             "method": "random_forest",
             "accuracy": forest,
             "val_accuracy": forest,
-            "fingerprint": f"{dataset}-rf",
+            "fingerprint": f"{own}-rf",
         },
     ]
 

@@ -91,10 +91,19 @@ def test_the_page_asks_for_nothing(hostile: Reader) -> None:
     assert policies[0].startswith("default-src 'none'")
 
 
-@pytest.mark.parametrize("text", ["</script>", "<!--<script>", "&lt;", "\u2028", 'quote " and \\ backslash'])
+def test_what_would_turn_the_text_around_is_shown(tmp_path: Path) -> None:
+    name, shown = "a\u202eb\x9b\u2067", r"a\u202eb\x9b\u2067"
+    reader = read(write_report(results_folder(tmp_path / "results", classes=(name, "c", "d")), pytest.fail))
+    assert shown in "".join(reader.text)
+    assert not set("".join([*reader.text, *reader.scripts[:1]])) & set(name[1::2])
+    data = json.loads(next(script for script in reader.scripts if script.startswith("{")))
+    assert shown in data["maps"][0]["labels"]
+
+
+@pytest.mark.parametrize("text", ["</script>", "<!--<script>", "&lt;", 'quote " and \\ backslash'])
 def test_json_in_a_script_block_cannot_end_it(text: str) -> None:
     written = script_json({"key": [text, float("nan"), float("inf")]})
-    assert not set(written) & set("<>&\u2028")
+    assert not set(written) & set("<>&")
     assert json.loads(written) == {"key": [text, None, None]}
 
 

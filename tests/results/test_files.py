@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from featbench.errors import ResultsError
-from featbench.results.files import replacing, write_csv, write_text
+from featbench.results.files import read_csv, replacing, write_csv, write_text
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -49,3 +49,17 @@ def test_a_place_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ResultsError, match=r"cannot write .*a\.txt: .*--results"):
         write_text(tmp_path / "file" / "a.txt", "x")
+
+
+@pytest.mark.parametrize("text", ["id;x\r\na,b;0,5\r\n1,5;-2,5E-05\r\n", '\ufeffid,x\n"a,b",0.5\n"1,5",-2.5e-05\n'])
+def test_a_table_that_a_spreadsheet_saved_is_read(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.csv").write_text(text, "utf-8", newline="")
+    table = read_csv(tmp_path / "a.csv", ("id", "x"), ("x",))
+    assert table["id"].tolist() == ["a,b", "1,5"]
+    assert table["x"].tolist() == [0.5, -2.5e-5]
+
+
+def test_what_is_no_number_is_said_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id;x\na;01. Mai\n")
+    with pytest.raises(ResultsError, match=r"01\. Mai.*restore the file as featbench wrote it"):
+        read_csv(tmp_path / "a.csv", ("id", "x"), ("x",))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from featbench.results.store import (
     load_predictions,
     load_results,
     prepare_folder,
+    write_notes,
     write_predictions,
     write_rows,
     write_skipped,
@@ -311,6 +313,67 @@ def test_two_files_of_one_row_are_an_error(tmp_path: Path, make_row: MakeRow) ->
         load_predictions(tmp_path, "f0")
 
 
+def test_notes(tmp_path: Path) -> None:
+    write_notes(tmp_path, [("train", "plain, or nearly", 3, "a/b.png")])
+    assert (tmp_path / "notes.csv").read_text() == 'split,note,images,example\ntrain,"plain, or nearly",3,a/b.png\n'
+
+
 def test_skipped_images(tmp_path: Path) -> None:
     write_skipped(tmp_path, [("train", "a/b.png", "cut, at byte 7")])
     assert (tmp_path / "skipped.csv").read_text() == 'split,id,reason\ntrain,a/b.png,"cut, at byte 7"\n'
+
+
+def saved_by_a_spreadsheet(file: Path, separator: str = ";", comma: str = ",") -> None:
+    """Write a CSV file again as Excel saves it: a byte-order mark, its own separator, decimal commas and booleans."""
+    with file.open(newline="") as content:
+        header, *lines = list(csv.reader(content))
+    number = re.compile(r"-?[0-9]+\.[0-9]+(e[+-]?[0-9]+)?")
+    with file.open("w", newline="", encoding="utf-8-sig") as content:
+        writer = csv.writer(content, delimiter=separator, lineterminator="\r\n")
+        writer.writerow(header)
+        for line in lines:
+            cells = [cell.replace(".", comma).upper() if number.fullmatch(cell) else cell for cell in line]
+            writer.writerow([{"True": "TRUE", "False": "FALSE"}.get(cell, cell) for cell in cells])
+
+
+@pytest.mark.parametrize(("separator", "comma"), [(";", ","), (";", "."), (",", "."), ("\t", ".")])
+def test_results_that_a_spreadsheet_saved_are_the_same(
+    tmp_path: Path, make_row: MakeRow, separator: str, comma: str
+) -> None:
+    rows = [
+        make_row(fingerprint="a", converged=True, fit_s=1.5e-7, layer="1,5", params='{"C": 0.5, "x": "a;b"}'),
+        make_row(fingerprint="b", converged=None, val_accuracy=None, dataset="größe; 2,5"),
+    ]
+    write_rows(tmp_path, rows)
+    expected = load_results(tmp_path)
+    saved_by_a_spreadsheet(tmp_path / "results.csv", separator, comma)
+    pd.testing.assert_frame_equal(load_results(tmp_path), expected)
+    write_rows(tmp_path, [make_row(fingerprint="c")])
+    pd.testing.assert_frame_equal(load_results(tmp_path).iloc[:2], expected)
+    assert (tmp_path / "results.csv").read_text("utf-8").splitlines()[0] == ",".join(COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("new", "column"),
+    [("1.234,5", "accuracy"), ("01. Mai", "accuracy"), ("01.05.2026 12:30", "created_at")],
+)
+def test_what_a_spreadsheet_made_of_a_cell_is_said_with_the_way_out(
+    tmp_path: Path, make_row: MakeRow, new: str, column: str
+) -> None:
+    write_rows(tmp_path, [make_row()])
+    saved_by_a_spreadsheet(tmp_path / "results.csv")
+    header, line = (tmp_path / "results.csv").read_text("utf-8").splitlines()
+    cells = line.split(";")
+    cells[header.split(";").index(column)] = new
+    (tmp_path / "results.csv").write_text(f"{header}\n{';'.join(cells)}\n", "utf-8")
+    with pytest.raises(ResultsError, match=rf"column {column} holds .*restore the file as .*into another folder"):
+        load_results(tmp_path)
+
+
+def test_predictions_that_a_spreadsheet_saved_are_the_same(tmp_path: Path, make_row: MakeRow) -> None:
+    row = make_row()
+    file = predictions(tmp_path, row)
+    expected = load_predictions(tmp_path, row.fingerprint)
+    saved_by_a_spreadsheet(file)
+    assert ";" in file.read_text("utf-8-sig")
+    pd.testing.assert_frame_equal(load_predictions(tmp_path, row.fingerprint), expected)
