@@ -19,7 +19,7 @@ from featbench.results.tables import (
     accuracy_table,
     as_text,
     best_by_validation,
-    cells_of,
+    chosen_cells,
     is_reference,
     never_table,
 )
@@ -39,7 +39,7 @@ def print_table(rows: pd.DataFrame, results_dir: Path) -> None:
     best = best_by_validation(rows)
     table, never = accuracy_table(rows), never_table(rows)
     text = as_text(table, never)
-    text = text.mask(cells_of(best, table), "*" + text)
+    text = text.mask(chosen_cells(rows, table), "*" + text)
     grid = _fitting(text, console)
     console.print(grid, width=None if console.is_terminal else max(console.width, _width(grid, console)))
     if best is not None:

@@ -54,10 +54,10 @@ def run(
         progress: Takes messages and progress; nobody looks where it is None.
 
     Returns:
-        The experiment's rows of results.csv, with those of stages that did not run this time; empty after "extract",
-        and in a process that only helps to train a network.
+        The experiment's rows of results.csv, with those of stages that did not run this time; empty after "extract".
 
     Raises:
+        SystemExit: Lightning ran this program again, to help with a training of several processes, which is done.
         FeatbenchError: Something went wrong; the message says what, and what to do. `UsageError` is the kind where
             the experiment or an argument is wrong.
     """
@@ -122,23 +122,24 @@ def _is_folder(experiment: str | Path | Experiment) -> bool:
 def _run(job: Job, stages: Sequence[str]) -> pd.DataFrame:
     experiment = job.experiment
     job.prepare()
+    writes = True
     done: dict[str, list[str]] = {}  # kind of row -> fingerprints of this experiment's rows
     if "extract" in stages and (experiment.evaluate.classifiers or "evaluate" not in stages):  # else nobody reads them
         extract(job)
     if "evaluate" in stages:
         done["classifier"] = evaluate(job)
     if "baseline" in stages and experiment.baselines:
-        from featbench.stages.baseline import baseline  # Lightning takes seconds to import
+        from featbench.stages.baseline import baseline, is_main  # Lightning takes seconds to import
 
-        networks = baseline(job)
-        if networks is None:
-            return pd.DataFrame()  # the main process writes
-        done["baseline"] = networks
+        done["baseline"] = baseline(job)
+        writes = is_main(job)
     if not any(done.values()):
         return pd.DataFrame()
     rows = load_results(job.results_dir)
     # rows of earlier settings stay in results.csv but not in the tables; kinds that were not run stay in both
     rows = rows[[kind not in done or row in done[kind] for kind, row in zip(rows.kind, rows.fingerprint, strict=True)]]
+    if not writes:
+        return rows.reset_index(drop=True)  # as the main process has them
     write_current(job.results_dir, rows)
     write_accuracy_tables(job.results_dir, rows)
     write_statistics(job.results_dir, rows, job.progress.warn)

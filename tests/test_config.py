@@ -378,10 +378,11 @@ def test_dots_in_text_and_comments_are_no_keys(tmp_path: Path) -> None:
         ("seed=1\nname='x'", "seed = "),
         (
             "evaluate.grids.linear_svc.C=[nan]",
-            r"evaluate.grids.linear_svc.C.0 = nan: give a number from -1e\+30",
+            r"evaluate.grids.linear_svc.C.0 = nan: give 0, or a number between 1e-30 and",
         ),
-        ("evaluate.grids.linear_svc.C=[1e400]", r"evaluate.grids.linear_svc.C.0 = inf: give a number from"),
-        ("evaluate.grids.linear_svc.C=[1e31]", r"evaluate.grids.linear_svc.C.0 = 1e\+31: give a number from"),
+        ("evaluate.grids.linear_svc.C=[1e400]", r"evaluate.grids.linear_svc.C.0 = inf: give 0, or a number"),
+        ("baselines=[{strategy='scratch',mixup=1e-320}]", r"baselines.0.mixup = 1e-320: give 0, or a number"),
+        ("evaluate.grids.linear_svc.C=[1e31]", r"evaluate.grids.linear_svc.C.0 = 1e\+31: give 0, or a number"),
         ("evaluate.grids.linear_svc.C=[" + "9" * 400 + "]", "a number of more than 64 bits"),
     ],
 )

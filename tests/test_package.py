@@ -35,8 +35,10 @@ FLOORS = {
     "factories": 1,
     "fingerprint": 1,
     "locks": 1,
+    "places": 1,
     "progress": 1,
     "spill": 1,
+    "terminal": 1,
 }
 FOUNDATION = 1.0  # its files may lean on each other, as config on errors; rooms of one floor above may not
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from featbench.backbones.architectures import get_architecture
 from featbench.backbones.blocks import find_blocks
-from featbench.backbones.layers import is_left_as_it_is
 from featbench.backbones.pooling import check_pooling, is_channels_last, make_pool
 from featbench.backbones.shapes import Shapes, count_multiply_adds, find_channels_last, output_shapes
 from featbench.backbones.spec import Architecture
+from featbench.backbones.tokens import resolve_pooling
 from featbench.backbones.tracing import PENULTIMATE, Traced
 from featbench.errors import UsageError
 
@@ -51,7 +51,13 @@ def describe_layers(traced: Traced, image_shape: tuple[int, int, int], pooling: 
     unclear = {node: shape for node, shape in shapes.items() if is_channels_last(shape) is None}
     last = find_channels_last(traced, unclear, image_shape) if unclear else {}
     return [
-        Layer(name, shapes[node], _width(pooling, shapes[node], name, last.get(node)), shares[node], name in blocks)
+        Layer(
+            name,
+            shapes[node],
+            _width(traced.network, pooling, shapes[node], name, last.get(node)),
+            shares[node],
+            name in blocks,
+        )
         for name, node in _with_penultimate(traced, shapes)
     ]
 
@@ -97,10 +103,11 @@ def _with_penultimate(traced: Traced, shapes: Shapes) -> list[tuple[str, fx.Node
     )
 
 
-def _width(pooling: str, shape: tuple[int, ...], layer: str, channels_last: bool | None) -> int | None:
-    if is_left_as_it_is(layer, pooling, shape):
-        return shape[0]
+def _width(
+    network: nn.Module, pooling: str, shape: tuple[int, ...], layer: str, channels_last: bool | None
+) -> int | None:
     try:
+        pooling = resolve_pooling(network, layer, pooling, shape) or "flatten"
         return make_pool(pooling, shape, layer, channels_last=channels_last).width
     except UsageError:
         return None

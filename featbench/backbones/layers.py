@@ -12,8 +12,9 @@ from typing import Any
 
 from torch import fx, nn
 
-from featbench.backbones.pooling import VECTOR_POOLINGS, Pool, is_channels_last, make_pool
+from featbench.backbones.pooling import Pool, is_channels_last, make_pool
 from featbench.backbones.shapes import find_channels_last, output_shapes
+from featbench.backbones.tokens import resolve_pooling
 from featbench.backbones.tracing import PENULTIMATE, Traced
 from featbench.errors import UsageError, WeightsError
 
@@ -28,56 +29,83 @@ class FeatureNetwork:
 
 
 def feature_network(
-    traced: Traced, layers: Sequence[str], pooling: str, image_shape: tuple[int, int, int], *, has_head: bool = True
+    traced: Traced,
+    layers: Sequence[str],
+    pooling: str,
+    image_shape: tuple[int, int, int],
+    *,
+    has_head: bool = True,
+    as_written: bool = False,
 ) -> FeatureNetwork:
     """Cut a network down to the pooled features of some layers.
 
     Args:
         traced: The network.
         layers: Names: "penultimate", graph nodes or modules.
-        pooling: How a layer's output becomes one row of numbers, as in "avg" or "avg:4"; a penultimate layer that is a
-            vector may be left as it is.
+        pooling: How a layer's output becomes one row of numbers, as in "avg" or "avg:4"; see `resolve_pooling`.
         image_shape: (C, H, W) of the images it will see.
         has_head: Whether the last linear layer has weights; without them no layer behind it may be asked for.
+        as_written: Take the pooling as it stands, as a model's card has it.
 
     Raises:
         UsageError: A layer does not exist, or cannot be pooled so.
         WeightsError: A layer needs the head, and the weights have none.
     """
     nodes = {layer: traced.find(layer) for layer in layers}
-    pools = _make_pools(traced, nodes, pooling, image_shape)
+    shapes = _layer_shapes(traced, nodes, image_shape)
+    poolings = {
+        layer: pooling if as_written else resolve_pooling(traced.network, layer, pooling, shape)
+        for layer, shape in shapes.items()
+    }
+    pools = _make_pools(traced, nodes, poolings, shapes, image_shape)
     module = _cut(traced, nodes, pools)
     if not has_head and traced.head_name in {node.target for node in module.graph.nodes}:
         raise WeightsError(
             f"layers {', '.join(layers)} need the head {traced.head_name!r}, which the weights file does not have; "
             f'ask for layers before it, as "{PENULTIMATE}", or for weights with a head'
         )
-    return FeatureNetwork(module, tuple(layers), tuple(pools[layer].width for layer in layers))
+    widths = tuple(pools[layer].width for layer in layers)
+    return FeatureNetwork(module, tuple(layers), widths)
 
 
-def is_left_as_it_is(layer: str, pooling: str, shape: tuple[int, ...]) -> bool:
-    """Say whether a pooling leaves a layer alone: the penultimate one where it is a vector and the pooling for maps."""
-    return layer == PENULTIMATE and len(shape) == 1 and pooling not in VECTOR_POOLINGS
+def resolved_poolings(
+    traced: Traced, layers: Sequence[str], pooling: str, image_shape: tuple[int, int, int]
+) -> dict[str, str | None]:
+    """Return what a pooling is for each layer; see `resolve_pooling`.
+
+    Raises:
+        UsageError: A layer does not exist, or cannot be pooled so.
+    """
+    shapes = _layer_shapes(traced, {layer: traced.find(layer) for layer in layers}, image_shape)
+    return {layer: resolve_pooling(traced.network, layer, pooling, shape) for layer, shape in shapes.items()}
 
 
-def _make_pools(
-    traced: Traced, nodes: Mapping[str, fx.Node], pooling: str, image_shape: tuple[int, int, int]
-) -> dict[str, Pool]:
-    """Make the pooling of each layer from the shape of its output."""
+def _layer_shapes(
+    traced: Traced, nodes: Mapping[str, fx.Node], image_shape: tuple[int, int, int]
+) -> dict[str, tuple[int, ...]]:
     shapes = output_shapes(traced, image_shape)
     for layer, node in nodes.items():
         if node not in shapes:
             raise UsageError(f"layer {layer!r} does not give one tensor an image, so it has no features; name another")
-    unclear = {node: shapes[node] for node in nodes.values() if is_channels_last(shapes[node]) is None}
-    last = find_channels_last(traced, unclear, image_shape) if unclear and pooling != "flatten" else {}
+    return {layer: shapes[node] for layer, node in nodes.items()}
+
+
+def _make_pools(
+    traced: Traced,
+    nodes: Mapping[str, fx.Node],
+    poolings: Mapping[str, str | None],
+    shapes: Mapping[str, tuple[int, ...]],
+    image_shape: tuple[int, int, int],
+) -> dict[str, Pool]:
+    unclear = {
+        nodes[layer]: shape
+        for layer, shape in shapes.items()
+        if poolings[layer] != "flatten" and is_channels_last(shape) is None
+    }
+    last = find_channels_last(traced, unclear, image_shape) if unclear else {}
     return {
-        layer: make_pool(
-            "flatten" if is_left_as_it_is(layer, pooling, shapes[node]) else pooling,
-            shapes[node],
-            layer,
-            channels_last=last.get(node),
-        )
-        for layer, node in nodes.items()
+        layer: make_pool(poolings[layer] or "flatten", shape, layer, channels_last=last.get(nodes[layer]))
+        for layer, shape in shapes.items()
     }
 
 

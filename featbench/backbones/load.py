@@ -12,15 +12,14 @@ from torch import nn
 from featbench.backbones.architectures import get_architecture
 from featbench.backbones.expand import expand_layers
 from featbench.backbones.fitting import Loaded, load_file
-from featbench.backbones.layers import FeatureNetwork, feature_network, is_left_as_it_is
+from featbench.backbones.layers import FeatureNetwork, feature_network, resolved_poolings
 from featbench.backbones.pooling import VECTOR_POOLINGS, check_pooling
-from featbench.backbones.shapes import output_shapes
 from featbench.backbones.spec import Architecture
 from featbench.backbones.tracing import PENULTIMATE, Traced
 from featbench.backbones.weights import hash_weights
 from featbench.config import BackboneConfig, is_weights_file, split_part
 from featbench.data.preprocess import Preprocess
-from featbench.errors import WeightsError, unknown
+from featbench.errors import UsageError, WeightsError, unknown
 from featbench.fingerprint import fingerprint
 
 RANDOM = "random"
@@ -61,18 +60,27 @@ class Backbone:
         return fingerprint({"weights": weights, "steps": self.traced.steps()}) if self.foreign else weights
 
     def features(
-        self, layers: Sequence[str], pooling: str, image_shape: tuple[int, int, int] | None = None
+        self,
+        layers: Sequence[str],
+        pooling: str,
+        image_shape: tuple[int, int, int] | None = None,
+        *,
+        as_written: bool = False,
     ) -> FeatureNetwork:
         """Cut the network down to the pooled features of some layers, for images of shape (C, h, w)."""
         shape = image_shape or self._own_shape()
-        return feature_network(self.traced, layers, pooling, shape, has_head=self.has_head)
+        return feature_network(self.traced, layers, pooling, shape, has_head=self.has_head, as_written=as_written)
 
-    def unpooled(self, layers: Sequence[str], pooling: str, image_shape: tuple[int, int, int]) -> frozenset[str]:
-        """Return the layers that the pooling leaves as they are; see `is_left_as_it_is`."""
-        if PENULTIMATE not in layers or pooling in VECTOR_POOLINGS:
-            return frozenset()
-        shape = output_shapes(self.traced, image_shape).get(self.traced.find(PENULTIMATE), ())
-        return frozenset({PENULTIMATE} if is_left_as_it_is(PENULTIMATE, pooling, shape) else ())
+    def resolve(self, layers: Sequence[str], pooling: str, image_shape: tuple[int, int, int]) -> dict[str, str | None]:
+        """Return what a pooling is for those layers for which it is not what it says; see `resolve_pooling`.
+
+        Raises:
+            UsageError: A layer does not exist, or cannot be pooled so.
+        """
+        if pooling not in ("cls", "tokens") and (PENULTIMATE not in layers or pooling in VECTOR_POOLINGS):
+            return {}  # nothing to look up
+        found = resolved_poolings(self.traced, layers, pooling, image_shape)
+        return {layer: own for layer, own in found.items() if own != pooling}
 
     def expand(self, layers: Sequence[str], image_shape: tuple[int, int, int] | None = None) -> tuple[str, ...]:
         """Replace `blocks` and patterns by the layers they stand for; see `expand_layers`."""
@@ -102,11 +110,17 @@ def weights_name(architecture: Architecture, config: BackboneConfig) -> str:
     """Return which weights an entry means: a member's name, "random", or a file's path.
 
     Raises:
-        UsageError: The architecture has none of this name.
+        UsageError: The architecture has none of this name, or none at all, and random ones are not asked for.
     """
     chosen = config.weights or architecture.default_weights
     if chosen == "DEFAULT":
-        return architecture.default_weights
+        chosen = architecture.default_weights
+    if chosen is None:
+        some = ", ".join(architecture.pretrained)
+        raise UsageError(
+            f"{architecture.name} has no pretrained weights{f', but as {some}' if some else ''}; set weights to "
+            f'{"one of these, " if some else ""}a file, or "random" for a network that was not trained'
+        )
     if chosen in (*architecture.weights, architecture.default_weights) or is_weights_file(chosen):
         return chosen
     valid = [*architecture.weights, "a file of weights, as in ./resnet.pth"]
@@ -142,4 +156,16 @@ def load_backbone(config: BackboneConfig, *, seed: int, offline: bool = False, c
             loaded = load_file(traced, *split_part(chosen), architecture.adapt)
     traced.network.requires_grad_(requires_grad=False)
     shown = Path(chosen).name if is_weights_file(chosen) else chosen
-    return Backbone(config.name, shown, traced, preprocess, loaded.has_head, architecture.foreign, chosen, loaded.notes)
+    notes = (*describe_weights(architecture, config), *loaded.notes)
+    return Backbone(config.name, shown, traced, preprocess, loaded.has_head, architecture.foreign, chosen, notes)
+
+
+def describe_weights(architecture: Architecture, config: BackboneConfig) -> tuple[str, ...]:
+    """Return what there is to tell of an entry before its weights are loaded: another name, or that they are random."""
+    if config.weights is not None or weights_name(architecture, config) != RANDOM:
+        return architecture.notes
+    why = "comes as its function returns it" if architecture.foreign else "was never trained"
+    return (
+        *architecture.notes,
+        f'{config.name} {why}, and results call its weights random; set weights to a file, or to "random"',
+    )

@@ -3,8 +3,11 @@
 | a layer's output | poolings |
 | --- | --- |
 | map (C, H, W), or (H, W, C) as Swin's | `avg`, `max`, `avg:K`, `max:K` (a KxK grid of cells), `flatten` |
-| tokens (T, D) | `avg`, `max`, `flatten`, `cls` (the first token), `tokens` (the mean of all but the first) |
+| tokens (T, D) | `avg`, `max`, `flatten`, `cls` (the first), `tokens:N` (the mean of all but the first N), `tokens` |
 | vector (D) | `avg`, `max` and `flatten` all leave it as it is |
+
+`tokens` is `tokens:1` here; `resolve_pooling` settles what it and `cls` are for networks with more tokens than one, or
+none, before those of the patches.
 """
 
 from __future__ import annotations
@@ -20,10 +23,11 @@ from torch.nn import functional as F
 from featbench.errors import UsageError, unknown
 
 _MAP = ("avg", "max", "avg:K", "max:K", "flatten")
-_TOKENS = ("avg", "max", "flatten", "cls", "tokens")
+_TOKENS = ("avg", "max", "flatten", "cls", "tokens", "tokens:N")
 VECTOR_POOLINGS = ("avg", "max", "flatten")
-POOLINGS = ("avg", "max", "avg:K", "max:K", "flatten", "cls", "tokens")
+POOLINGS = ("avg", "max", "avg:K", "max:K", "flatten", "cls", "tokens", "tokens:N")
 _GRID = re.compile(r"(avg|max):([1-9][0-9]{0,3})")
+_SKIP = re.compile(r"tokens(?::([0-9]{1,4}))?")
 
 
 def check_pooling(pooling: str) -> None:
@@ -86,7 +90,9 @@ def is_channels_last(shape: tuple[int, ...]) -> bool | None:
 
 
 def _general(pooling: str) -> str:
-    return f"{pooling.partition(':')[0]}:K" if _GRID.fullmatch(pooling) else pooling
+    if _GRID.fullmatch(pooling):
+        return f"{pooling.partition(':')[0]}:K"
+    return "tokens:N" if ":" in pooling and _SKIP.fullmatch(pooling) else pooling
 
 
 def _identity(output: Tensor) -> Tensor:
@@ -98,15 +104,19 @@ def _function(
 ) -> Callable[[Tensor], Tensor]:
     if pooling == "flatten" or len(shape) == 1:
         return _identity
-    return _tokens(pooling) if len(shape) == 2 else _map(pooling, shape, layer, channels_last)
+    return _tokens(pooling, shape, layer) if len(shape) == 2 else _map(pooling, shape, layer, channels_last)
 
 
-def _tokens(pooling: str) -> Callable[[Tensor], Tensor]:
+def _tokens(pooling: str, shape: tuple[int, ...], layer: str) -> Callable[[Tensor], Tensor]:
+    if skip := _SKIP.fullmatch(pooling):
+        first = int(skip[1] or 1)
+        if first >= shape[0]:
+            raise UsageError(f"pooling {pooling!r} makes no sense for layer {layer!r}, which has {shape[0]} tokens")
+        return lambda output: output[:, first:].mean(1)
     functions: dict[str, Callable[[Tensor], Tensor]] = {
         "avg": lambda output: output.mean(1),
         "max": lambda output: output.amax(1),
         "cls": lambda output: output[:, 0],
-        "tokens": lambda output: output[:, 1:].mean(1),
     }
     return functions[pooling]
 

@@ -33,24 +33,26 @@ class Architecture:
         make: Builds it with random weights, for square images of so many px.
         preprocess: What its images go through, where the weights do not say otherwise.
         trace: Finds its graph.
-        default_weights: What is used when an experiment names no weights.
+        default_weights: What is used when an experiment names no weights; None where it has to.
         pretrained: Weights that are downloaded, by name.
         bundled: Weights inside this package: name -> file.
         adapt: What its library does to weights of another size or with other names; a ValueError where it cannot.
         foreign: Whether its code is neither featbench's nor torchvision's, and may change under the same name.
         needs_size: Whether nothing but the experiment can say how large its images are.
+        notes: What to tell the user of it, as sentences.
     """
 
     name: str
     make: Callable[[int], nn.Module]
     preprocess: Preprocess
     trace: Callable[[nn.Module], Traced] = trace
-    default_weights: str = "random"
+    default_weights: str | None = "random"
     pretrained: Mapping[str, Pretrained] = field(default_factory=dict)
     bundled: Mapping[str, Path] = field(default_factory=dict)
     adapt: Callable[[nn.Module, Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
     foreign: bool = False
     needs_size: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def weights(self) -> list[str]:

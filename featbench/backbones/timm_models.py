@@ -33,7 +33,8 @@ def timm_architecture(name: str) -> Architecture:
         UsageError: timm is not installed, has no such network or weights, or its preprocessing cannot be done here.
     """
     timm = _import(name)
-    base, _, tag = name.removeprefix(PREFIX).partition(".")
+    given = name.removeprefix(PREFIX)
+    base, tag = _current(timm, given)
     if not timm.is_model(base):
         raise unknown(
             "timm network", base, timm.list_models(), listed_by="python -c 'import timm; print(timm.list_models())'"
@@ -41,7 +42,7 @@ def timm_architecture(name: str) -> Architecture:
     configs = {config.tag or _UNTAGGED: config for config in timm.models.get_arch_pretrained_cfgs(base).values()}
     if tag and tag not in configs:
         raise unknown(f"weights of {PREFIX}{base}", tag, configs)
-    default = tag or next(iter(configs), "random")
+    default = tag or next(iter(configs), "")
     with_weights = {label: config for label, config in configs.items() if config.has_weights and tag in ("", label)}
     first = configs.get(default) or timm.models.PretrainedCfg()
     return Architecture(
@@ -50,10 +51,21 @@ def timm_architecture(name: str) -> Architecture:
         _preprocess(name, timm, first),
         trace=lambda network: _trace(timm, network),
         adapt=_adapt,
-        default_weights=default if default in with_weights else "random",
+        default_weights=default if default in with_weights else None,
         pretrained={label: _pretrained(name, timm, config) for label, config in with_weights.items()},
         foreign=True,
+        notes=()
+        if given.partition(".")[0] == base
+        else (f"{name} is what timm now calls {base}{f'.{tag}' if tag else ''}",),
     )
+
+
+def _current(timm: Any, given: str) -> tuple[str, str]:
+    """Return the architecture and the tag of a name, which may be one that timm had before and still takes."""
+    base, _, tag = given.partition(".")
+    now = timm.models.get_deprecated_models().get(base) or base
+    base, _, its_tag = now.partition(".")
+    return base, tag or its_tag
 
 
 def _import(name: str) -> Any:

@@ -18,6 +18,7 @@ from featbench.backbones.device import with_channels_last
 from featbench.baselines.checkpoint import CheckpointFiles
 from featbench.baselines.interrupt import StopAfterBatch
 from featbench.baselines.keep import KeepBest
+from featbench.baselines.launch import remember
 from featbench.baselines.learner import Images
 from featbench.baselines.module import ReferenceModule
 from featbench.baselines.processes import ALONE, Processes
@@ -87,6 +88,8 @@ def fit(
                 )
             except SystemExit:  # Lightning's way to end after Ctrl-C
                 raise KeyboardInterrupt from None
+            finally:
+                remember(getattr(trainer.strategy.launcher, "procs", []))
         if stopper.asked:  # in the last epoch, which is kept whole
             raise KeyboardInterrupt
     return keeper

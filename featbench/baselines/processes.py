@@ -80,6 +80,11 @@ class Processes:
             for buffer in network.buffers():
                 dist.broadcast(buffer, 0)
 
+    def wait_for_all(self) -> None:
+        """Return when every process is here."""
+        if self.count > 1 and dist.is_initialized():
+            dist.barrier(device_ids=[torch.cuda.current_device()] if dist.get_backend() == "nccl" else None)
+
     def seed_apart(self, generator: torch.Generator, seed: int, epoch: int) -> None:
         """Have each process draw its own augmentation and dropout in an epoch; alone, all goes on as it stands."""
         if self.count > 1:

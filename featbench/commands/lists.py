@@ -40,7 +40,7 @@ def list_backbones() -> None:
 
         for name in backbone_names():
             architecture = get_architecture(name)
-            weights = dict.fromkeys([architecture.default_weights, *architecture.weights])
+            weights = dict.fromkeys([architecture.default_weights or "", *architecture.weights])
             options = ", ".join(SMALL[name].options) if name in SMALL else ""
             print_columns([(name, ", ".join(weights) + (f" (options: {options})" if options else ""))])
         print_columns(
@@ -58,7 +58,7 @@ def list_backbones() -> None:
 def list_layers(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone.", autocompletion=complete_backbones)],
     pooling: Annotated[
-        str, typer.Option(metavar="POOLING", help="avg, max, avg:K, max:K, flatten, cls or tokens.")
+        str, typer.Option(metavar="POOLING", help="avg, max, avg:K, max:K, flatten, cls, tokens or tokens:N.")
     ] = "avg",
     image_size: Annotated[
         int | None,

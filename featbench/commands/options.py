@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import traceback
 from collections.abc import Container, Iterable, Iterator, Sequence
@@ -33,14 +34,25 @@ def complete_backbones(incomplete: str) -> list[str]:
     return [name for name in backbone_names() if name.startswith(incomplete)]
 
 
-def place(text: str) -> Path:
-    """Read the path of a file or folder; an empty one is not the current folder but a variable that was never set."""
+def not_empty(text: str) -> Path:
+    """Read a path; an empty one is not the current folder but a variable that was never set."""
     if not text:
         raise typer.BadParameter("the path is empty; the current folder is .")
     url = url_of(text)
     if url:
         raise typer.BadParameter(f"{url} is a URL, and URLs are not fetched; download what is there")
     return Path(text)
+
+
+def place(text: str) -> Path:
+    """Read the path of a file or folder that can be there."""
+    path = not_empty(text)
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise typer.BadParameter("the path is longer than this system allows") from None
+    return path
 
 
 Source = Annotated[

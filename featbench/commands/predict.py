@@ -21,7 +21,7 @@ from featbench.commands.options import (
     examples,
     exit_codes,
     model_option,
-    place,
+    not_empty,
 )
 from featbench.errors import UsageError
 from featbench.terminal import print_line
@@ -46,7 +46,7 @@ def predict(
     images: Annotated[
         list[Path],
         typer.Argument(
-            parser=place, metavar="IMAGE...", help="Files, folders, or - for a list on stdin, a path a line."
+            parser=not_empty, metavar="IMAGE...", help="Files, folders, or - for a list on stdin, a path a line."
         ),
     ],
     model: Annotated[str | None, model_option("the best by validation")] = None,

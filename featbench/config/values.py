@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _LARGEST_INT = 2**63
-_LARGEST_FLOAT = 1e30  # solvers compute in 32 bits, too, and sums and squares have to fit in there
+_SMALLEST, _LARGEST = 1e-30, 1e30  # solvers and networks compute in 32 bits, too
 _DEEPEST = 16
 
 
@@ -26,8 +26,8 @@ def check_values(content: Any) -> None:
             waiting += [(f"{key}.{name}".lstrip("."), item, depth + 1) for name, item in value.items()]
         elif isinstance(value, list | tuple):
             waiting += [(f"{key}.{number}", item, depth + 1) for number, item in enumerate(value)]
-        elif isinstance(value, float) and not abs(value) <= _LARGEST_FLOAT:
-            raise ValueError(f"{key} = {value}: give a number from -{_LARGEST_FLOAT:g} to {_LARGEST_FLOAT:g}")
+        elif isinstance(value, float) and value != 0 and not _SMALLEST <= abs(value) <= _LARGEST:
+            raise ValueError(f"{key} = {value}: give 0, or a number between {_SMALLEST:g} and {_LARGEST:g}")
         elif isinstance(value, int) and abs(value) >= _LARGEST_INT:
             raise ValueError(f"{key} is a number of more than 64 bits; give a smaller one")
         elif isinstance(value, str) and "\0" in value:

@@ -20,6 +20,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
+from featbench.data.notes import TWELVE_BITS
 from featbench.data.room import LIMIT_BYTES, LIMIT_SIDE_PX, ROOM, bytes_to_decode
 from featbench.data.whole import UnreadableImageError as UnreadableImageError  # for those who decode
 from featbench.data.whole import load_whole
@@ -38,6 +39,8 @@ _TURNS = {
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _QUIET_LOCK = threading.Lock()
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLES, _TIFF_SAMPLE_FORMAT = 258, 262, 277, 339
+_TWELVE_BITS = 1 << 12
+NOTE = "featbench"  # a key of `Image.info` that no file format has
 _NO_MODE = "unknown pixel mode"  # what Pillow's TIFF plugin raises
 
 
@@ -92,6 +95,8 @@ def reading() -> Iterator[None]:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Load an image and convert it to RGB, upright; nothing is copied where nothing changes.
+
+    What is to be noted of it (a kind of `NOTES`) is in its `info`, under `NOTE`.
 
     Raises:
         UnreadableImageError: Its values have no known white.
@@ -199,9 +204,13 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
     """Keep the upper 8 bits, as Pillow does for colour; its own conversion of grey clips at 255."""
     tags = getattr(image, "tag_v2", {})
     shift = 4 if tags.get(_TIFF_BITS) == (12,) else 8
-    grey = (np.asarray(image) >> shift).astype(np.uint8)
+    values = np.asarray(image)
+    grey = (values >> shift).astype(np.uint8)
     white_is_zero = tags.get(_TIFF_PHOTOMETRIC) == 0  # which Pillow minds for 8 bits only
-    return Image.fromarray(255 - grey if white_is_zero else grey)
+    found = Image.fromarray(255 - grey if white_is_zero else grey)
+    if shift == 8 and values.max() < _TWELVE_BITS:
+        found.info[NOTE] = TWELVE_BITS  # conversion and turning keep it
+    return found
 
 
 def _reason(error: Exception) -> str:

@@ -98,9 +98,8 @@ class _Scan:
             images = [path for place in places for path in self._images(name, place)]
             if not images and len(classes) > 1:
                 raise DataError(
-                    f"class {class_name!r} has no image in {one_line(str(places[0]))}"
-                    f"{_endings(self.skipped[before:])}; add some, or leave the class out:{hide_lines(places)}",
-                    with_lines=True,
+                    f"class {class_name!r} has no image in {places[0]}{_endings(self.skipped[before:])}; add some, or "
+                    "remove it"
                 )
             paths += images
             labels += [label] * len(images)

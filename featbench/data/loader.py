@@ -8,9 +8,9 @@ network.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal
 
@@ -20,8 +20,9 @@ import torch
 from joblib import cpu_count
 from torch import Tensor
 
-from featbench.data.decode import UnreadableImageError
+from featbench.data.decode import NOTE, UnreadableImageError
 from featbench.data.images import ArrayImages, Indices, LazyImages
+from featbench.data.notes import CONSTANT, Notes, add_notes, count_notes, nearly_constant
 from featbench.data.preprocess import Preprocess
 from featbench.data.room import ROOM
 from featbench.data.splits import Skipped, Split
@@ -33,12 +34,21 @@ _Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
+class _Outcome:
+    """Of one image: why it was left out, if it was, and what is to be noted of it, if anything."""
+
+    reason: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
 class Batch:
-    """One batch: `rows` (B,) int64 of the split, ascending; `images` (B, C, h, w) uint8; and what was left out."""
+    """One batch: `rows` (B,) int64 of the split, ascending; `images` (B, C, h, w) uint8; what was left out; notes."""
 
     rows: Indices
     images: Tensor
     skipped: tuple[Skipped, ...] = ()
+    notes: Notes = field(default_factory=dict)
 
 
 def read_batches(
@@ -81,7 +91,7 @@ def read_together(
         DataError: An image cannot be decoded and `on_bad_image` is "error".
     """
     if isinstance(split.images, ArrayImages):
-        each = [_array_batches(split.images, preprocess, batch_size, device) for preprocess in preprocesses]
+        each = [_array_batches(split, split.images, preprocess, batch_size, device) for preprocess in preprocesses]
         yield from map(list, zip(*each, strict=True))
         return
     ahead = 0 if device.type == "cpu" else _BATCHES_AHEAD
@@ -100,7 +110,8 @@ def bad_image(image: str, reason: str) -> DataError:
 def image_shape(split: Split, preprocess: Preprocess) -> tuple[int, int, int]:
     """Return (C, h, w) of the split's images after they are fitted."""
     if isinstance(split.images, ArrayImages):
-        first = next(_array_batches(split.images.subset(np.arange(1)), preprocess, 1, _CPU)).images
+        one = split.subset(np.arange(1))
+        first = next(_array_batches(one, split.images.subset(np.arange(1)), preprocess, 1, _CPU)).images
         return first.shape[1], first.shape[2], first.shape[3]
     return preprocess.photo_shape
 
@@ -112,18 +123,20 @@ def read_all(split: Split, preprocess: Preprocess, *, on_bad_image: Literal["ski
         np.concatenate([batch.rows for batch in batches]),
         torch.cat([batch.images for batch in batches]),
         tuple(chain.from_iterable(batch.skipped for batch in batches)),
+        add_notes(*(batch.notes for batch in batches)),
     )
 
 
 def _array_batches(
-    images: ArrayImages, preprocess: Preprocess, batch_size: int, device: torch.device
+    split: Split, images: ArrayImages, preprocess: Preprocess, batch_size: int, device: torch.device
 ) -> Iterator[Batch]:
     parts = torch.get_num_threads() if device.type == "cpu" else 1  # torch resizes bytes on one core
     with ThreadPoolExecutor(parts) as pool:
         for start in range(0, len(images), batch_size):
             pixels = torch.from_numpy(images.pixels[start : start + batch_size]).permute(0, 3, 1, 2).to(device)
             fitted = torch.cat(list(pool.map(preprocess.fit_batch, pixels.chunk(parts))))
-            yield Batch(np.arange(start, start + len(pixels)), fitted)
+            rows = np.arange(start, start + len(pixels))
+            yield Batch(rows, fitted, notes=_notes(split, rows, fitted, {}))
 
 
 def _decoded_batches(
@@ -134,22 +147,22 @@ def _decoded_batches(
     threads: int,
     ahead: int,
 ) -> Iterator[list[Batch]]:
-    def fit(row: int, places: Sequence[_Pixels]) -> None:
+    def fit(row: int, places: Sequence[_Pixels]) -> _Outcome:
         image = images.read(row)
         for preprocess, place in zip(preprocesses, places, strict=True):
             place[:] = preprocess.fit_image(image).permute(1, 2, 0).numpy()
+        return _Outcome(note=image.info.get(NOTE))
 
-    def decode(row: int, places: Sequence[_Pixels]) -> str | None:
+    def decode(row: int, places: Sequence[_Pixels]) -> _Outcome:
         try:
             with ROOM.in_use():
-                fit(row, places)  # a function of its own, so that the image is gone when it ends
+                return fit(row, places)  # a function of its own, so that the image is gone when it ends
         except UnreadableImageError as error:
-            return str(error)
-        return None
+            return _Outcome(reason=str(error))
 
     shapes = [preprocess.photo_shape for preprocess in preprocesses]
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[tuple[Indices, list[_Pixels], list[Future[str | None]]]] = deque()
+        waiting: deque[tuple[Indices, list[_Pixels], list[Future[_Outcome]]]] = deque()
         try:
             for start in range(0, len(split), batch_size):
                 rows = np.arange(start, min(start + batch_size, len(split)))
@@ -164,11 +177,20 @@ def _decoded_batches(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _assemble(split: Split, rows: Indices, pixels: list[_Pixels], reasons: list[Future[str | None]]) -> list[Batch]:
+def _assemble(split: Split, rows: Indices, pixels: list[_Pixels], waiting: list[Future[_Outcome]]) -> list[Batch]:
     """Wait for a batch; its pixels keep their channels last in memory, as networks want them."""
-    failed = {int(row): why for row, reason in zip(rows, reasons, strict=True) if (why := reason.result()) is not None}
+    outcomes = {int(row): each.result() for row, each in zip(rows, waiting, strict=True)}
+    failed = {row: each.reason for row, each in outcomes.items() if each.reason is not None}
     if failed:
         good = np.isin(rows, list(failed), invert=True)
         rows, pixels = rows[good], [of[good] for of in pixels]
     skipped = tuple(Skipped(split.name, split.ids[row], why) for row, why in failed.items())
-    return [Batch(rows, torch.from_numpy(of).permute(0, 3, 1, 2), skipped) for of in pixels]
+    images = [torch.from_numpy(of).permute(0, 3, 1, 2) for of in pixels]
+    notes = _notes(split, rows, images[0], {row: each.note for row, each in outcomes.items() if each.note})
+    return [Batch(rows, of, skipped, notes) for of in images]
+
+
+def _notes(split: Split, rows: Indices, images: Tensor, decoded: Mapping[int, str]) -> Notes:
+    """Count what is to be said of a batch; `decoded` is what decoding noted. A plain image is no more than that."""
+    plain = {int(rows[number]): CONSTANT for number in nearly_constant(images)}
+    return count_notes((kind, split.ids[row]) for row, kind in sorted(({**decoded, **plain}).items()))

@@ -110,7 +110,11 @@ def _walk(folder: Path, *, within_hidden: bool) -> Iterator[Found]:
             if entry.is_symlink() and (within_hidden or path.resolve().is_relative_to(top)):
                 yield Found(entry.path, _LOOP)
                 continue
-            identity = _identity(path)
+            try:
+                identity = _identity(path)
+            except OSError as error:  # it was removed since it was listed
+                yield Found(entry.path, f"the folder cannot be listed: {error.strerror}", lost=True)
+                continue
             if identity in seen:
                 yield Found(entry.path, _LOOP)
                 continue

@@ -5,7 +5,7 @@
         ids                (N,) UTF-8 strings
         features/<layer>   (N, D) float32 or float16, in checksummed chunks of whole rows; attribute extract_s
         attributes         format, fingerprint, content (JSON: all that the fingerprint covers), versions (JSON),
-                           skipped (JSON: images left out, and why), complete,
+                           skipped (JSON: images left out, and why), notes (JSON: what is said of the others), complete,
                            checksums (JSON: of labels, ids and the other texts)
 
 The fingerprint covers everything the numbers depend on, so a file is never stale; it is written under another name
@@ -18,7 +18,7 @@ import errno
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ import hdf5plugin
 import numpy as np
 import numpy.typing as npt
 
+from featbench.data.notes import Notes, add_notes
 from featbench.errors import CacheError, unknown
 from featbench.features.opening import ForeignCacheError, NoCacheError, open_cache
 from featbench.features.rows import Features, blocks, read_all, read_labels_and_ids, read_rows
@@ -69,6 +70,7 @@ class CacheInfo:
     widths: Mapping[str, int]
     extract_s: Mapping[str, float]
     skipped: tuple[tuple[str, str], ...]
+    notes: Notes = field(default_factory=dict)
 
 
 def load_features(cache_file: str | Path, layer: str) -> tuple[Features, npt.NDArray[np.int64], list[str]]:
@@ -163,6 +165,7 @@ def _info(path: Path, file: h5py.File) -> CacheInfo:
         widths={layer: int(layers[layer].shape[1]) for layer in layers},
         extract_s={layer: float(layers[layer].attrs["extract_s"]) for layer in layers},
         skipped=tuple((i, reason) for i, reason in json.loads(file.attrs["skipped"])),
+        notes=add_notes(json.loads(file.attrs.get("notes", "{}"))),  # files of earlier versions have none
     )
 
 
@@ -197,7 +200,9 @@ class CacheWriter:
         self._labels.append(labels)
         self._ids += ids
 
-    def finish(self, key: CacheKey, skipped: Sequence[tuple[str, str]], extract_s: float) -> None:
+    def finish(
+        self, key: CacheKey, skipped: Sequence[tuple[str, str]], extract_s: float, notes: Notes | None = None
+    ) -> None:
         """Write what belongs to all layers, and mark the file complete."""
         labels = np.concatenate(self._labels) if self._labels else np.empty(0, np.int64)
         for dataset in self._layers.values():
@@ -213,6 +218,7 @@ class CacheWriter:
             content=json.dumps(key.content, sort_keys=True),
             versions=json.dumps(_versions()),
             skipped=json.dumps(list(skipped)),
+            notes=json.dumps(notes or {}),
             complete=True,
         )
         checksums = {"labels": hash_array(labels), "ids": hash_array(ids), **text_checksums(self._file.attrs)}

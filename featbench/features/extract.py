@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,7 @@ from featbench.backbones.layers import FeatureNetwork
 from featbench.backbones.load import Backbone
 from featbench.config import BackboneConfig
 from featbench.data.loader import Batch, bad_image, image_shape, read_batches
+from featbench.data.notes import add_notes
 from featbench.data.splits import Dataset, Split
 from featbench.errors import DataError, UsageError
 from featbench.features.cache import CacheInfo, CacheKey, as_stored, read_info, write_cache, writing_to
@@ -48,7 +49,7 @@ class Extraction:
         batch_size: Images in a forward pass; None chooses by image size.
         device: Where the network runs.
         on_bad_image: What to do with an image that cannot be decoded.
-        unpooled: Those of the layers that the pooling leaves as they are.
+        own_poolings: What the pooling is for those layers for which it is not what it says; None leaves one as it is.
     """
 
     layers: tuple[str, ...]
@@ -58,11 +59,11 @@ class Extraction:
     batch_size: int | None
     device: torch.device
     on_bad_image: Literal["skip", "error"]
-    unpooled: frozenset[str] = frozenset()
+    own_poolings: Mapping[str, str | None] = field(default_factory=dict)
 
     def pooling_of(self, layer: str) -> str | None:
         """Return how the output of a layer becomes a row; None where it is one already."""
-        return None if layer in self.unpooled else self.pooling
+        return self.own_poolings.get(layer, self.pooling)
 
 
 def plan_extraction(config: BackboneConfig, device: torch.device, on_bad_image: Literal["skip", "error"]) -> Extraction:
@@ -90,7 +91,8 @@ def cache_keys(dataset: Dataset, backbone: Backbone, extraction: Extraction, cac
         "backbone": backbone.name,
         "weights": backbone.weights_hash(),
         "preprocess": backbone.preprocess.content(),
-        "pooling": extraction.pooling,
+        # `tokens` is another where a network has more or fewer of them than one before the patches
+        "pooling": max(filter(None, extraction.own_poolings.values()), default=extraction.pooling),
         "precision": extraction.precision,
         "store": extraction.store,
     }
@@ -114,7 +116,7 @@ def check_layers(backbone: Backbone, extraction: Extraction, split: Split) -> No
         WeightsError: A layer needs weights that the network does not have.
     """
     _features(backbone, extraction, extraction.layers, image_shape(split, backbone.preprocess))
-    if extraction.unpooled.issuperset(extraction.layers):
+    if extraction.pooling is not None and not any(map(extraction.pooling_of, extraction.layers)):
         raise UsageError(
             f"pooling {extraction.pooling!r} has no effect on {backbone.name}: {', '.join(extraction.layers)} is a "
             "vector; remove it, or name layers before"
@@ -233,7 +235,7 @@ def _writing(spool: Spool, store: str) -> Iterator[Callable[[Batch, Callable[[],
         now_s = time.perf_counter()
         stop = spool.next_row + len(batch.rows) + len(batch.skipped)
         skipped = [(image.id, image.reason) for image in batch.skipped]
-        spool.add(Part(spool.next_row, stop, batch.rows, features, skipped, now_s - began_s))
+        spool.add(Part(spool.next_row, stop, batch.rows, features, skipped, now_s - began_s, batch.notes))
         began_s = now_s
 
     def write(batch: Batch, outputs: Callable[[], Outputs]) -> None:
@@ -252,15 +254,16 @@ def _writing(spool: Spool, store: str) -> Iterator[Callable[[Batch, Callable[[],
 
 def _finish(spool: Spool, split: Split, key: CacheKey, widths: dict[str, int], store: str) -> None:
     skipped: list[tuple[str, str]] = []
-    seconds = 0.0
+    seconds, notes = 0.0, add_notes()
     with write_cache(key, widths, store) as file:
         for part in spool.parts():
             file.append(part.features, split.labels[part.rows], [split.ids[row] for row in part.rows])
             skipped += part.skipped
             seconds += part.seconds
+            notes = add_notes(notes, part.notes)
         if len(skipped) == len(split):
             raise DataError(f"none of the {len(split)} images of {split.name} can be read; first: {skipped[0][1]}")
-        file.finish(key, skipped, seconds)
+        file.finish(key, skipped, seconds, notes)
     spool.remove()
 
 

@@ -66,7 +66,7 @@ def open_cache(path: Path) -> Iterator[h5py.File]:
         with _open(path) as file:
             check_structure(file, path.stat().st_size)
             yield file
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise NoCacheError(f"there is no cache file {path}; `featbench extract` makes it") from None
     except ForeignFileError as error:
         raise ForeignCacheError(f"{path} {error}; move it away, or use another --cache") from None

@@ -17,13 +17,14 @@ import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from featbench.data.notes import Notes, add_notes
 from featbench.errors import CacheError
 from featbench.features.cache import CacheKey, writing_to
 from featbench.features.rows import Features
@@ -56,6 +57,7 @@ class Part:
         features: (B, D) of each layer, in the type they are stored as.
         skipped: The images that were left out: (id, reason).
         seconds: Wall-clock time of the work.
+        notes: What is to be said of the images.
     """
 
     start: int
@@ -64,6 +66,7 @@ class Part:
     features: Mapping[str, Features]
     skipped: Sequence[tuple[str, str]]
     seconds: float
+    notes: Notes = field(default_factory=dict)
 
 
 class Spool:
@@ -130,7 +133,7 @@ class Spool:
         temporary = path.with_suffix(".tmp")
         arrays: dict[str, Any] = {f"layer{number}": part.features[name] for number, name in enumerate(self.layers)}
         arrays["rows"] = part.rows
-        arrays["rest"] = json.dumps([part.start, part.stop, part.skipped, part.seconds, self.layers])
+        arrays["rest"] = json.dumps([part.start, part.stop, part.skipped, part.seconds, self.layers, part.notes])
         try:
             with writing_to(path):
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -145,13 +148,14 @@ class Spool:
 
     def _read(self, path: Path) -> Part:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            if (
-                file.zip.testzip() is not None
-            ):  # NumPy does not reach the checksum of an array that it takes for a smaller one
+            # NumPy does not reach the checksum of an array that it takes for a smaller one
+            if file.zip.testzip() is not None:
                 raise zipfile.BadZipFile
-            start, stop, skipped, seconds, _ = json.loads(str(file["rest"]))
+            start, stop, skipped, seconds, _, *rest = json.loads(str(file["rest"]))
             features = {layer: file[f"layer{number}"] for number, layer in enumerate(self.layers)}
-            return Part(start, stop, file["rows"], features, [(image, why) for image, why in skipped], seconds)
+            left_out = [(image, why) for image, why in skipped]
+            notes = add_notes(*rest)  # parts of earlier versions have none
+            return Part(start, stop, file["rows"], features, left_out, seconds, notes)
 
 
 def remove_finished(key: CacheKey, layers: Collection[str]) -> None:
@@ -184,7 +188,7 @@ def remove_parts(folder: Path) -> None:
 
 def _layers(path: Path) -> set[str]:
     with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-        _, _, _, _, layers = json.loads(str(file["rest"]))  # older parts do not tell theirs, and stay
+        _, _, _, _, layers, *_ = json.loads(str(file["rest"]))  # older parts do not tell theirs, and stay
         return set(layers)
 
 
@@ -196,4 +200,5 @@ def _join(parts: Sequence[Part]) -> Part:
         features={layer: np.concatenate([part.features[layer] for part in parts]) for layer in parts[0].features},
         skipped=[skipped for part in parts for skipped in part.skipped],
         seconds=sum(part.seconds for part in parts),
+        notes=add_notes(*(part.notes for part in parts)),
     )

@@ -94,6 +94,8 @@ def _check_attributes(file: h5py.File) -> None:
         raise ValueError("its content has another fingerprint")
     _parsed(file, "versions", _is_object)
     _parsed(file, "skipped", _is_pairs)
+    if "notes" in file.attrs:  # files of earlier versions have none
+        _parsed(file, "notes", _are_notes)
 
 
 def _attribute(of: h5py.HLObject, name: str, kind: type) -> Any:
@@ -120,6 +122,13 @@ def _is_object(value: Any) -> bool:
 def _is_pairs(value: Any) -> bool:
     return isinstance(value, list) and all(
         isinstance(pair, list) and len(pair) == 2 and all(map(_is_text, pair)) for pair in value
+    )
+
+
+def _are_notes(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(note, list) and len(note) == 2 and type(note[0]) is int and _is_text(note[1])
+        for note in value.values()
     )
 
 

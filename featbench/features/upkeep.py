@@ -133,7 +133,7 @@ def _look(path: Path, problem: CacheError | None = None) -> Entry | None:
     except (FileNotFoundError, NoCacheError):
         return None
     except OSError as error:
-        return Entry(path, 0, 0.0, "unreadable", f"{error.strerror}")
+        return Entry(path, 0, 0.0, "unreadable", f"cannot be looked at: {error.strerror}")
 
 
 def _state(path: Path, mode: int) -> tuple[str, str]:

@@ -51,7 +51,7 @@ def make_passes(folder: Path, card: Card, *, offline: bool) -> tuple[list[Pass],
         preprocess = card_preprocess(parts[0])
         backbone = trained_backbone(folder, parts[0], offline=offline)
         layers = [str(part.layer) for part in parts]
-        features = backbone.features(layers, parts[0].pooling or "flatten", preprocess.photo_shape)
+        features = backbone.features(layers, parts[0].pooling or "flatten", preprocess.photo_shape, as_written=True)
         passes.append(Pass(features, preprocess, parts[0].precision))
     return passes, [number for part in card.parts for number, parts in enumerate(groups.values()) if part in parts]
 

@@ -29,10 +29,12 @@ def write_report(folder: Path, warn: Callable[[str], None], output: Path | None 
         The page.
 
     Raises:
+        UsageError: The page's name is that of a folder.
         ResultsError: There is no results.csv with a row in it, or a file cannot be written.
     """
-    read = read_folder(folder, warn)
     page = output or folder / PAGE
+    _check_output(page)
+    read = read_folder(folder, warn)
     write_plots(read)
     write_page(read, page)
     return page
@@ -50,9 +52,10 @@ def compare_reports(folders: Sequence[Path], warn: Callable[[str], None], output
         The page.
 
     Raises:
-        UsageError: A folder is named twice.
+        UsageError: A folder is named twice, or the page's name is that of a folder.
         ResultsError: A folder has no results.csv with a row in it, or a file cannot be written.
     """
+    _check_output(output)
     seen: set[Path] = set()
     for folder in folders:
         if folder.resolve() in seen:
@@ -60,3 +63,8 @@ def compare_reports(folders: Sequence[Path], warn: Callable[[str], None], output
         seen.add(folder.resolve())
     write_comparison([read_folder(folder, warn) for folder in folders], output)
     return output
+
+
+def _check_output(page: Path) -> None:
+    if page.is_dir():
+        raise UsageError(f"{page} is a folder; give --output the name of a file in it, as {page / PAGE}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,6 +72,7 @@ def write_comparison(folders: Sequence[Folder], path: Path) -> None:
             _summary(folder, label, d) for folder, label in zip(folders, labels, strict=True) for d in folder.datasets
         ],
         "table": combined_table(folders, labels),
+        "never": any(point["never"] for point in points),
         "ranks": ranks,
         "costs": list(costs.items()),
         "environments": _environments(folders, labels),
@@ -151,6 +153,6 @@ def _environments(folders: Sequence[Folder], labels: Sequence[str]) -> list[dict
         version = versions.get("featbench") if isinstance(versions, dict) else None
         names = ("platform", "device", "cpu_threads", "python", "git_commit")
         cells = {name: "not known" if known.get(name) is None else str(known[name]) for name in names}
-        command = f"featbench run {folder.path / 'experiment.toml'}"
+        command = f"featbench run {shlex.quote(str(folder.path / 'experiment.toml'))}"
         lines.append({"label": label, "featbench": str(version or "not known"), **cells, "command": command})
     return lines

@@ -9,9 +9,9 @@ import pandas as pd
 
 from featbench.report.folder import Folder
 from featbench.report.series import Series, plain
+from featbench.results.measures import CLASS_MEASURES
 
 _DETAIL_BYTES = 1_500_000
-_CLASS_MEASURES = ("recall", "precision", "f1", "support")
 
 
 def model_details(folder: Folder, points: list[Series]) -> tuple[dict[str, dict[str, Any]], int]:
@@ -87,7 +87,7 @@ def _class_lines(metrics: pd.DataFrame) -> list[list[Any]]:
     none = (None, None, None)
     table = []
     for name, measures in lines.items():
-        recall, precision, f1, support = (measures.get(measure, none) for measure in _CLASS_MEASURES)
+        recall, precision, f1, support = (measures.get(measure, none) for measure in CLASS_MEASURES)
         table.append([name, int(support[0] or 0), *recall, *precision, *f1])
     return table
 

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 
 from featbench.errors import ResultsError
 from featbench.results.advice import against_best, named_classes
 from featbench.results.compare import COMPARISON_COLUMNS
 from featbench.results.files import read_csv, read_limited
-from featbench.results.measures import CONFUSION_COLUMNS, METRIC_COLUMNS, given_up_classes
+from featbench.results.measures import CLASS_MEASURES, CONFUSION_COLUMNS, METRIC_COLUMNS, given_up_classes
 from featbench.results.mistakes import MISTAKE_COLUMNS, MISTAKES
 from featbench.results.models import main_rows, model_names
 from featbench.results.pictures import MAP_COLUMNS, MAPS
-from featbench.results.spread import CURVE_COLUMNS, IMAGES_PER_CLASS, SPREAD_COLUMNS
+from featbench.results.spread import CURVE_COLUMNS, IMAGES_PER_CLASS, SPREAD_COLUMNS, curve_table, spread_table
 from featbench.results.statistics import ADVICE, write_statistics
-from featbench.results.store import RESULTS_CSV, find_artifact, load_current
+from featbench.results.store import NOTE_COLUMNS, NOTES_CSV, RESULTS_CSV, find_artifact, load_current
 from featbench.results.tables import best_by_validation, write_accuracy_tables
 
 _SUMMARY = ("feature_dim", "n_repeats", "accuracy_mean", "accuracy_sd", "accuracy_min", "accuracy_max")
@@ -36,7 +37,9 @@ TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # file -> column
 _OTHERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     MAPS: (MAP_COLUMNS, ("n_test", "pca_1", "pca_2", "pca_1_share", "pca_2_share", "tsne_1", "tsne_2")),
     "skipped.csv": (("split", "id", "reason"), ()),
+    NOTES_CSV: (NOTE_COLUMNS, ("images",)),
 }
+_NEVER_EMPTY = {"value", "count", "n_repeats", IMAGES_PER_CLASS, "images", "epoch", *COMPARISON_COLUMNS[5:]}
 _MOST_BYTES = 2**20  # of texts that the page shows
 
 Read = TypeVar("Read")
@@ -53,7 +56,7 @@ class Folder:
             their data set ("best", "tied", "better", "worse", "open" or "", where they are not compared); `gain`,
             `gain_low`, `gain_high` and `p_holm` of that comparison; `never`, the classes that are never predicted;
             `images_per_s`, from images to predictions.
-        tables: The tables of `TABLES`, maps.csv and skipped.csv; empty where they are missing.
+        tables: The tables of `TABLES`, maps.csv, skipped.csv and notes.csv; empty where they are missing.
         histories: fingerprint -> the epochs of a network.
         advice: Sentences.
         experiment: experiment.toml; "" where it is missing.
@@ -98,6 +101,8 @@ def read_folder(path: Path, warn: Callable[[str], None]) -> Folder:
     Raises:
         ResultsError: results.csv is missing, damaged, of another version or without a row; or a file cannot be written.
     """
+    if path.is_file():
+        raise ResultsError(f"{path} is a file; give the results folder that {RESULTS_CSV} lies in")
     rows = load_current(path)
     if rows.empty:
         raise ResultsError(f"{path / RESULTS_CSV} has no row yet; `featbench run` trains the models that it tells of")
@@ -112,18 +117,22 @@ def read_folder(path: Path, warn: Callable[[str], None]) -> Folder:
             return otherwise
 
     write_accuracy_tables(path, rows)
-    if not _statistics_are_of(path, models):
+    if not _statistics_are_of(path, rows):
         write_statistics(path, rows, warn)
     tables = {
-        name: read(name, lambda name=name, of=of: read_csv(path / name, *of), pd.DataFrame(columns=list(of[0])))  # type: ignore[misc]
+        name: read(name, lambda name=name, of=of: _table(path / name, *of), pd.DataFrame(columns=list(of[0])))  # type: ignore[misc]
         for name, of in (TABLES | _OTHERS).items()
     }
+    if not (path / NOTES_CSV).exists():
+        del problems[NOTES_CSV]  # folders of earlier versions have none
     histories = {}
     for fingerprint in rows.loc[rows["kind"] == "baseline", "fingerprint"]:
         table = read(f"history of {fingerprint}", lambda f=fingerprint: _history(path, f), None)  # type: ignore[misc]
         if table is not None:
             histories[str(fingerprint)] = table
     advice = read(ADVICE, lambda: _text(path / ADVICE), "")
+    experiment = read("experiment.toml", lambda: _text(path / "experiment.toml"), "")
+    environment: dict[str, Any] = read("environment.json", lambda: _json_object(path / "environment.json"), {})
     for name, problem in problems.items():
         if name != MAPS:  # made by `featbench run` alone
             warn(f"the page goes without {name}: {problem}")
@@ -133,23 +142,60 @@ def read_folder(path: Path, warn: Callable[[str], None]) -> Folder:
         models=_with_verdicts(models, tables["comparisons.csv"], tables["confusion.csv"]),
         tables=tables,
         histories=histories,
-        advice=tuple(line.removeprefix("- ") for line in advice.splitlines() if line.strip()),
-        experiment=read("experiment.toml", lambda: _text(path / "experiment.toml"), ""),
-        environment=read("environment.json", lambda: _json_object(path / "environment.json"), {}),
+        advice=tuple(line.removeprefix("- ") for line in advice.split("\n") if line.strip()),
+        experiment=experiment,
+        environment=environment,
         problems=problems,
     )
 
 
-def _statistics_are_of(path: Path, models: pd.DataFrame) -> bool:
+def _statistics_are_of(path: Path, rows: pd.DataFrame) -> bool:
+    """Say whether the tables are whole, and those of these rows: a file may be cut, edited, or left from earlier."""
     try:
-        read = {name: read_csv(path / name, *of) for name, of in TABLES.items()}
+        read = {name: _table(path / name, *of) for name, of in TABLES.items()}
     except ResultsError:
         return False
-    return (path / ADVICE).is_file() and set(read["metrics.csv"]["fingerprint"]) == set(models["fingerprint"])
+    models = main_rows(rows)
+    n_test = models.set_index("fingerprint")["n_test"]
+    by_model = read["confusion.csv"].groupby("fingerprint")
+    pairs = sum(len(mine) * (len(mine) - 1) // 2 for _, mine in models.groupby(["dataset", "n_test"]))
+    return (
+        (path / ADVICE).is_file()
+        and by_model["count"].sum().to_dict() == n_test.to_dict()
+        and _measured(read["metrics.csv"]) == {key: _classes(mine) for key, mine in by_model}
+        and len(read["comparisons.csv"]) == pairs  # where models differ in their test images it is computed each time
+        and len(read["spread.csv"]) == len(spread_table(rows))
+        and len(read["curves.csv"]) == len(curve_table(rows))
+    )
+
+
+def _classes(confusion: pd.DataFrame) -> dict[str, int]:
+    return dict.fromkeys([*confusion["label"], *confusion["predicted"]], len(CLASS_MEASURES))
+
+
+def _measured(metrics: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Count the measures of each class that metrics.csv has, by model."""
+    of_classes = metrics[metrics["class"] != ""].groupby("fingerprint")
+    return {
+        str(key): {str(name): int(n) for name, n in mine["class"].value_counts().items()} for key, mine in of_classes
+    }
+
+
+def _table(path: Path, columns: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
+    table = read_csv(path, columns, numbers)
+    for column in numbers:
+        wrong = np.isinf(table[column]) | (table[column].isna() & (column in _NEVER_EMPTY))
+        if wrong.any():
+            row = int(wrong.to_numpy().argmax())
+            given = "empty" if np.isnan(table[column].iloc[row]) else "infinite"
+            raise ResultsError(f"{path} is damaged: {column} is {given} in row {row + 1}")
+    return table
 
 
 def _history(path: Path, fingerprint: str) -> pd.DataFrame:
-    return read_csv(find_artifact(path, "history", fingerprint, ".csv"), HISTORY_COLUMNS, HISTORY_COLUMNS)
+    file = find_artifact(path, "history", fingerprint, ".csv")
+    _table(file, ("epoch",), ("epoch",))
+    return read_csv(file, HISTORY_COLUMNS, HISTORY_COLUMNS)  # losses of a network that diverged may be infinite
 
 
 def _text(path: Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -33,8 +34,8 @@ from featbench.report.series import (
     plain,
 )
 from featbench.report.table import page_table
-from featbench.results.files import read_limited, write_text
-from featbench.results.pictures import thumbnail_path
+from featbench.report.thumbnails import read_thumbnail
+from featbench.results.files import write_text
 from featbench.terminal import visible
 
 _POLICY = (
@@ -42,7 +43,6 @@ _POLICY = (
     "base-uri 'none'; form-action 'none'"
 )
 _MAP_BYTES = 1_000_000
-_PICTURE_BYTES = 1_000_000
 _FOREST_MODELS = 30
 _SKIPPED_SHOWN = 200
 
@@ -73,10 +73,11 @@ def write_page(folder: Folder, path: Path) -> None:
     }
     mistakes = _mistakes(folder)
     wrong = dict.fromkeys(fingerprint for image in mistakes for fingerprint in image["wrong"])
+    notes = folder.tables["notes.csv"].to_dict("records")
     content = {
         "title": folder.name,
         "facts": _facts(folder),
-        "sections": _sections(series),
+        "sections": _sections({**series, "notes": notes}),
         "source": "results.csv and the files beside it",
         "advice": folder.advice,
         "problems": folder.problems,
@@ -98,10 +99,11 @@ def write_page(folder: Folder, path: Path) -> None:
         "maps": [(number, one["name"]) for number, one in enumerate(maps)],
         "map_classes": [(name, name) for name in map_classes(maps)],
         "skipped": folder.tables["skipped.csv"].head(_SKIPPED_SHOWN).to_dict("records"),
+        "notes": notes,
         "n_skipped": len(folder.tables["skipped.csv"]),
         "environment": _environment(folder.environment),
         "experiment": folder.experiment,
-        "command": f"featbench run {folder.path / 'experiment.toml'} --results results/again",
+        "command": f"featbench run {shlex.quote(str(folder.path / 'experiment.toml'))} --results results/again",
         "data": script_json(data),
     }
     render("report.html.j2", content, path)
@@ -168,16 +170,16 @@ def _facts(folder: Folder) -> list[str]:
     datasets = folder.datasets
     where = datasets[0] if len(datasets) == 1 else f"{len(datasets)} data sets"
     trained = folder.models["n_train"].max()
+    sizes = [f"{first['n_classes']} classes", f"{trained:,} images to train, {first['n_test']:,} to test"]
     return [
         *([where] if where != folder.name else []),
-        f"{first['n_classes']} classes",
-        f"{trained:,} images to train, {first['n_test']:,} to test",
+        *(sizes if len(datasets) == 1 else []),
         f"{len(folder.models)} models" if len(folder.models) != 1 else "1 model",
         f"{folder.rows['created_at'].max():%d %B %Y}",
     ]
 
 
-def _sections(series: Mapping[str, list[Series]]) -> list[tuple[str, str]]:
+def _sections(series: Mapping[str, list[Any]]) -> list[tuple[str, str]]:
     names = {
         "advice": "Advice",
         "accuracy": "Accuracy",
@@ -188,6 +190,7 @@ def _sections(series: Mapping[str, list[Series]]) -> list[tuple[str, str]]:
         "model": "One model",
         "mistakes": "Mistakes",
         "map": "Map",
+        "notes": "To look at",
         "skipped": "Left out",
         "made": "How it was made",
     }
@@ -239,7 +242,7 @@ def _mistakes(folder: Folder) -> list[dict[str, Any]]:
     table = folder.tables["mistakes.csv"]
     for (dataset, image_id), said in table.groupby(["dataset", "id"], sort=False):
         label = said["label"].iloc[0]
-        wrong = said[said["predicted"] != label]
+        wrong = said[said["predicted"] != said["label"]]
         sure = wrong["certainty"].max()
         answers = [
             {
@@ -258,17 +261,14 @@ def _mistakes(folder: Folder) -> list[dict[str, Any]]:
                 "share": f"{len(wrong) / len(said):.4f}",
                 "sure": "0" if pd.isna(sure) else f"{sure:.4f}",
                 "said": sorted(answers, key=lambda answer: -len(answer["models"])),
-                "picture": _picture(thumbnail_path(folder.path, str(dataset), str(image_id))),
+                "picture": _picture(read_thumbnail(folder.path, str(dataset), str(image_id))),
             }
         )
     return images
 
 
-def _picture(path: Path) -> str | None:
-    try:
-        return "data:image/jpeg;base64," + base64.b64encode(read_limited(path, _PICTURE_BYTES)).decode()
-    except (OSError, ValueError):
-        return None
+def _picture(jpeg: bytes | None) -> str | None:
+    return None if jpeg is None else "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
 def _fitting(lines: list[Series], n_bytes: int) -> list[Series]:

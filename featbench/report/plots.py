@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from featbench.report.series import (
     map_series,
     model_points,
 )
+from featbench.report.thumbnails import read_thumbnail
 from featbench.results.files import replacing
-from featbench.results.pictures import thumbnail_path
 from featbench.results.spread import IMAGES_PER_CLASS
 
 PLOTS = "plots"
@@ -71,7 +72,8 @@ def _models(folder: Folder) -> Figure:
     figure, axes = _figure(8, 1.4 + 0.27 * len(points))
     for row, point in enumerate(points):
         index = _VERDICTS[point["verdict"]]
-        ends = [[point["accuracy"] - point["accuracy_low"]], [point["accuracy_high"] - point["accuracy"]]]
+        accuracy, low, high = (point[name] for name in ("accuracy", "accuracy_low", "accuracy_high"))
+        ends = [[max(0.0, accuracy - low)], [max(0.0, high - accuracy)]]
         style: dict[str, Any] = {"color": COLOURS[index], "marker": "*" if point["verdict"] == "best" else "o"}
         style["markersize"] = 11 if point["verdict"] == "best" else 6
         label = point["verdict"] or "not compared"
@@ -82,10 +84,12 @@ def _models(folder: Folder) -> Figure:
     return figure
 
 
-def _cost(folder: Folder) -> Figure:
+def _cost(folder: Folder) -> Figure | None:
     points = model_points(folder)
     methods = list(dict.fromkeys(point["method"] for point in points))
     shown = [axis for axis in COSTS if any((point.get(axis) or 0) > 0 for point in points)]
+    if not shown:
+        return None
     figure = Figure(figsize=(4.2 * len(shown), 3.8), layout="constrained")
     for axes, axis in zip(figure.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown, strict=True):
         _bare(axes)
@@ -125,7 +129,7 @@ def _curves(folder: Folder) -> Figure | None:
     for index, line in enumerate(lines):
         mean, low, high = (np.array(line[f"accuracy_{name}"]) for name in ("mean", "min", "max"))
         style = _style(index) | {"linestyle": _dash(index), "label": _text(line["name"]), "capsize": 2}
-        axes.errorbar(line[IMAGES_PER_CLASS], mean, yerr=[mean - low, high - mean], **style)
+        axes.errorbar(line[IMAGES_PER_CLASS], mean, yerr=np.maximum(0.0, [mean - low, high - mean]), **style)
     sizes = sorted({size for line in lines for size in line[IMAGES_PER_CLASS]})
     axes.set_xscale("log")
     axes.set_xticks(sizes, [f"{size:g}" for size in sizes], minor=False)
@@ -190,9 +194,9 @@ def _confusion(folder: Folder) -> Figure | None:
 def _mistakes(folder: Folder) -> Figure | None:
     table = folder.tables["mistakes.csv"]
     images = [
-        (path, said)
+        (jpeg, said)
         for (dataset, image_id), said in table.groupby(["dataset", "id"], sort=False)
-        if (path := thumbnail_path(folder.path, str(dataset), str(image_id))).is_file()
+        if (jpeg := read_thumbnail(folder.path, str(dataset), str(image_id))) is not None
     ][:_MISTAKES]
     if not images:
         return None
@@ -200,16 +204,16 @@ def _mistakes(folder: Folder) -> Figure | None:
     n_rows = -(-len(images) // n_columns)
     figure = Figure(figsize=(1.7 * n_columns, 2.2 * n_rows))
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))  # one for all: two dozen take a second to lay out
-    for place, (path, said) in enumerate(images):
+    for place, (jpeg, said) in enumerate(images):
         row, column = divmod(place, n_columns)
-        with Image.open(path) as image:
+        with Image.open(BytesIO(jpeg)) as image:
             pixels = np.asarray(image.convert("RGB"))
         height, width = np.array(pixels.shape[:2]) / max(pixels.shape[:2]) * _PICTURE
         bottom = 2.2 * (n_rows - row) - 0.55 - height
         axes.imshow(pixels, extent=(1.7 * column + 0.1, 1.7 * column + 0.1 + width, bottom, bottom + height))
         label = str(said["label"].iloc[0])
-        wrong = said[said["predicted"] != label]
-        often = str(wrong["predicted"].mode().iloc[0])
+        wrong = said[said["predicted"] != said["label"]]
+        often = ", ".join(wrong["predicted"].mode().head(1))  # a file that was edited may have none
         text = f"{_text(label, 16)}, called\n{_text(often, 16)}\nwrong: {len(wrong)} of {len(said)}"
         axes.text(1.7 * column + 0.1, bottom + height + 0.04, text, size=7, va="bottom")
     axes.set(xlim=(0, 1.7 * n_columns), ylim=(0, 2.2 * n_rows))

@@ -134,7 +134,8 @@ def csv_dialect(path: Path) -> Dialect:
 def read_csv(path: Path, columns: Sequence[str], numbers: Sequence[str] = ()) -> pd.DataFrame:
     """Read a CSV file of this package: `columns` in this order, strings but for the `numbers`, which become float64.
 
-    An empty cell is "" or NaN; no other text is a missing value, since a class may be called NA.
+    An empty cell is "" or NaN, and so is "nan" of a number; no other text is a missing value, since a class may be
+    called NA.
 
     Raises:
         ResultsError: It is missing or no CSV file, a column is missing, or a number is none.
@@ -146,7 +147,10 @@ def read_csv(path: Path, columns: Sequence[str], numbers: Sequence[str] = ()) ->
         if missing:
             raise ResultsError(f"{path} lacks the columns {', '.join(missing)}: another version or program wrote it")
         return table[list(columns)].assign(
-            **{column: pd.to_numeric(table[column].map(dialect.number)).astype("float64") for column in numbers}
+            **{
+                column: pd.to_numeric(table[column].replace("nan", "").map(dialect.number)).astype("float64")
+                for column in numbers
+            }
         )
     except FileNotFoundError:
         raise ResultsError(f"there is no {path}") from None

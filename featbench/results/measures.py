@@ -26,6 +26,7 @@ from featbench.results.scores import are_probabilities, expected_calibration_err
 
 METRIC_COLUMNS = ("dataset", "model", "fingerprint", "metric", "class", "value", "low", "high")
 CONFUSION_COLUMNS = ("dataset", "model", "fingerprint", "label", "predicted", "count")
+CLASS_MEASURES = ("recall", "precision", "f1", "support")  # of each class that occurs
 TOP = 5
 
 Counts = npt.NDArray[np.int64]

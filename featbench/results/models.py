@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,11 +82,14 @@ def load_answers(folder: Path, rows: pd.DataFrame, warn: Callable[[str], None]) 
         rows: What `main_rows` returns.
         warn: Takes the warning.
     """
-    answers, problems = [], []
+    answers: list[Answers] = []
+    problems: list[str] = []
     names = model_names(rows)
     for record in rows.to_dict("records"):
         try:
-            answers.append(_load(folder, record, names[record["fingerprint"]]))
+            model = _load(folder, record, names[record["fingerprint"]])
+            _check_classes(model, answers)
+            answers.append(model)
         except ResultsError as error:
             problems.append(str(error))
     if problems:
@@ -104,9 +107,14 @@ def _load(folder: Path, record: dict[Any, Any], name: str) -> Answers:
     table = table.sort_values("id", kind="stable")
     classes = pd.Index([column.removeprefix(_SCORE) for column in columns])
     labels, predicted = (classes.get_indexer(pd.Index(table[c])).astype(np.int64) for c in ("label", "predicted"))
+    unknown = sorted({*table["label"], *table["predicted"]} - set(classes))
+    if unknown:
+        raise ResultsError(
+            f"the predictions of {name} ({fingerprint}) name the class {unknown[0]!r}, of which they have no scores; "
+            "run the experiment again"
+        )
     accuracy = float((labels == predicted).mean()) if len(table) else float("nan")
-    known = bool((labels >= 0).all() and (predicted >= 0).all())
-    if not known or len(table) != record["n_test"] or not np.isclose(accuracy, record["accuracy"], atol=1e-9):
+    if len(table) != record["n_test"] or not np.isclose(accuracy, record["accuracy"], atol=1e-9):
         raise ResultsError(
             f"the predictions of {name} ({fingerprint}) are not those of its row: {len(table)} test rows and accuracy "
             f"{accuracy:.4f} against {record['n_test']} and {record['accuracy']:.4f}; run the experiment again"
@@ -121,6 +129,20 @@ def _load(folder: Path, record: dict[Any, Any], name: str) -> Answers:
         predicted=predicted,
         scores=table[columns].to_numpy(dtype=np.float64),
     )
+
+
+def _check_classes(model: Answers, others: Sequence[Answers]) -> None:
+    """Refuse a model whose classes have other names than those of another on the same test images."""
+    for other in others:
+        if other.dataset == model.dataset and np.array_equal(other.ids, model.ids):
+            differing = sorted({*model.classes} ^ {*other.classes})
+            if differing:
+                raise ResultsError(
+                    f"the predictions of {model.name} ({model.fingerprint}) and {other.name} ({other.fingerprint}) "
+                    f"are of the same images but not of the same classes: {differing[0]!r} is in one alone; "
+                    "run the experiment again"
+                )
+            return
 
 
 def _by_cell(rows: pd.DataFrame) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 MAPS = "maps.csv"
@@ -11,6 +12,12 @@ MAP_COLUMNS = (
     *("pca_1", "pca_2", "pca_1_share", "pca_2_share", "tsne_1", "tsne_2"),
 )
 THUMBNAILS = "thumbnails"
+
+
+def thumbnails(folder: Path) -> list[Path]:
+    """List the files of the thumbnails folder that `thumbnail_path` names; others, and folders, are somebody's own."""
+    files = (folder / THUMBNAILS).glob("*.jpg")
+    return [file for file in files if re.fullmatch("[0-9a-f]{16}", file.stem) and file.is_file()]
 
 
 def thumbnail_path(folder: Path, dataset: str, image_id: str) -> Path:

@@ -30,6 +30,8 @@ from featbench.results.row import COLUMNS, Row
 _FLOATS = [field.name for field in fields(Row) if "float" in str(field.type)]
 RESULTS_CSV = "results.csv"
 CURRENT_CSV = "current.csv"
+NOTES_CSV = "notes.csv"
+NOTE_COLUMNS = ("split", "note", "images", "example")
 PREDICTIONS = "predictions"
 _LOCK_TIMEOUT_S = 60.0
 _MOST_BYTES = 2**26  # of current.csv, which has a line for each row
@@ -217,16 +219,17 @@ def load_predictions(folder: str | Path, fingerprint: str) -> pd.DataFrame:
     path = find_artifact(Path(folder), PREDICTIONS, fingerprint, ".csv")
     try:
         dialect = csv_dialect(path)
-        form: Any = {"encoding": dialect.encoding, "sep": dialect.separator}
-        header = pd.read_csv(path, nrows=0, **form).columns
+        sep, encoding = dialect.separator, dialect.encoding
+        header = pd.read_csv(path, nrows=0, sep=sep, encoding=encoding).columns
         scores = [column for column in header if column.startswith("score:")]
         table: pd.DataFrame = pd.read_csv(
             path,
             dtype=dict.fromkeys(header, "str") | dict.fromkeys(scores, "float64"),
             keep_default_na=False,
             na_values={score: [""] for score in scores},  # and nowhere else: an image may be called NA
-            decimal="," if dialect.separator == ";" else ".",
-            **form,
+            decimal="," if sep == ";" else ".",
+            sep=sep,
+            encoding=encoding,
         )
         return table
     except (ValueError, OSError) as error:
@@ -243,6 +246,17 @@ def write_skipped(folder: Path, skipped: Sequence[tuple[str, str, str]]) -> Path
     """
     path = folder / "skipped.csv"
     write_csv(path, ("split", "id", "reason"), skipped)
+    return path
+
+
+def write_notes(folder: Path, notes: Sequence[tuple[str, str, int, str]]) -> Path:
+    """Write notes.csv, what is said of images that were read: (split, note, images, example) each.
+
+    Raises:
+        ResultsError: The file cannot be written.
+    """
+    path = folder / NOTES_CSV
+    write_csv(path, NOTE_COLUMNS, notes)
     return path
 
 

@@ -123,7 +123,7 @@ def write_accuracy_tables(folder: Path, rows: pd.DataFrame) -> None:
     """
     table, never = accuracy_table(rows), never_table(rows)
     write_csv(folder / "accuracy.csv", list(table.columns), _cells(table))
-    write_text(folder / "accuracy.md", to_markdown(table, never, best_by_validation(rows)))
+    write_text(folder / "accuracy.md", to_markdown(table, never, chosen_cells(rows, table)))
     write_text(folder / "accuracy.tex", to_latex(table, never))
 
 
@@ -138,19 +138,33 @@ def as_text(table: pd.DataFrame, never: pd.DataFrame) -> pd.DataFrame:
     return text.mask(never, NEVER + text)
 
 
-def cells_of(model: pd.Series | None, table: pd.DataFrame) -> pd.DataFrame:
-    """Say in the shape of an accuracy table which cells a model stands in: a reference network on each layer; bool."""
+def chosen_cells(rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Say in the shape of `accuracy_table` where the best model of each data set stands, a network on each layer; bool.
+
+    Args:
+        rows: What `load_results` returns.
+        table: What `accuracy_table` returns of them.
+    """
     cells = pd.DataFrame(data=False, index=table.index, columns=table.columns)
-    if model is not None:
-        record, keys = model.to_dict(), table[list(KEYS)].itertuples(index=False, name=None)
-        belongs = _refers if record["kind"] == "baseline" else _is_of
-        cells[record["method"]] = [belongs(record, key) for key in keys]
+    keys = list(table[list(KEYS)].itertuples(index=False, name=None))
+    for dataset in rows["dataset"].unique():
+        best = best_by_validation(rows[rows["dataset"] == dataset])
+        if best is not None:
+            record = best.to_dict()
+            belongs = _refers if record["kind"] == "baseline" else _is_of
+            cells[record["method"]] |= pd.Series([belongs(record, key) for key in keys], index=cells.index, dtype=bool)
     return cells
 
 
-def to_markdown(table: pd.DataFrame, never: pd.DataFrame, best: pd.Series | None) -> str:
-    """Write an accuracy table as Markdown, the model chosen by validation in bold; the arguments are those of above."""
-    text, bold = as_text(table, never), cells_of(best, table)
+def to_markdown(table: pd.DataFrame, never: pd.DataFrame, bold: pd.DataFrame) -> str:
+    """Write an accuracy table as Markdown, the models chosen by validation in bold.
+
+    Args:
+        table: What `accuracy_table` returns.
+        never: What `never_table` returns.
+        bold: What `chosen_cells` returns.
+    """
+    text = as_text(table, never)
     escaped = text.map(lambda cell: _escape(cell, _MARKDOWN))
     text = _without_empty_steps(escaped.mask(bold, "**" + text + "**"))
     header = [f"{_escape(name, _MARKDOWN)}{' (reference)' if is_reference(name) else ''}" for name in text.columns]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, astuple, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ import torch
 
 import featbench
 from featbench.baselines.keep import Epoch
+from featbench.baselines.launch import is_helper, started_processes
 from featbench.baselines.learner import Images
 from featbench.baselines.processes import Processes
 from featbench.baselines.train import TrainedNetwork, checkpoints_of, train_network
-from featbench.data.loader import read_all
+from featbench.data.loader import Batch, read_all
 from featbench.data.preprocess import Preprocess
 from featbench.data.splits import Split
 from featbench.errors import DataError
@@ -33,17 +34,34 @@ from featbench.stages.job import Job
 from featbench.stages.trainings import Plan, Subset, plans_of, splits_of
 
 
-def baseline(job: Job) -> list[str] | None:
+def baseline(job: Job) -> list[str]:
     """Train the reference networks whose rows are not in results.csv yet.
 
     Returns:
-        The fingerprints of the experiment's baseline rows; None in a process that helped another, which writes them.
+        The fingerprints of the experiment's baseline rows.
+
+    Raises:
+        SystemExit: This process was started to help with one of them, and has done so.
+        ResultsError: Such a process failed, or the results folder cannot be written.
+        DataError: No image of a split can be read.
     """
     if not job.experiment.baselines:
         return []
-    helps = not all(Processes(each.processes).is_main() for each in job.experiment.baselines)
-    if helps:
+    if not is_main(job):
         job = replace(job, progress=Silent())
+    several = any(each.processes > 1 for each in job.experiment.baselines)
+    with started_processes() if several else nullcontext():
+        return _train_all(job)
+
+
+def is_main(job: Job) -> bool:
+    """Say whether this process is the one that writes; the others help it to train."""
+    return all(Processes(each.processes).is_main() for each in job.experiment.baselines)
+
+
+def _train_all(job: Job) -> list[str]:
+    helps = not is_main(job)
+    helped = False
     splits = splits_of(job)
     images: dict[Preprocess, dict[str, tuple[Images, list[str]]]] = {}
     done: dict[str, None] = {}
@@ -59,10 +77,19 @@ def baseline(job: Job) -> list[str] | None:
                 continue
             preprocess = plan.backbone.preprocess
             if preprocess not in images:
-                images = {preprocess: {name: _decode(job, split, preprocess) for name, split in splits.items()}}
+                batches = {name: _decode(job, split, preprocess) for name, split in splits.items()}
+                labels = {name: splits[name].labels[batch.rows] for name, batch in batches.items()}
+                reasons = {image.id: image.reason for batch in batches.values() for image in batch.skipped}
+                job.check_decoded(splits, labels, reasons)
+                job.note({name: batch.notes for name, batch in batches.items()})
+                images = {preprocess: {name: _labelled(splits[name], batch) for name, batch in batches.items()}}
                 job.warn_of_duplicates()
             _train(job, plan, images[preprocess])
-    return None if helps else list(done)
+            plan.processes.wait_for_all()  # until the row is there
+            helped = helps
+    if helped and is_helper():
+        raise SystemExit(0)
+    return list(done)
 
 
 @contextmanager
@@ -87,11 +114,15 @@ def _checkpoint(job: Job, plan: Plan) -> Path:
     return job.results_dir / "checkpoints" / f"{plan.fingerprint}.ckpt"
 
 
-def _decode(job: Job, split: Split, preprocess: Preprocess) -> tuple[Images, list[str]]:
+def _decode(job: Job, split: Split, preprocess: Preprocess) -> Batch:
     batch = read_all(split, preprocess, on_bad_image=job.experiment.dataset.on_bad_image)
     if not len(batch.rows):
         raise DataError(f"none of the {len(split)} images of {split.name} can be read: {batch.skipped[0].reason}")
     job.leave_out(batch.skipped)
+    return batch
+
+
+def _labelled(split: Split, batch: Batch) -> tuple[Images, list[str]]:
     labels = torch.from_numpy(split.labels[batch.rows])
     return Images(batch.images, labels), [split.ids[row] for row in batch.rows]
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from featbench.backbones.load import Backbone, load_backbone
+from featbench.classifiers.checks import check_trainable
 from featbench.data.loader import image_shape
 from featbench.data.splits import Skipped
 from featbench.errors import CacheError
-from featbench.features.cache import CacheInfo, CacheKey, read_info
+from featbench.features.cache import CacheInfo, CacheKey, read_info, read_labels
 from featbench.features.extract import Extraction, cache_keys, check_layers, extract_split, plan_extraction
 from featbench.stages.job import Job
 
@@ -25,10 +26,16 @@ class Cached:
 
 
 def extract(job: Job) -> list[Cached]:
-    """Make sure that the cache holds what the experiment needs, and list the images that were left out."""
+    """Make sure that the cache holds what the experiment needs, and list the images that were left out.
+
+    Raises:
+        DataError: Images of some class cannot be read.
+    """
     plans = list(_plans(job))
     for backbone, extraction, _ in plans:  # a wrong layer of the last backbone should not cost the work of the first
         check_layers(backbone, extraction, job.dataset.splits["train"])
+    for backbone, _, _ in plans:
+        job.tell(backbone.notes)
     cached = []
     for backbone, extraction, keys in plans:
         infos = {
@@ -42,6 +49,8 @@ def extract(job: Job) -> list[Cached]:
         for split, info in entry.infos.items()
         for image, reason in info.skipped
     )
+    _check_classes(job, cached)
+    job.note({split: info.notes for entry in reversed(cached) for split, info in entry.infos.items()})
     job.warn_of_duplicates()
     return cached
 
@@ -51,6 +60,7 @@ def find_cached(job: Job) -> list[Cached]:
 
     Raises:
         CacheError: Some of it is missing; the message names the command that makes it.
+        DataError: Images of some class cannot be read.
     """
     cached = []
     for backbone, extraction, keys in _plans(job):
@@ -64,18 +74,32 @@ def find_cached(job: Job) -> list[Cached]:
                 )
             infos[name] = info
         cached.append(Cached(backbone, extraction, keys, infos))
+    _check_classes(job, cached)
     return cached
+
+
+def _check_classes(job: Job, cached: Sequence[Cached]) -> None:
+    """Check the classes again where images could not be read, before a model is made of what is left.
+
+    Raises:
+        DataError: A split has lost a class, or has too few images of it to train on.
+    """
+    for entry in cached:
+        if any(info.skipped for info in entry.infos.values()):
+            labels = {split: read_labels(key.path)[0] for split, key in entry.keys.items()}
+            reasons = dict(skipped for info in entry.infos.values() for skipped in info.skipped)
+            job.check_decoded(job.dataset.splits, labels, reasons)
+            check_trainable(labels["train"], job.dataset.classes, job.experiment.evaluate, labels.get("val"))
 
 
 def _plans(job: Job) -> Iterator[tuple[Backbone, Extraction, dict[str, CacheKey]]]:
     for config in job.experiment.backbones:
         backbone = load_backbone(config, seed=job.experiment.seed, offline=job.offline, channels=job.dataset.channels)
-        job.tell(backbone.notes)
-        unpooled: frozenset[str] = frozenset()
+        own_poolings: dict[str, str | None] = {}
         if config.name != "pixels":
             shape = image_shape(job.dataset.splits["train"], backbone.preprocess)
             config = config.model_copy(update={"layers": backbone.expand(config.layers, shape)})
-            unpooled = backbone.unpooled(config.layers, config.pooling, shape)
+            own_poolings = backbone.resolve(config.layers, config.pooling, shape)
         extraction = plan_extraction(config, job.device, job.experiment.dataset.on_bad_image)
-        extraction = replace(extraction, unpooled=unpooled)
+        extraction = replace(extraction, own_poolings=own_poolings)
         yield backbone, extraction, cache_keys(job.dataset, backbone, extraction, job.cache_dir)

@@ -6,28 +6,31 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import tomli_w
 import torch
 
 import featbench
 from featbench.backbones.load import check_backbone
+from featbench.baselines.launch import check_can_start
 from featbench.classifiers.checks import check_trainable
 from featbench.classifiers.table import check_grids
 from featbench.config import Experiment
 from featbench.config.toml import read_toml
 from featbench.data.datasets import check_dataset, load_dataset
 from featbench.data.duplicates import describe_duplicates
-from featbench.data.splits import Dataset, Skipped
-from featbench.errors import UsageError
+from featbench.data.notes import NOTES, Notes, add_notes
+from featbench.data.splits import Dataset, Labels, Skipped, Split
+from featbench.errors import DataError, UsageError
 from featbench.progress import Progress, Silent
 from featbench.results.files import write_text
-from featbench.results.store import RESULTS_CSV, load_results, prepare_folder, write_skipped
+from featbench.results.store import RESULTS_CSV, load_results, prepare_folder, write_notes, write_skipped
 
 EXPERIMENT = "experiment.toml"
 _PACKAGES = ("h5py", "lightning", "numpy", "pandas", "pillow", "scikit-learn", "torchvision")
@@ -55,6 +58,7 @@ class Job:
     offline: bool = False
     progress: Progress = field(default_factory=Silent)
     _left_out: dict[str, Skipped] = field(default_factory=dict)
+    _notes: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
     _warned: set[str] = field(default_factory=set)
 
     @cached_property
@@ -92,6 +96,8 @@ class Job:
         for backbone in self.experiment.backbones:
             check_backbone(backbone)
         check_grids(self.experiment.evaluate)
+        for baseline in self.experiment.baselines:
+            check_can_start(baseline.devices)
 
     def check_results_folder(self) -> None:
         """Refuse a results folder of another data set, whose tables this run would replace.
@@ -139,12 +145,57 @@ class Job:
             files = "1 file was" if len(rows) == 1 else f"{len(rows)} files were"
             self.progress.warn(f"{files} left out; {path} says which and why")
 
+    def check_decoded(
+        self, splits: Mapping[str, Split], labels: Mapping[str, Labels], reasons: Mapping[str, str]
+    ) -> None:
+        """Check that every class is still there where images of it cannot be read.
+
+        Args:
+            splits: With all images.
+            labels: Of those that were read.
+            reasons: Why others were not, by id.
+
+        Raises:
+            DataError: A split has lost a class.
+        """
+        for name, split in splits.items():
+            for label in np.setdiff1d(split.labels, labels[name]):
+                ids = [split.ids[row] for row in np.flatnonzero(split.labels == label)]
+                why = f"{ids[0]}: {reasons.get(ids[0], 'left out')}"
+                raise DataError(
+                    f"no image of class {self.dataset.classes[label]!r} in {name} can be read, of {len(ids)} ({why}); "
+                    "add some that can, or leave the class out: a folder whose name begins with a dot is not read"
+                )
+
+    def note(self, found: Mapping[str, Notes]) -> None:
+        """Write notes.csv: what is said of the images of each split; say so, once, with the count.
+
+        Where the data set has no val, images held out for it are those of train.
+        """
+        by_split: dict[str, Notes] = {}
+        for split, notes in found.items():
+            name = split if split in self.dataset.splits else "train"
+            by_split[name] = add_notes(by_split.get(name, {}), notes)
+        for split, notes in by_split.items():
+            for kind, counted in notes.items():
+                if kind in NOTES:  # a later version may know more
+                    self._notes.setdefault((split, kind), counted)
+        rows = [(split, NOTES[kind], *counted) for (split, kind), counted in self._notes.items()]
+        path = write_notes(self.results_dir, rows)
+        for kind in dict.fromkeys(kind for _, kind in self._notes):
+            count, example = add_notes(*({k: of} for (_, k), of in self._notes.items()))[kind]
+            images = "1 image is" if count == 1 else f"{count:,} images are"
+            self._warn_once(f"{images} {NOTES[kind]} (the first: {example}; {path.name} counts them)")
+
+    def _warn_once(self, sentence: str) -> None:
+        if sentence not in self._warned:
+            self._warned.add(sentence)
+            self.progress.warn(sentence)
+
     def warn_of_duplicates(self) -> None:
         """Warn, once, of images that are in two splits or under two classes; call it when all were read."""
         for sentence in describe_duplicates(self.dataset.splits, self._left_out):
-            if sentence not in self._warned:
-                self._warned.add(sentence)
-                self.progress.warn(sentence)
+            self._warn_once(sentence)
 
     def tell(self, sentences: Iterable[str]) -> None:
         """Say each of some sentences, once in a run."""

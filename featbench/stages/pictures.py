@@ -22,7 +22,7 @@ from featbench.errors import ResultsError
 from featbench.features.map import map_features
 from featbench.results.files import read_csv, replacing, write_csv
 from featbench.results.mistakes import MISTAKE_COLUMNS, MISTAKES
-from featbench.results.pictures import MAP_COLUMNS, MAPS, THUMBNAILS, thumbnail_path
+from featbench.results.pictures import MAP_COLUMNS, MAPS, thumbnail_path, thumbnails
 from featbench.stages.extract import find_cached
 from featbench.stages.job import Job
 from featbench.stages.sources import FeatureSet, feature_sets
@@ -51,7 +51,7 @@ def _write_thumbnails(job: Job) -> None:
     split = job.dataset.splits["test"]
     rows = [row for row, image_id in enumerate(split.ids) if image_id in wanted]
     paths = {row: thumbnail_path(job.results_dir, job.dataset.name, split.ids[row]) for row in rows}
-    for path in (job.results_dir / THUMBNAILS).glob("*.jpg"):
+    for path in thumbnails(job.results_dir):
         if path not in paths.values():
             path.unlink(missing_ok=True)
     for row, path in paths.items():

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from featbench.backbones.load import RANDOM, Backbone, load_backbone
+from featbench.backbones.architectures import get_architecture
+from featbench.backbones.device import with_channels_last
+from featbench.backbones.load import RANDOM, Backbone, describe_weights, load_backbone, weights_name
 from featbench.baselines.network import with_new_head
 from featbench.baselines.strategies import STRATEGIES, make_recipe
 from featbench.config import BackboneConfig
@@ -57,7 +59,8 @@ def describe_plan(job: Job, stages: Sequence[str]) -> list[str]:
     lines.append(f"images       {dataset.name}: {counts}{out}")
     lines += [f"note         {remark}" for remark in job.new_remarks()]
     lines.append(f"classes      {len(dataset.classes)}: {_some(dataset.classes)}")
-    lines += [f"features     {_features(config)}" for config in experiment.backbones]
+    for config in experiment.backbones:
+        lines += _features(config)
     if "evaluate" in stages and experiment.evaluate.classifiers:
         lines.append(f"classifiers  {', '.join(experiment.evaluate.classifiers)} on each")
     if "baseline" in stages:
@@ -83,10 +86,14 @@ def describe_plan(job: Job, stages: Sequence[str]) -> list[str]:
     return lines
 
 
-def _features(config: BackboneConfig) -> str:
+def _features(config: BackboneConfig) -> list[str]:
     if config.name == "pixels":
-        return "pixels, the control"
-    return f"{config.name}, weights {config.weights or 'as they come'}: {', '.join(config.layers)}"
+        return ["features     pixels, the control"]
+    architecture = get_architecture(config.name)
+    weights = weights_name(architecture, config)
+    notes = describe_weights(architecture, config)
+    layers = ", ".join(config.layers)
+    return [f"features     {config.name}, weights {weights}: {layers}", *(f"weights      {note}" for note in notes)]
 
 
 def _seconds(job: Job, config: BackboneConfig, stages: Sequence[str]) -> tuple[float, float]:
@@ -153,7 +160,7 @@ def _training_s(
     precision = best_precision(job.device) if config.precision == "auto" else config.precision
     (batch, *_) = read_batches(sample, backbone.preprocess, measured)
     network = with_new_head(backbone.traced, 2, dropout=0.0, seed=0, freeze_until=None).network.to(job.device)
-    network.train().to(memory_format=torch.channels_last)
+    with_channels_last(network.train())
     seconds = {False: math.inf, True: math.inf}
     for learning in seconds:
         for _ in range(3):  # the first warms up, and the shortest is the least disturbed

@@ -66,7 +66,7 @@ def test_another_size_and_another_pooling() -> None:
     described = by_name(describe_backbone("vit_b_16", "cls", 64))
     assert described["encoder.ln"].shape == (17, 768)
     assert described["encoder.ln"].width == 768
-    assert described["penultimate"].width is None
+    assert described["penultimate"].width == 768  # a vector, which stays as it is
     with pytest.raises(UsageError, match="unknown pooling 'cl'"):
         describe_backbone("vit_b_16", "cl")
     with pytest.raises(UsageError, match="cannot take images of 8x8 px"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -218,6 +219,32 @@ def test_torchvisions_weights_of_a_vision_transformer_are_resized_too(
 def test_a_missing_weights_file_is_named_before_anything_is_loaded() -> None:
     with pytest.raises(WeightsError, match=r"there is no weights file nowhere/own\.pth"):
         check_backbone(BackboneConfig(name="resnet18", weights="nowhere/own.pth"))
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "notes"),
+    [
+        (
+            "resnet20",
+            None,
+            'resnet20 was never trained, and results call its weights random; set weights to .* "random"',
+        ),
+        ("convnet", None, "convnet was never trained"),
+        ("resnet20", "random", ""),
+        ("resnet20_cifar10", None, ""),
+        ("pixels", None, ""),
+    ],
+)
+def test_random_weights_that_nobody_asked_for_are_said(name: str, weights: str | None, notes: str) -> None:
+    backbone = load_backbone(BackboneConfig(name=name, weights=weights), seed=0)
+    assert re.match(notes, " ".join(backbone.notes))
+    assert bool(backbone.notes) == bool(notes)
+
+
+def test_every_network_of_torchvisions_has_weights_of_its_own_by_default() -> None:
+    for name in models.list_models(module=models):
+        config = BackboneConfig(name=name)
+        assert weights_name(get_architecture(name), config) == models.get_model_weights(name).DEFAULT.name
 
 
 def test_a_part_of_a_file_is_named_in_the_row(tmp_path: Path) -> None:

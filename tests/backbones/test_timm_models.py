@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,72 @@ def test_which_weights_there_are() -> None:
 def test_what_cannot_be_used_is_refused(name: str, weights: str | None, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         check_backbone(BackboneConfig(name=name, weights=weights))
+
+
+def test_a_name_of_before_is_the_network_that_timm_makes_of_it(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(timm.models._registry._deprecated_models, "vit_of_before", "test_vit.r160_in1k")
+    backbone = load("vit_of_before", weights=None)
+    assert (backbone.name, backbone.weights) == ("timm:vit_of_before", "r160_in1k")
+    assert backbone.notes == ("timm:vit_of_before is what timm now calls test_vit.r160_in1k",)
+    assert backbone.weights_hash() == load("test_vit", weights=str(hub)).weights_hash()
+
+
+def test_a_name_of_before_has_the_preprocessing_and_weights_of_now() -> None:
+    before, now = (get_architecture(f"timm:{name}") for name in ("resnet50_gn", "resnet50_gn.a1h_in1k"))
+    assert before.preprocess == now.preprocess
+    before = get_architecture("timm:tf_efficientnet_b0_ns")
+    assert before.weights == ["ns_jft_in1k", "random"]
+    assert before.preprocess.crop_px == 224
+
+
+@pytest.mark.parametrize("weights", [None, "DEFAULT"])
+def test_a_network_without_weights_is_random_only_if_asked(weights: str | None) -> None:
+    with pytest.raises(
+        UsageError, match=r'timm:efficientnet_b6 has no pretrained weights; set weights to a file, or "random"'
+    ):
+        check_backbone(BackboneConfig(name="timm:efficientnet_b6", weights=weights))
+    check_backbone(BackboneConfig(name="timm:efficientnet_b6", weights="random"))
+
+
+def weights_by_timm(name: str) -> str | None:
+    """The tag that timm's own builder gives a name; None for none, or one that timm does not have (any more)."""
+    try:
+        with torch.device("meta"):
+            config = timm.create_model(name, pretrained=False).pretrained_cfg
+    except RuntimeError:  # an old name of a tag that is gone
+        return None
+    return (config["tag"] or "pretrained") if config.get("hf_hub_id") or config["url"] else None
+
+
+def weights_here(name: str) -> str:
+    try:
+        return weights_name(get_architecture(f"timm:{name}"), BackboneConfig(name=f"timm:{name}"))
+    except UsageError as error:
+        return str(error)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of timm's, that a name is of before
+@pytest.mark.parametrize("deprecated", [False, True])
+def test_every_name_of_timms_gets_the_weights_that_timm_gives_it(deprecated: bool) -> None:
+    names = list(timm.models.get_deprecated_models()) if deprecated else timm.list_models()
+    if not deprecated:
+        pretrained = {name.partition(".")[0] for name in timm.list_pretrained()}
+    n_loaded = 0
+    for name in names:
+        got = weights_here(name)
+        if "; featbench resizes the shorter side" in got:  # preprocessing that is refused
+            continue
+        if deprecated:
+            expected = weights_by_timm(name)
+        else:
+            expected = (timm.models.get_pretrained_cfg(name).tag or "pretrained") if name in pretrained else None
+        if expected is None:
+            assert re.search("has no pretrained weights; set weights to|unknown weights of timm:", got), name
+        else:
+            assert got == expected, name
+            n_loaded += 1
+    assert n_loaded > len(names) * 0.75 > 150
 
 
 def test_without_timm_the_message_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

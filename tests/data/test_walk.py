@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import unicodedata
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from featbench.data.folder import scan_folder
-from featbench.data.walk import HIDDEN, walk
+from featbench.data.walk import HIDDEN, Found, walk
 from featbench.errors import DataError, UsageError
 
 Anybody = Callable[[], AbstractContextManager[None]]
@@ -182,3 +183,14 @@ def test_a_data_set_must_have_a_path_in_utf8(tmp_path: Path) -> None:
     root.mkdir()
     with pytest.raises(UsageError, match=r"caf\\xe9 is not UTF-8, so experiment\.toml cannot name it; rename"):
         scan_folder(root)
+
+
+def test_a_folder_that_is_removed_meanwhile_is_left_out(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").touch()
+    found = walk(tmp_path)
+    assert next(found) == Found(str(tmp_path / "a" / "1.jpg"))
+    shutil.rmtree(tmp_path / "b")
+    (gone,) = found
+    assert gone == Found(str(tmp_path / "b"), "the folder cannot be listed: No such file or directory", lost=True)

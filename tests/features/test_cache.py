@@ -48,7 +48,7 @@ def write(
             writer.append(stored, LABELS[part], ids[part])
             if power_cut:
                 raise _PowerCutError
-        writer.finish(key, [("broken.jpg", "no image")], seconds)
+        writer.finish(key, [("broken.jpg", "no image")], seconds, {"constant": (2, "a.jpg")})
     return key.path
 
 
@@ -100,6 +100,19 @@ def test_what_the_file_says_of_itself(tmp_path: Path) -> None:
     assert (info.n_rows, info.widths) == (5, {"layer3": 7, "layer4": 2})
     assert info.extract_s == {"layer3": 2.5, "layer4": 2.5}
     assert info.skipped == (("broken.jpg", "no image"),)
+
+
+def test_notes_are_kept_and_files_of_earlier_versions_have_none(tmp_path: Path) -> None:
+    key = make_key(tmp_path)
+    write(key, {"layer3": features(7)})
+    info = read_info(key.path)
+    assert info is not None
+    assert info.notes == {"constant": (2, "a.jpg")}
+    with h5py.File(key.path, "a") as file:
+        del file.attrs["notes"]
+    info = read_info(key.path)
+    assert info is not None
+    assert info.notes == {}
 
 
 def test_another_layer_leaves_the_earlier_ones_bitwise_as_they_were(tmp_path: Path) -> None:

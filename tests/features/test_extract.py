@@ -268,6 +268,30 @@ def test_settings_that_do_not_bear_on_the_numbers_keep_the_name(photos: Path, sa
     assert _key(dataset, small_network(**same)) == _key(dataset, small_network())
 
 
+@pytest.mark.parametrize(
+    ("name", "pooling", "layers", "expected"),
+    [
+        ("timm:test_vit", "tokens", ("blocks.1",), "tokens"),  # one class token, as ever
+        ("timm:test_vit", "cls", ("blocks.1",), "cls"),
+        ("timm:mixer_s32_224", "avg", ("blocks.1",), "avg"),
+        ("timm:mixer_s32_224", "tokens", ("blocks.1", "penultimate"), "tokens:0"),  # other numbers than before
+        ("resnet20", "avg:4", ("layer1", "penultimate"), "avg:4"),
+        ("resnet20", "avg:4", ("layer1",), "avg:4"),
+    ],
+)
+def test_the_name_goes_by_what_a_pooling_is_for_the_network(
+    name: str, pooling: str, layers: tuple[str, ...], expected: str, photos: Path
+) -> None:
+    config = BackboneConfig(name=name, weights="random", pooling=pooling, layers=layers)
+    backbone = load_backbone(config, seed=0)
+    size_px = backbone.preprocess.crop_px
+    own = backbone.resolve(layers, pooling, (3, size_px, size_px))
+    extraction = replace(plan_extraction(config, CPU, "skip"), own_poolings=own)
+    keys = cache_keys(folder_dataset(photos), backbone, extraction, Path())
+    assert {key.content["pooling"] for key in keys.values()} == {expected}
+    assert extraction.pooling_of(layers[0]) == expected
+
+
 def test_the_seed_of_the_split_changes_the_name(photos: Path) -> None:
     config = DatasetConfig(name="folder", root=photos)
     one, other = (load_dataset(config, photos, seed=seed) for seed in (0, 1))

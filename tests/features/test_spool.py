@@ -24,7 +24,8 @@ def part(start: int, stop: int, dtype: Any = np.float32) -> Part:
     rng = np.random.default_rng(start)
     rows = np.arange(start, stop)[1:]  # the first image of each part cannot be read
     features = {layer: rng.normal(size=(len(rows), 3)).astype(dtype) for layer in LAYERS}
-    return Part(start, stop, rows, features, [(f"züge/{start}.jpg", "no image, it says 'x'")], 0.5)
+    skipped = [(f"züge/{start}.jpg", "no image, it says 'x'")]
+    return Part(start, stop, rows, features, skipped, 0.5, {"constant": (1, f"züge/{start + 1}.jpg")})
 
 
 def joined(spool: Spool) -> Part:
@@ -34,6 +35,7 @@ def joined(spool: Spool) -> Part:
 def assert_same(one: Part, other: Part) -> None:
     assert (one.start, one.stop, list(one.skipped)) == (other.start, other.stop, list(other.skipped))
     assert one.seconds == other.seconds
+    assert one.notes == other.notes
     assert np.array_equal(one.rows, other.rows)
     for layer in LAYERS:
         assert one.features[layer].dtype == other.features[layer].dtype
@@ -62,6 +64,20 @@ def test_what_was_added_is_there_after_the_process_was_stopped(tmp_path: Path, d
     assert again.next_row == 8
     again.add(part(8, 10, dtype))
     assert_same(joined(again), spool_._join([part(0, 4, dtype), part(4, 8, dtype), part(8, 10, dtype)]))
+
+
+def test_notes_of_parts_add_up_and_parts_of_earlier_versions_have_none(tmp_path: Path) -> None:
+    spool = Spool(key(tmp_path), LAYERS)
+    stop_after(spool, part(0, 4), part(4, 8))
+    assert joined(Spool(key(tmp_path), LAYERS)).notes == {"constant": (2, "züge/1.jpg")}
+    (path,) = spool.folder.glob("*.npz")
+    with np.load(path) as file:
+        arrays = dict(file)
+    *earlier, notes = json.loads(str(arrays["rest"]))
+    assert notes == {"constant": [2, "züge/1.jpg"]}
+    np.savez(path, **(arrays | {"rest": np.asarray(json.dumps(earlier))}))
+    assert joined(Spool(key(tmp_path), LAYERS)).notes == {}
+    assert joined(Spool(key(tmp_path), LAYERS)).stop == 8
 
 
 def test_a_job_of_seconds_writes_no_parts(tmp_path: Path) -> None:
@@ -106,7 +122,7 @@ def test_parts_of_an_older_version_stay(tmp_path: Path) -> None:
     assert Spool(key(tmp_path), LAYERS).next_row == 0  # and are computed anew
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "flip"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "flip", "method"])
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_work_goes_on_before_a_damaged_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, damage: str
@@ -119,7 +135,9 @@ def test_work_goes_on_before_a_damaged_part(
     content = bytearray(file.read_bytes())
     if damage == "flip":
         content[content.index(part(number * 4, number * 4 + 4).features[LAYERS[1]].tobytes())] ^= 1
-    file.write_bytes({"cut": content[:-9], "empty": b"", "flip": content}[damage])
+    if damage == "method":
+        content[content.index(b"PK\1\2") + 10] = 99  # a compression that there is not
+    file.write_bytes({"cut": content[:-9], "empty": b""}.get(damage, content))
     again = Spool(key(tmp_path), LAYERS)
     assert again.next_row == number * 4
     for start in range(number * 4, 12, 4):
@@ -127,6 +145,16 @@ def test_work_goes_on_before_a_damaged_part(
     whole = spool_._join([part(0, 4), part(4, 8), part(8, 12)])
     assert_same(joined(again), whole)
     assert_same(joined(Spool(key(tmp_path), LAYERS)), whole)
+
+
+def test_a_part_that_damage_makes_smaller_is_computed_anew(tmp_path: Path) -> None:
+    rows = {layer: np.zeros((2, 20_000), np.float32) for layer in LAYERS}
+    spool = Spool(key(tmp_path), LAYERS)
+    stop_after(spool, Part(0, 2, np.arange(2), rows, [], 1.0))
+    assert Spool(key(tmp_path), LAYERS).next_row == 2
+    (file,) = spool.folder.iterdir()
+    file.write_bytes(file.read_bytes().replace(b"(2, 20000)", b"(1, 20000)"))
+    assert Spool(key(tmp_path), LAYERS).next_row == 0
 
 
 def test_a_part_that_cannot_be_written_is_a_cache_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

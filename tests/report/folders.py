@@ -13,7 +13,7 @@ from featbench.baselines.strategies import STRATEGIES
 from featbench.results.files import write_csv, write_text
 from featbench.results.pictures import MAP_COLUMNS, MAPS, thumbnail_path
 from featbench.results.row import Row, strategy_of
-from featbench.results.store import artifact_path, write_predictions, write_rows, write_skipped
+from featbench.results.store import artifact_path, write_notes, write_predictions, write_rows, write_skipped
 
 HOSTILE = (
     "<script>document.title='owned'</script>",
@@ -64,6 +64,7 @@ def results_folder(
         file = thumbnail_path(path, "pets", image_id)
         file.parent.mkdir(exist_ok=True)
         Image.new("RGB", (12, 12), (200, 80, 40)).save(file)
+    write_notes(path, [("train", "of <b>one</b> colour", 1200, f"train/{classes[0]}/plain.jpg")])
     write_skipped(path, [("train", f"train/{classes[0]}/bad.jpg", "it is empty")])
     write_text(path / "experiment.toml", f'name = "pets"  # {" ".join(classes)}\n')
     write_text(path / "environment.json", '{"versions": {"torch": "2.11"}, "python": "3.11", "git_commit": null}\n')

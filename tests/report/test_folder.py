@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from featbench.errors import ResultsError
+from featbench.errors import ResultsError, UsageError
 from featbench.report.build import write_report
 from featbench.report.folder import TABLES, read_folder
 from featbench.results.store import load_results, write_current
@@ -52,7 +54,7 @@ def test_rows_of_earlier_settings_stay_out(folder: Path) -> None:
     assert pd.read_csv(folder / "accuracy.csv")["layer"].tolist() == ["layer3"]
 
 
-@pytest.mark.parametrize("name", [*TABLES, "maps.csv", "skipped.csv"])
+@pytest.mark.parametrize("name", [*TABLES, "maps.csv", "skipped.csv", "notes.csv"])
 @pytest.mark.parametrize("content", ["", "fingerprint\nabc\n", "\xff\xfe\x00binary"])
 def test_a_damaged_table_is_computed_anew_or_left_out(folder: Path, name: str, content: str) -> None:
     (folder / name).write_bytes(content.encode("latin-1"))
@@ -62,6 +64,135 @@ def test_a_damaged_table_is_computed_anew_or_left_out(folder: Path, name: str, c
     assert (name in read.problems) == (name not in TABLES)
     if name in TABLES:
         assert warned == []
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("metrics.csv", lambda lines: lines[:-3]),
+        ("metrics.csv", lambda lines: [*lines[:2], lines[2].replace("0.9", ""), *lines[3:]]),
+        ("confusion.csv", lambda lines: lines[:-1]),
+        ("confusion.csv", lambda lines: [*lines[:-1], lines[-1].rpartition(",")[0] + ",inf"]),
+        ("confusion.csv", lambda lines: [line.replace(",ant,", ",gnat,") for line in lines]),
+        ("comparisons.csv", lambda lines: lines[:-1]),
+        ("spread.csv", lambda lines: lines[:-1]),
+    ],
+    ids=["cut", "empty number", "cut", "infinite", "renamed class", "cut", "cut"],
+)
+def test_a_table_that_was_cut_or_edited_is_computed_anew(
+    folder: Path, whole: Path, name: str, damage: Callable[[list[str]], list[str]]
+) -> None:
+    lines = (folder / name).read_text().splitlines()
+    assert damage(lines) != lines
+    (folder / name).write_text("\n".join(damage(lines)) + "\n")
+    read_folder(folder, pytest.fail)
+    assert (folder / name).read_text() == (whole / name).read_text()
+
+
+def test_a_class_without_scores_is_named(folder: Path) -> None:
+    (file,) = (folder / "predictions").glob("random_forest-resnet18-layer3-*")
+    file.write_text(file.read_text().replace("score:bee", "score:wasp"))
+    (folder / "metrics.csv").unlink()
+    warned: list[str] = []
+    read_folder(folder, warned.append)
+    assert warned == [
+        "1 model is left out of the statistics: the predictions of random_forest/resnet18/layer3 (0000000000000001) "
+        "name the class 'bee', of which they have no scores; run the experiment again"
+    ]
+
+
+def test_models_with_other_names_for_the_classes_of_the_same_images_are_left_out(folder: Path) -> None:
+    (file,) = (folder / "predictions").glob("random_forest-resnet18-layer3-*")
+    file.write_text(file.read_text().replace("bee,", "wasp,").replace("score:bee", "score:wasp"))
+    (folder / "metrics.csv").unlink()
+    warned: list[str] = []
+    page = write_report(folder, warned.append).read_text("utf-8")
+    (warning,) = warned
+    assert "are of the same images but not of the same classes: 'bee' is in one alone" in warning
+    assert "wasp" not in page
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"cut", b"bomb"])
+def test_a_thumbnail_that_no_run_wrote_is_no_picture(folder: Path, content: bytes) -> None:
+    good = next((folder / "thumbnails").iterdir()).read_bytes()
+    height_and_width = good.index(b"\xff\xc0") + 5
+    bomb = good[:height_and_width] + b"\xff\xdc" * 2 + good[height_and_width + 4 :]  # 65,500 pixels a side
+    for file in (folder / "thumbnails").iterdir():
+        file.write_bytes({b"cut": good[: len(good) // 2], b"bomb": bomb}.get(content, content))
+    page = write_report(folder, pytest.fail).read_text("utf-8")
+    assert page.count("no picture") > 1
+    assert "data:image/jpeg" not in page
+    assert not (folder / "plots" / "mistakes.png").exists()
+
+
+def test_pipes_in_place_of_pictures_are_not_waited_for(folder: Path) -> None:
+    for file in (folder / "thumbnails").iterdir():
+        file.unlink()
+        os.mkfifo(file)
+    assert "no picture" in write_report(folder, pytest.fail).read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("cells", "problem"),
+    [
+        (["1", "abc"], "is not a readable CSV file: .*'abc'"),
+        (["", "0.5"], "is damaged: epoch is empty in row 1"),
+        (["inf", "0.5"], "is damaged: epoch is infinite in row 1"),
+    ],
+)
+def test_a_history_of_wrong_types_is_left_out(folder: Path, cells: list[str], problem: str) -> None:
+    (file,) = (folder / "history").iterdir()
+    header, _, *lines = file.read_text().splitlines()
+    file.write_text("\n".join([header, ",".join([*cells, "1", "1", "1", "1", "1"]), *lines, ""]))
+    warned: list[str] = []
+    read = read_folder(folder, warned.append)
+    assert read.histories == {}
+    (warning,) = warned
+    assert re.search(problem, warning)
+
+
+def test_the_history_of_a_network_that_diverged_is_shown(folder: Path) -> None:
+    (file,) = (folder / "history").iterdir()
+    header, first, *_ = file.read_text().splitlines()
+    file.write_text("\n".join([header, first, "2,inf,nan,nan,nan,0.01,2.0", ""]))  # as a run writes them
+    page = write_report(folder, pytest.fail).read_text("utf-8")
+    assert '"val_accuracy":[0.5,null]' in page
+
+
+def test_a_file_is_no_results_folder(folder: Path) -> None:
+    with pytest.raises(
+        ResultsError, match=r"results\.csv is a file; give the results folder that results\.csv lies in"
+    ):
+        write_report(folder / "results.csv", pytest.fail)
+
+
+@pytest.mark.parametrize("output", [Path(), Path("/")])
+def test_a_folder_is_no_name_for_the_page(folder: Path, output: Path) -> None:
+    with pytest.raises(UsageError, match="is a folder; give --output the name of a file in it"):
+        write_report(folder, pytest.fail, output)
+
+
+def test_a_folder_without_known_costs_has_a_page(tmp_path: Path) -> None:
+    folder = results_folder(tmp_path / "costs", models=[{**MODELS[4], "fit_s": None, "predict_s": None}])
+    write_report(folder, pytest.fail)
+    assert not (folder / "plots" / "cost.png").exists()
+
+
+def test_an_interval_beside_its_accuracy_is_drawn(tmp_path: Path) -> None:
+    models = [{**MODELS[0], "accuracy_low": 0.95, "accuracy_high": 0.99}]
+    assert write_report(results_folder(tmp_path / "beside", models=models), pytest.fail).is_file()
+
+
+def test_rows_of_two_data_sets_have_a_best_each(tmp_path: Path) -> None:
+    models = [
+        {**model, "dataset": d, "fingerprint": f"{d}{n}"} for d in ("pets", "cars") for n, model in enumerate(MODELS)
+    ]
+    folder = results_folder(tmp_path / "two", models=models)
+    page = write_report(folder, pytest.fail).read_text("utf-8")
+    assert "For pets use " in page
+    assert "For cars use " in page
+    assert re.search(r"2 data sets</bdi></span><span><bdi>10 models", page)
+    assert (folder / "accuracy.md").read_text().count("**0.9000**") == 2
 
 
 def test_without_predictions_the_page_says_why(folder: Path) -> None:
@@ -81,6 +212,17 @@ def test_a_missing_file_leaves_the_rest(folder: Path, name: str) -> None:
     assert "linear_svc/resnet18/layer3" in page
     if name != "history":
         assert f"there is no {folder / name}" in page or f"{folder / name}&#39;" in page
+
+
+def test_notes_are_shown(folder: Path) -> None:
+    page = write_report(folder, pytest.fail).read_text("utf-8")
+    assert '<a href="#notes">To look at</a>' in page
+    assert "1,200 of train: of &lt;b&gt;one&lt;/b&gt; colour (<bdi>train/" in page
+
+
+def test_a_folder_of_an_earlier_version_has_no_notes(folder: Path) -> None:
+    (folder / "notes.csv").unlink()
+    assert 'id="notes"' not in write_report(folder, pytest.fail).read_text("utf-8")
 
 
 def test_a_folder_without_results_is_an_error(tmp_path: Path) -> None:
@@ -141,4 +283,6 @@ def test_the_page_shows_no_file_from_outside_and_waits_for_none(
 
 def test_an_environment_that_is_nested_deep_is_left_out(folder: Path) -> None:
     (folder / "environment.json").write_text("[" * 100_000)
-    assert "nested too deep" in read_folder(folder, pytest.fail).problems["environment.json"]
+    warned: list[str] = []
+    assert "nested too deep" in read_folder(folder, warned.append).problems["environment.json"]
+    assert [text.startswith("the page goes without environment.json: ") for text in warned] == [True]

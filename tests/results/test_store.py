@@ -22,6 +22,7 @@ from featbench.results.store import (
     load_predictions,
     load_results,
     prepare_folder,
+    write_notes,
     write_predictions,
     write_rows,
     write_skipped,
@@ -310,6 +311,11 @@ def test_two_files_of_one_row_are_an_error(tmp_path: Path, make_row: MakeRow) ->
     predictions(tmp_path, make_row(fingerprint="f0", layer="layer4"))
     with pytest.raises(ResultsError, match=r"found: .*layer3-f0\.csv, .*layer4-f0\.csv"):
         load_predictions(tmp_path, "f0")
+
+
+def test_notes(tmp_path: Path) -> None:
+    write_notes(tmp_path, [("train", "plain, or nearly", 3, "a/b.png")])
+    assert (tmp_path / "notes.csv").read_text() == 'split,note,images,example\ntrain,"plain, or nearly",3,a/b.png\n'
 
 
 def test_skipped_images(tmp_path: Path) -> None:

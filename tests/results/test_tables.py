@@ -13,6 +13,7 @@ from featbench.results.store import load_results, write_rows
 from featbench.results.tables import (
     accuracy_table,
     best_by_validation,
+    chosen_cells,
     never_table,
     to_latex,
     to_markdown,
@@ -77,7 +78,7 @@ def test_baselines_with_a_label_have_a_column_each(table_of: Load) -> None:
         {"linear_svc": 0.9, "finetune:short": 0.6, "scratch": 0.7, "scratch:l2": 0.8}
     ]
     assert list(table.columns[7:]) == ["linear_svc", "finetune:short", "scratch", "scratch:l2"]
-    assert "scratch:l2 (reference)" in to_markdown(table, never_table(rows), None)
+    assert "scratch:l2 (reference)" in to_markdown(table, never_table(rows), chosen_cells(rows, table))
 
 
 def test_a_cell_is_the_mean_over_seeds_of_the_largest_training_set(table_of: Load) -> None:
@@ -129,7 +130,8 @@ def test_of_equals_the_first_is_best(table_of: Load) -> None:
 def test_without_validation_there_is_no_best(table_of: Load) -> None:
     rows = table_of({"val_accuracy": None}, {**BASELINE, "method": "finetune", "val_accuracy": None})
     assert best_by_validation(rows) is None
-    assert "**" not in to_markdown(accuracy_table(rows), never_table(rows), None)
+    table = accuracy_table(rows)
+    assert "**" not in to_markdown(table, never_table(rows), chosen_cells(rows, table))
 
 
 def test_a_network_is_best_where_no_classifier_has_a_validation_accuracy(table_of: Load, tmp_path: Path) -> None:
@@ -140,6 +142,14 @@ def test_a_network_is_best_where_no_classifier_has_a_validation_accuracy(table_o
     assert best["method"] == "finetune"
     write_accuracy_tables(tmp_path, rows)
     assert (tmp_path / "accuracy.md").read_text().count("**0.7000**") == 2  # it is repeated on each layer
+
+
+def test_each_data_set_has_its_own_best(table_of: Load, tmp_path: Path) -> None:
+    pets = [{"accuracy": 0.9, "val_accuracy": 0.9}, {"layer": "layer4", "accuracy": 0.8, "val_accuracy": 0.8}]
+    cars = [model | {"dataset": "cars", "accuracy": 0.1 + n / 10, "val_accuracy": n} for n, model in enumerate(pets)]
+    write_accuracy_tables(tmp_path, table_of(*pets, *cars))
+    text = (tmp_path / "accuracy.md").read_text()
+    assert [part for part in text.split() if part.startswith("**0.")] == ["**0.9000**", "**0.2000**"]
 
 
 SVC, FOREST, TUNED = (
@@ -229,7 +239,7 @@ def test_the_files(table_of: Load, tmp_path: Path) -> None:
 def test_markup_in_names_is_escaped(table_of: Load) -> None:
     rows = table_of({"layer": "a|b<i>\\x", "dataset": "50% & #1_{x}~^$"})
     table, never = accuracy_table(rows), never_table(rows)
-    line = to_markdown(table, never, best_by_validation(rows)).splitlines()[2]
+    line = to_markdown(table, never, chosen_cells(rows, table)).splitlines()[2]
     assert "a\\|b&lt;i&gt;\\\\x" in line
     assert "**0.3000**" in line
     tex = to_latex(table, never)

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from featbench.baselines import learner
 from featbench.config import Experiment
@@ -173,6 +174,32 @@ def test_unreadable_images_are_left_out_of_every_split(tmp_path: Path) -> None:
     assert [name.split("/")[0] for name in table.id] == table.label.tolist()
     skipped = pd.read_csv(job.results_dir / "skipped.csv")
     assert dict(zip(skipped.split, skipped.id, strict=True)) == broken
+
+
+def test_a_class_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "photos")
+    job = make_job(tmp_path, [HEAD], dataset={"name": "folder", "root": str(root)})
+    for name in job.dataset.splits["val"].ids:
+        if name.startswith("green/"):
+            (root / name).write_bytes(b"")
+    with pytest.raises(
+        DataError, match=r"no image of class 'green' in val can be read, of \d \(green/\S+: it is empty\)"
+    ):
+        baseline(job)
+    assert not (job.results_dir / "results.csv").exists()
+
+
+def test_notes_of_images_held_out_of_train_are_those_of_train(tmp_path: Path) -> None:
+    for split, count in (("train", 20), ("test", 4)):
+        root = image_folder(tmp_path / "photos" / split, per_class=count)
+        for path in (root / "green").iterdir():
+            Image.new("RGB", (40, 40), "green").save(path)
+    dataset = {"name": "folder", "root": str(tmp_path / "photos"), "val_fraction": 0.2}
+    job = make_job(tmp_path, [HEAD], dataset=dataset)
+    baseline(job)
+    notes = pd.read_csv(job.results_dir / "notes.csv")
+    assert dict(zip(notes.split, notes.images, strict=True)) == {"train": 20, "test": 4}
+    assert sum("24 images are of one colour" in warning for warning in job.progress.warned) == 1  # type: ignore[attr-defined]
 
 
 def test_no_readable_test_image_is_an_error(tmp_path: Path) -> None:

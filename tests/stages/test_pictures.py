@@ -81,9 +81,13 @@ def test_the_page_is_there_and_the_second_run_makes_no_map_again(
 ) -> None:
     home, _, experiment = photos
     before = (home / "results" / "maps.csv").read_bytes()
-    (home / "results" / "thumbnails" / "0123456789abcdef.jpg").write_bytes(b"of an earlier run")
+    thumbnails = home / "results" / "thumbnails"
+    (thumbnails / "0123456789abcdef.jpg").write_bytes(b"of an earlier run")
+    (thumbnails / "holiday.jpg").write_bytes(b"somebody's own")
+    (thumbnails / "fedcba9876543210.jpg").mkdir()
     monkeypatch.setattr("featbench.stages.pictures.map_features", None)
     featbench.run(experiment, results=home / "results", cache=home / "cache", device="cpu")
     assert (home / "results" / "maps.csv").read_bytes() == before
-    assert not (home / "results" / "thumbnails" / "0123456789abcdef.jpg").exists()
+    assert not (thumbnails / "0123456789abcdef.jpg").exists()
+    assert (thumbnails / "holiday.jpg").read_bytes() == b"somebody's own"
     assert "data:image/jpeg;base64," in (home / "results" / "report.html").read_text("utf-8")

@@ -21,6 +21,7 @@ def test_a_plan_tells_images_classes_and_what_will_run_and_leaves_nothing_behind
     assert lines["classes"].split(None, 1)[1] == "10: 0, 1, 2, 3, 4, 5, 6, 7 and 2 more"
     assert "resnet20" in lines["features"]
     assert "layer1, layer3" in lines["features"]
+    assert "resnet20 was never trained, and results call its weights random" in lines["weights"]
     assert "linear_svc, svm_rbf, random_forest" in lines["classifiers"]
     assert "finetune" in lines["reference"]
     assert "7 epochs, and again with the validation images" in lines["reference"]
@@ -53,7 +54,7 @@ def test_a_folder_without_a_config_runs_with_what_is_at_hand(
     dry = CliRunner().invoke(app, ["run", "photos", "--dry-run", "--device", "cpu"])
     assert dry.exit_code == 0, dry.output
     assert "backbone     resnet20_cifar10: no pretrained weights are here" in dry.stderr
-    assert "features     resnet20_cifar10, weights as they come: layer2, layer3" in dry.stdout
+    assert "features     resnet20_cifar10, weights CIFAR10: layer2, layer3" in dry.stdout
     assert "blue, green, red" in dry.stdout
     assert not (tmp_path / "results").exists()
 

@@ -1,0 +1,29 @@
+"""Small test images for the page and the plots; a results folder may come from somebody else."""
+
+from __future__ import annotations
+
+import warnings
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from featbench.results.files import read_limited
+from featbench.results.pictures import thumbnail_path
+
+_MOST_BYTES = 2**18
+_MOST_PX = 512
+
+
+def read_thumbnail(folder: Path, dataset: str, image_id: str) -> bytes | None:
+    """Return the small picture of a test image, JPEG; None where there is none that a run could have written."""
+    try:
+        content = read_limited(thumbnail_path(folder, dataset, image_id), _MOST_BYTES)
+        with warnings.catch_warnings(action="error"):  # Pillow warns of a size that would fill the memory
+            image = Image.open(BytesIO(content), formats=["JPEG"])
+            if max(image.size) > _MOST_PX:
+                return None
+            image.load()
+    except (OSError, ValueError, Warning, Image.DecompressionBombError):
+        return None
+    return content
