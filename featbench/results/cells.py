@@ -14,6 +14,7 @@ import pandas as pd
 from featbench.results.row import Row
 
 _SHARES = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1")
+_KNOWN = ("accuracy", "accuracy_low", "accuracy_high")  # of a network that diverged, too
 _FROM_ONE = ("n_classes", "feature_dim", "n_train", "n_test")
 _PLAIN = re.compile(r"[0-9A-Za-z-]{1,64}")
 _WHOLE = re.compile(r"([0-9]{1,16})(\.0*)?")  # spreadsheets and pandas add .0 where a cell of the column is empty
@@ -37,9 +38,11 @@ def typed(table: pd.DataFrame) -> pd.DataFrame:
     for name in (field.name for field in fields(Row)):
         kinds = get_args(hints[name]) or (hints[name],)
         column = table[name]
-        if type(None) not in kinds and float not in kinds:  # a network that diverged has no accuracy
+        if (type(None) not in kinds and float not in kinds) or name in _KNOWN:
             _refuse(column, column.isna(), "it may not be empty")
         table[name] = _column(name, column, kinds)
+        if name in _KNOWN:
+            _refuse(column, table[name].isna(), "it is a number from 0 to 1")
     _refuse(table["fingerprint"], table["fingerprint"].duplicated(), "each row has one of its own")
     return table
 

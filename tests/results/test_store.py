@@ -193,6 +193,9 @@ def test_load_refuses_what_is_no_csv(tmp_path: Path, content: bytes) -> None:
         ("n_val", "9" * 400, f"'{'9' * 60}\\.\\.\\.' in row 2; it is a whole number"),
         ("feature_dim", "1e3", "'1e3' in row 2"),
         ("accuracy", "high", "'high' in row 2; it is a number"),
+        ("accuracy", "", "nothing in row 2; it may not be empty"),
+        ("accuracy_low", "nan", "'nan' in row 2; it is a number from 0 to 1"),
+        ("accuracy_high", "", "nothing in row 2; it may not be empty"),
         ("accuracy", "1.5", "'1.5' in row 2; it is a number from 0 to 1"),
         ("val_accuracy", "inf", "'inf' in row 2; it is a number from 0 to 1"),
         ("fit_s", "-1", "'-1' in row 2; it is a number from 0 to"),
@@ -231,9 +234,9 @@ def test_load_names_the_place_of_a_wrong_cell(
         load_results(tmp_path)
 
 
-def test_a_network_that_diverged_has_no_accuracy(tmp_path: Path, make_row: MakeRow) -> None:
-    write_rows(tmp_path, [make_row(accuracy=float("nan"), val_accuracy=float("nan"))])
-    assert load_results(tmp_path)[["accuracy", "val_accuracy"]].isna().all(axis=None)
+def test_a_network_that_diverged_has_no_validation_accuracy(tmp_path: Path, make_row: MakeRow) -> None:
+    write_rows(tmp_path, [make_row(val_accuracy=float("nan"), macro_f1=float("nan"))])
+    assert load_results(tmp_path)[["val_accuracy", "macro_f1"]].isna().all(axis=None)
 
 
 def test_whole_numbers_keep_all_their_digits_and_may_have_gone_through_a_spreadsheet(
