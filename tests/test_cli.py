@@ -252,7 +252,7 @@ def _damaged_results(home: Path) -> list[str]:
         (_one_class, ["only one class, 'red'"]),
         (_no_images, ["class 'cats' has no image"]),
         (_empty_folder, ["there are no images in", "one folder a class"]),
-        (_too_few, ["too few images", "'blue' has 2", "\n\nmv -- "]),
+        (_too_few, ["'blue' has 2, 'green' has 2 and 'red' has 2. A class needs at least 3"]),
         (_fewer_than_folds, ["class 'blue' has 4 images", "folds"]),
         (_unfitting_weights, ["w.pth does not fit ResNet20", "unexpected: conv9.weight"]),
         (_missing_weights, ["there is no weights file", "gone.safetensors"]),

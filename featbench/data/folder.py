@@ -72,10 +72,12 @@ def check_counts(whole: Split, classes: Classes) -> None:
     counts = np.bincount(whole.labels, minlength=len(classes))
     few = [(name, int(count)) for name, count in zip(classes, counts, strict=True) if count < LEAST_IMAGES]
     if few:
+        ways = "add images, or make train/ and test/ folders of your own"
+        if len(classes) - len(few) > 1:
+            ways += ", or leave it out:" + hide_lines(place for name, _ in few for place in classes[name])
         raise DataError(
             f"too few images to be split into train, val and test: {listed(f'{name!r} has {n}' for name, n in few)}. "
-            f"A class needs at least {LEAST_IMAGES}, or train/ and test/ folders of your own; add images, or leave it "
-            "out:" + hide_lines(place for name, _ in few for place in classes[name]),
+            f"A class needs at least {LEAST_IMAGES}; {ways}",
             with_lines=True,
         )
 
@@ -179,7 +181,7 @@ def _check_same_classes(root: Path, layout: Layout) -> None:
         ]
         what = "; ".join(f"{split} lacks {listed(names)}" for split, names in lacking.items())
         raise DataError(
-            f"{one_line(str(root))}: the splits have different classes: {what}. Add images there, or leave them out "
-            "everywhere:" + hide_lines(places),
+            f"{one_line(str(root))}: the splits have different classes: {what}. Add images there"
+            + (f", or leave them out everywhere:{hide_lines(places)}" if len(every) - len(odd) > 1 else ""),
             with_lines=True,
         )

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from featbench.data.decode import NOTE, UnreadableImageError
 from featbench.data.images import ArrayImages, Indices, LazyImages
-from featbench.data.notes import CONSTANT, Notes, add_notes, count_notes, nearly_constant
+from featbench.data.notes import CONSTANT, Notes, add_notes, count_notes
+from featbench.data.plain import nearly_constant
 from featbench.data.preprocess import Preprocess
 from featbench.data.room import ROOM
 from featbench.data.splits import Skipped, Split

@@ -9,7 +9,8 @@ from PIL import Image
 
 from featbench.data.images import file_images, gather_array
 from featbench.data.loader import read_all
-from featbench.data.notes import add_notes, nearly_constant
+from featbench.data.notes import add_notes
+from featbench.data.plain import nearly_constant
 from featbench.data.preprocess import Preprocess
 from featbench.data.splits import Split
 from tests.data.test_decode import grey_tiff

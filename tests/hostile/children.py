@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import signal
@@ -64,10 +65,11 @@ class Outcome:
 class _Child:
     pid: int
     files: tuple[IO[bytes], IO[bytes], IO[bytes]]
+    limit_s: float
     started_s: float = field(default_factory=time.monotonic)
 
     def poll(self) -> Outcome | None:
-        late = time.monotonic() - self.started_s > LIMIT_S
+        late = time.monotonic() - self.started_s > self.limit_s
         if late:
             os.killpg(self.pid, signal.SIGKILL)
         pid, status, usage = os.wait4(self.pid, 0 if late else os.WNOHANG)
@@ -82,8 +84,8 @@ class _Child:
         return Outcome(os.waitstatus_to_exitcode(status), seconds, usage.ru_maxrss * 1024, texts[1], texts[2])
 
 
-def run_calls(calls: Iterable[tuple[int, Call]], jobs: int) -> Iterator[tuple[int, Outcome]]:
-    """Run commands, some at a time; the calls are made when a place is free."""
+def run_calls(calls: Iterable[tuple[int, Call]], jobs: int, limit_s: float = LIMIT_S) -> Iterator[tuple[int, Outcome]]:
+    """Run commands, some at a time; the calls are made when a place is free, and killed after so many seconds."""
     running: dict[int, _Child] = {}
     waiting = iter(calls)
     more = True
@@ -93,7 +95,7 @@ def run_calls(calls: Iterable[tuple[int, Call]], jobs: int) -> Iterator[tuple[in
             if call is None:
                 more = False
             else:
-                running[number] = _start(call)
+                running[number] = _start(call, limit_s)
         for number, child in list(running.items()):
             outcome = child.poll()
             if outcome is not None:
@@ -103,12 +105,12 @@ def run_calls(calls: Iterable[tuple[int, Call]], jobs: int) -> Iterator[tuple[in
 
 
 def run_call(call: Call) -> Outcome:
-    """Run one command."""
-    ((_, outcome),) = run_calls([(0, call)], 1)
+    """Run one command for as long as it takes."""
+    ((_, outcome),) = run_calls([(0, call)], 1, math.inf)
     return outcome
 
 
-def _start(call: Call) -> _Child:
+def _start(call: Call, limit_s: float) -> _Child:
     files = (TemporaryFile(), TemporaryFile(), TemporaryFile())  # noqa: SIM115  # the parent reads them later
     files[0].write(call.stdin)
     files[0].seek(0)
@@ -116,7 +118,7 @@ def _start(call: Call) -> _Child:
     sys.stderr.flush()
     pid = os.fork()
     if pid:
-        return _Child(pid, files)
+        return _Child(pid, files, limit_s)
     os.setsid()
     for number, file in enumerate(files):
         os.dup2(file.fileno(), number)

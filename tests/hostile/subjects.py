@@ -363,7 +363,7 @@ def settings(rng: random.Random, subject: Subject, work: Path) -> Prepared:
             ("[" * 3000 + "]" * 3000, "9" * 6000, "1979-05-27", "0x" + "f" * 5000, "nan", '"', "{a=1}", "{a={b=1}}")
         )
     words = ("--set", f"{key}={text}".replace("\x00", "\\x00"))
-    source = rng.choice((str(subject.home / "hostile.toml"), str(subject.home / "photos")))
+    source = rng.choice((str(subject.home / "linear.toml"), str(subject.home / "photos")))
     less = ("--set", 'evaluate.classifiers=["linear_svc"]', "--set", "baselines=[]")
     arguments = ("run", source, *less, *words, "--dry-run", "--results", str(work / "new"), "--cache", str(work), *_CPU)
     return Prepared(Call(arguments, work))
