@@ -70,8 +70,9 @@ class Forward:
         self.network: Callable[[Tensor], tuple[Tensor, ...]] = lambda images: network(preprocess.normalise(images))
         if self._bfloat16 and device.type == "cpu":
             blank = torch.zeros(batch_size, *image_shape, dtype=torch.uint8)
-            with FlopCounterMode(display=False) as counter:
-                self.start(blank[:1])()
+            # in float32: the counter takes an einsum apart where autocast does not see its parts
+            with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+                self.network(blank[:1])
             if counter.get_total_flops() * n_images >= _COMPILED_FROM_FLOPS:
                 if forget:
                     torch.compiler.reset()  # it keeps eight networks, and would run a ninth uncompiled

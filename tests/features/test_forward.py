@@ -6,8 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from featbench.backbones.layers import feature_network
 from featbench.backbones.load import load_backbone
+from featbench.backbones.tracing import trace
 from featbench.config import BackboneConfig
 from featbench.features import forward as forward_
 from featbench.features.forward import Forward, Outputs, best_precision
@@ -125,3 +128,35 @@ def test_a_network_with_masks_of_five_dimensions() -> None:
         progress=Recorder(),
     )
     np.testing.assert_allclose(forward.start(images)()["penultimate"], expected.numpy(), rtol=1e-3, atol=1e-4)
+
+
+class WithEinsum(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(64, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        y = self.conv(images).float()
+        return self.fc(torch.einsum("bchw,bdhw->bcd", y, self.conv(images)).flatten(1))
+
+
+def test_a_network_with_an_einsum_of_two_precisions_runs_in_bfloat16() -> None:
+    torch.manual_seed(0)
+    network = WithEinsum().eval()
+    preprocess = load_backbone(BackboneConfig(name="resnet20", weights="random"), seed=0).preprocess
+
+    def outputs(precision: Any) -> Any:
+        forward = Forward(
+            feature_network(trace(network), ["penultimate"], "avg", SHAPE),
+            preprocess,
+            device=CPU,
+            precision=precision,
+            batch_size=4,
+            image_shape=SHAPE,
+            n_images=4,
+            progress=Recorder(),
+        )
+        return forward.start(IMAGES[:4])()["penultimate"]
+
+    rough, exact = outputs("bfloat16"), outputs("float32")
+    assert np.linalg.norm(rough - exact) < 0.05 * np.linalg.norm(exact)
