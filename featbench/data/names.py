@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 from featbench.terminal import UNSAFE
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//?)(?=[^/])")
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/{1,3})(?=[^/])")
 _SCHEMES = ("http", "https", "ftp", "ftps", "s3", "gs", "file")
 
 
@@ -35,5 +35,8 @@ def url_of(place: str | os.PathLike[str]) -> str | None:
     """Return the URL that somebody gave in place of a path, None where it is none; a Path lost one of its slashes."""
     text = os.fspath(place)
     found = _URL.match(text)
-    is_url = found is not None and (found[2] == "//" or found[1].lower() in _SCHEMES)
-    return f"{found[1]}://{text[found.end() :]}" if found is not None and is_url else None
+    if found is None:
+        return None
+    if len(found[2]) > 1:
+        return text
+    return f"{found[1]}://{text[found.end() :]}" if found[1].lower() in _SCHEMES else None

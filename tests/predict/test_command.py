@@ -114,7 +114,7 @@ def test_a_wrong_command_line(photos: Kept, arguments: list[str], code: int, mes
 @pytest.mark.parametrize("url", ["https://a.org//b/c.jpg?d=1", "s3://bucket/cat.jpg", "file:///home/cat.jpg"])
 def test_a_url_is_named_as_it_was_given(photos: Kept, url: str) -> None:
     for arguments in ([photos.folder, url], [url, "cat.jpg"]):
-        result = invoke("predict", *arguments)
+        result = invoke(*arguments)
         assert (result.exit_code, result.stdout) == (2, "")
         assert f"{url} is a URL, and URLs are not fetched; download what is there" in " ".join(result.stderr.split())
 
@@ -122,7 +122,7 @@ def test_a_url_is_named_as_it_was_given(photos: Kept, url: str) -> None:
 def test_a_url_on_stdin_is_left_out_by_name(photos: Kept) -> None:
     assert photos.images is not None
     files, _ = first_images(photos, 1)
-    result = invoke("predict", photos.folder, "-", stdin=f"https://a.org/b.jpg\n{files[0]}\n".encode())
+    result = invoke(photos.folder, "-", stdin=f"https://a.org/b.jpg\n{files[0]}\n".encode())
     assert result.exit_code == 1
     assert "https://a.org/b.jpg is a URL, and URLs are not fetched; download it" in result.stderr
     assert str(files[0].name) in result.stdout

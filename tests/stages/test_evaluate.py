@@ -6,17 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from featbench.classifiers import place
 from featbench.classifiers.models import load_model
+from featbench.classifiers.skops_file import Limits
 from featbench.config import Experiment
 from featbench.errors import CacheError, UsageError
 from featbench.features.cache import load_features
+from featbench.results.cards import read_card
 from featbench.results.models import main_rows, model_names
 from featbench.results.spread import curve_table
 from featbench.results.store import load_predictions, load_results
@@ -123,7 +126,13 @@ def test_steps_are_rows_of_their_own_and_keep_the_fingerprints_of_those_without(
     assert widths[2] < 64
     assert len(main_rows(rows)) == 3
     assert len(set(model_names(rows).values())) == 3
-    assert load_model(job.results_dir, rows.fingerprint[2])[0].n_components_ == widths[2]
+    assert kept(job, rows.iloc[2])[0].n_components_ == widths[2]
+
+
+def kept(job: Job, row: pd.Series) -> Pipeline:
+    """Load the classifier of a row."""
+    card, file = read_card(job.results_dir, row.fingerprint)
+    return load_model(file, card, Limits(row.feature_dim, row.n_classes, row.n_train))
 
 
 FUSION = ["resnet20/layer1", "resnet20/layer3", "pixels/pixels"]
@@ -152,7 +161,7 @@ def test_a_fusion_is_its_layers_side_by_side(tmp_path: Path) -> None:
     X = np.concatenate([np.hstack(parts), np.hstack(val)])
     y = np.concatenate([y, load_features(cached[0].keys["val"].path, "layer1")[1]])
     by_hand = make_pipeline(StandardScaler(), LinearSVC(C=1e-2, dual=False)).fit(X, y)
-    model = load_model(job.results_dir, rows.fingerprint[3])
+    model = kept(job, rows.iloc[3])
     np.testing.assert_allclose(model[-1].coef_, by_hand[-1].coef_, atol=1e-3)
     single = rows.extract_s[0]
     assert rows.extract_s[3] == pytest.approx(single)  # both layers came out of one pass
@@ -182,7 +191,7 @@ def test_a_classifier_of_ones_own_with_the_reason_why_it_is_not_kept(
     rows = load_results(job.results_dir)
     assert rows.method.tolist() == names
     assert json.loads(rows.params[0])["alpha"] in (1.0, 10.0)
-    assert load_model(job.results_dir, first[0])[-1].classes_.tolist() == list(range(10))
+    assert kept(job, rows.iloc[0])[-1].classes_.tolist() == list(range(10))
     assert "own_for_the_stage.Mine" in json.loads(rows.params[1])["model_not_kept"]
     assert "is not kept: it holds own_for_the_stage.Mine" in job.progress.warned[0]  # type: ignore[attr-defined]
     module.write_text(module.read_text() + "# edited\n")
