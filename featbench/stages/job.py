@@ -59,7 +59,7 @@ class Job:
     progress: Progress = field(default_factory=Silent)
     _left_out: dict[str, Skipped] = field(default_factory=dict)
     _notes: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
-    _warned: set[str] = field(default_factory=set)
+    _told: set[str] = field(default_factory=set)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -80,8 +80,7 @@ class Job:
         self.check_results_folder()
         self.check_images()  # first: the results folder may lie among the images, and is known by what is in it
         prepare_folder(self.results_dir)
-        for remark in self.new_remarks():
-            self.progress.say(remark)
+        self.tell(self.dataset.remarks)
         content = self.experiment.model_dump(mode="json", exclude_none=True)
         write_text(self.results_dir / EXPERIMENT, tomli_w.dumps(content))
         write_text(self.results_dir / "environment.json", json.dumps(self._environment(), indent=2) + "\n")
@@ -130,9 +129,7 @@ class Job:
 
     def new_remarks(self) -> list[str]:
         """Return what was decided about the data set that the user may not expect; once."""
-        remarks = [remark for remark in self.dataset.remarks if remark not in self._warned]
-        self._warned.update(remarks)
-        return remarks
+        return self._untold(self.dataset.remarks)
 
     def leave_out(self, skipped: Iterable[Skipped]) -> None:
         """Write skipped.csv: the files that the data set left out, and these images; say so when there are more."""
@@ -185,24 +182,25 @@ class Job:
         for kind in dict.fromkeys(kind for _, kind in self._notes):
             count, example = add_notes(*({k: of} for (_, k), of in self._notes.items()))[kind]
             images = "1 image is" if count == 1 else f"{count:,} images are"
-            self._warn_once(f"{images} {NOTES[kind]} (the first: {example}; {path.name} counts them)")
-
-    def _warn_once(self, sentence: str) -> None:
-        if sentence not in self._warned:
-            self._warned.add(sentence)
-            self.progress.warn(sentence)
+            self._warn([f"{images} {NOTES[kind]} (the first: {example}; {path.name} counts them)"])
 
     def warn_of_duplicates(self) -> None:
         """Warn, once, of images that are in two splits or under two classes; call it when all were read."""
-        for sentence in describe_duplicates(self.dataset.splits, self._left_out):
-            self._warn_once(sentence)
+        self._warn(describe_duplicates(self.dataset.splits, self._left_out))
 
     def tell(self, sentences: Iterable[str]) -> None:
         """Say each of some sentences, once in a run."""
-        for sentence in sentences:
-            if sentence not in self._warned:
-                self._warned.add(sentence)
-                self.progress.say(sentence)
+        for sentence in self._untold(sentences):
+            self.progress.say(sentence)
+
+    def _warn(self, sentences: Iterable[str]) -> None:
+        for sentence in self._untold(sentences):
+            self.progress.warn(sentence)
+
+    def _untold(self, sentences: Iterable[str]) -> list[str]:
+        new = [sentence for sentence in dict.fromkeys(sentences) if sentence not in self._told]
+        self._told.update(new)
+        return new
 
     def has_row(self, fingerprint: str) -> bool:
         """Say whether results.csv has the row with this fingerprint already."""
