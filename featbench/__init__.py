@@ -23,15 +23,15 @@ _HOMES = {
     "load_features": "featbench.features.cache",
     "load_model": "featbench.predict.model",
     "load_results": "featbench.results.store",
-    "run": "featbench.pipeline",
+    "run": "featbench.runs.pipeline",
 }
 
 if TYPE_CHECKING:
     from featbench.errors import FeatbenchError
     from featbench.features.cache import load_features
-    from featbench.pipeline import run
     from featbench.predict.model import load_model
     from featbench.results.store import load_results
+    from featbench.runs.pipeline import run
 
 
 def __getattr__(name: str) -> Any:

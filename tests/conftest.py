@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from featbench.classifiers import place, problem
+from featbench.classifiers import place
+from featbench.solvers import problem
+from tests.digit_rows import digits
 from tests.pretend import pretended_gpu
+from tests.rows import make_row, save_models
+
+__all__ = ["digits", "make_row", "save_models"]  # fixtures
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from featbench.backbones.architectures import get_architecture
 from featbench.backbones.describe import outline
 from featbench.backbones.expand import expand_layers
 from featbench.backbones.load import check_backbone
-from featbench.classifiers.table import check_grids
+from featbench.classifiers.registry import check_grids
 from featbench.config import Experiment, builtin_experiments, load_experiment
 from featbench.data.datasets import check_dataset
 from featbench.errors import UsageError

@@ -15,7 +15,7 @@ from PIL import Image
 import featbench
 from featbench.backbones.load import load_backbone
 from featbench.config import BackboneConfig
-from featbench.results.tables import best_by_validation
+from featbench.stats.accuracy import best_by_validation
 
 
 def test_digits_features_beat_the_pixels(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import unicodedata
 import pytest
 from typer.testing import CliRunner
 
-from featbench.cli import app
+from featbench.cli.main import app
 from featbench.terminal import one_line, visible, visible_json
 
 # what Unicode itself says of a character: controls, halves of pairs, separators, and what sets a direction

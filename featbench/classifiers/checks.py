@@ -8,10 +8,10 @@ from math import ceil
 import numpy as np
 import numpy.typing as npt
 
+from featbench.classifiers.registry import ClassifierSpec, get_classifier
 from featbench.classifiers.rows import train_subsets
 from featbench.classifiers.select import HOLDOUT_FRACTION, final_rows, how_to_select
-from featbench.classifiers.steps import learns
-from featbench.classifiers.table import ClassifierSpec, get_classifier
+from featbench.classifiers.transforms import learns
 from featbench.config import EvaluateConfig
 from featbench.errors import DataError
 

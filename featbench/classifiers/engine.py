@@ -15,15 +15,15 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from featbench.classifiers.intelex import installed, intelex_grid
-from featbench.classifiers.neighbours import NearestNeighbours, neighbours_grid
-from featbench.classifiers.rbf_fit import fit_rbf
-from featbench.classifiers.rbf_grid import fits_memory, rbf_grid
-from featbench.classifiers.ridge_grid import ridge_grid
-from featbench.classifiers.steps import learns
-from featbench.classifiers.streamed import FeatureRows, StreamedRows
-from featbench.classifiers.table import get_classifier
+from featbench.classifiers.registry import get_classifier
+from featbench.classifiers.transforms import learns
 from featbench.config import EvaluateConfig
+from featbench.solvers.intelex import installed, intelex_grid
+from featbench.solvers.neighbours import NearestNeighbours, neighbours_grid
+from featbench.solvers.rbf_fit import fit_rbf
+from featbench.solvers.rbf_grid import fits_memory, rbf_grid
+from featbench.solvers.ridge_grid import ridge_grid
+from featbench.solvers.streamed import FeatureRows, StreamedRows
 
 Engine = Literal["featbench", "scikit-learn", "scikit-learn-intelex"]
 Rows = npt.NDArray[np.intp]
@@ -113,9 +113,9 @@ def _try_linear(
     splits: Sequence[tuple[Rows, Rows]],
     device: str,
 ) -> list[Tried]:
-    from featbench.classifiers.linear_folds import LinearSettings
-    from featbench.classifiers.linear_grid import linear_grid
-    from featbench.classifiers.logistic_grid import logistic_grid
+    from featbench.solvers.linear_folds import LinearSettings
+    from featbench.solvers.linear_grid import linear_grid
+    from featbench.solvers.logistic_grid import logistic_grid
 
     machines = [get_classifier(name).make(params, 0, X.shape[1])[-1] for params in grid]
     others = [{key: getattr(machine, key) for key in _KNOWN[name] if key != "C"} for machine in machines]
@@ -149,7 +149,7 @@ def fit_fast(name: str, model: Pipeline, X: FeatureRows, y: npt.NDArray[np.int64
     if name == "linear_svc":
         return fit_linear(model, X, y, device)
     if name == "logistic_regression":
-        from featbench.classifiers.logistic_grid import fit_logistic
+        from featbench.solvers.logistic_grid import fit_logistic
 
         assert isinstance(X, np.ndarray)  # `streams`
         scaler, machine = model  # as ClassifierSpec.make gives it
@@ -177,7 +177,7 @@ def fit_linear(model: Pipeline, X: FeatureRows, y: npt.NDArray[np.int64], device
     Raises:
         ValueError: The parameters or the rows are refused.
     """
-    from featbench.classifiers.linear import PrimalLinearSVC
+    from featbench.solvers.linear import PrimalLinearSVC
 
     scaler, machine = model  # as ClassifierSpec.make gives it
     if isinstance(X, StreamedRows):
@@ -188,8 +188,8 @@ def fit_linear(model: Pipeline, X: FeatureRows, y: npt.NDArray[np.int64], device
 
 def _fit_streamed(scaler: StandardScaler, machine: LinearSVC, X: StreamedRows, y: npt.NDArray[np.int64]) -> LinearSVC:
     """Fit both on rows that stay on disk."""
-    from featbench.classifiers.linear_folds import LinearSettings
-    from featbench.classifiers.linear_grid import fit_streamed
+    from featbench.solvers.linear_folds import LinearSettings
+    from featbench.solvers.linear_grid import fit_streamed
 
     settings = LinearSettings(**{key: getattr(machine, key) for key in _LINEAR if key != "C"})
     fitted = fit_streamed(X, y, machine.C, settings, scaler)

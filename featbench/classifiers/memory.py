@@ -10,10 +10,10 @@ from typing import Any
 from joblib import cpu_count
 
 from featbench.classifiers.engine import fit_engine, streams
-from featbench.classifiers.problem import COLUMN_BYTES
-from featbench.classifiers.table import get_classifier
+from featbench.classifiers.registry import get_classifier
 from featbench.config import EvaluateConfig
 from featbench.errors import UsageError
+from featbench.solvers.problem import COLUMN_BYTES
 
 _COPIES = 7.0  # of float32 features, themselves among them, at the peak of a fit; linear_svc to knn had 4.5 to 6.3
 _COPIES_A_THREAD = 2.0  # beyond the first three, where candidates and folds are fitted side by side

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from featbench.classifiers.engine import fit_engine
-from featbench.classifiers.problem import free_bytes
 from featbench.config import EvaluateConfig
 from featbench.errors import UsageError
+from featbench.solvers.problem import free_bytes
 
 _VALUE_BYTES = 16  # of the rows: they can be float64, and blocks of them are copied
 _SHARE = 0.8  # of a GPU's free memory

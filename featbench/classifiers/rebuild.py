@@ -22,10 +22,10 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import LabelBinarizer, Normalizer, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
-from featbench.classifiers.neighbours import NearestNeighbours
 from featbench.classifiers.skops_file import DamagedError, Limits, Record
-from featbench.classifiers.steps import SignedSquareRoot
+from featbench.classifiers.transforms import SignedSquareRoot
 from featbench.classifiers.trees import boosting, forest
+from featbench.solvers.neighbours import NearestNeighbours
 
 _PACKAGES = ("sklearn", "featbench")
 _MANAGED = ("random_state", "n_jobs", "verbose", "warm_start", "oob_score", "cache_size", "device", "copy", "copy_X")

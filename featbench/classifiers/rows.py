@@ -9,8 +9,8 @@ from math import ceil
 import numpy as np
 import numpy.typing as npt
 
-from featbench.classifiers.streamed import FeatureRows, read_rows
 from featbench.errors import DataError, UsageError
+from featbench.solvers.streamed import FeatureRows, read_rows
 
 SUBSAMPLE = 0.9  # of each class: enough rows to be the same problem, few enough to differ
 

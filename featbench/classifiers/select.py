@@ -30,11 +30,11 @@ from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
 from featbench.classifiers.engine import Engine, Tried, fit_engine, fit_fast, search_engine, try_grid
-from featbench.classifiers.steps import fit_steps, learns, transform_rows
-from featbench.classifiers.streamed import FeatureRows, read_rows
-from featbench.classifiers.table import ClassifierSpec, candidates, get_classifier
+from featbench.classifiers.registry import ClassifierSpec, candidates, get_classifier
+from featbench.classifiers.transforms import fit_steps, learns, transform_rows
 from featbench.config import EvaluateConfig
 from featbench.errors import DataError, UsageError
+from featbench.solvers.streamed import FeatureRows, read_rows
 
 HOLDOUT_FRACTION = 0.2
 HOLDOUT_ABOVE = 5_000  # rows: 20% of them tell an accuracy of 90% to a standard error below 1 point, as folds would

@@ -5,8 +5,7 @@ effect, is refused with the key's name, never dropped.
 """
 
 from featbench.config.baseline import BaselineConfig
-from featbench.config.files import builtin_experiments, load_experiment, parse_experiment
-from featbench.config.models import (
+from featbench.config.experiment import (
     BackboneConfig,
     DatasetConfig,
     EvaluateConfig,
@@ -14,6 +13,7 @@ from featbench.config.models import (
     is_weights_file,
     split_part,
 )
+from featbench.config.files import builtin_experiments, load_experiment, parse_experiment
 
 __all__ = [
     "BackboneConfig",

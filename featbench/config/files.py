@@ -11,8 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from featbench.config.baseline import BaselineConfig
-from featbench.config.labels import TABLE_ENDINGS, table_message
-from featbench.config.models import (
+from featbench.config.experiment import (
     LONGEST_NAME,
     BackboneConfig,
     DatasetConfig,
@@ -20,6 +19,7 @@ from featbench.config.models import (
     Experiment,
     is_weights_file,
 )
+from featbench.config.labels import TABLE_ENDINGS, table_message
 from featbench.config.table import Table
 from featbench.config.toml import parse_toml, read_toml
 from featbench.errors import UsageError, nearest, unknown

@@ -19,7 +19,7 @@ from featbench.data.walk import is_folder, list_folder
 from featbench.errors import CacheError
 from featbench.features.cache import check_cache, describe_cache
 from featbench.features.opening import CacheInUseError, ForeignCacheError, NoCacheError, UnreadableCacheError
-from featbench.features.spool import remove_parts
+from featbench.features.parts import remove_parts
 from featbench.locks import file_lock
 
 # Only what is named as featbench names it is ever read or removed: the folder may hold something else.

@@ -9,9 +9,9 @@ import pandas as pd
 
 from featbench.errors import UsageError, unknown
 from featbench.results.cards import MODELS
-from featbench.results.models import main_rows, model_names
 from featbench.results.store import has_artifact, load_current, load_results
-from featbench.results.tables import best_by_validation, never_predicts
+from featbench.stats.accuracy import best_by_validation, never_predicts
+from featbench.stats.models import main_rows, model_names
 
 _SHORTEST = 6  # digits of a fingerprint that are enough
 

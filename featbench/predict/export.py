@@ -29,9 +29,9 @@ from featbench.predict.choose import choose_model
 from featbench.predict.networks import card_preprocess, read_head, read_tensors, trained_backbone, trained_network
 from featbench.results.cards import Card, read_card
 from featbench.results.files import replacing
-from featbench.results.models import main_rows, model_names
 from featbench.results.store import load_results
-from featbench.results.tables import best_by_validation
+from featbench.stats.accuracy import best_by_validation
+from featbench.stats.models import main_rows, model_names
 
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _CHECKED_BATCHES = (1, 3)

@@ -22,10 +22,10 @@ from sklearn.pipeline import Pipeline
 
 from featbench.backbones.device import resolve_device
 from featbench.backbones.tracing import PENULTIMATE
-from featbench.classifiers.evaluate import class_scores
-from featbench.classifiers.models import load_model as load_classifier
+from featbench.classifiers.fit_and_test import class_scores
+from featbench.classifiers.registry import n_trees
+from featbench.classifiers.saved_models import load_model as load_classifier
 from featbench.classifiers.skops_file import Limits
-from featbench.classifiers.table import n_trees
 from featbench.data.splits import Skipped, Split
 from featbench.errors import DataError, ResultsError, UsageError
 from featbench.features.cache import as_stored

@@ -17,7 +17,7 @@ from featbench.backbones.layers import FeatureNetwork
 from featbench.data.loader import Batch, read_together
 from featbench.data.preprocess import Preprocess
 from featbench.data.splits import Split
-from featbench.features.extract import default_batch_size
+from featbench.features.extraction import default_batch_size
 from featbench.features.forward import Forward, Outputs, Precision
 from featbench.predict.networks import card_preprocess, trained_backbone
 from featbench.progress import Progress

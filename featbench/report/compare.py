@@ -15,7 +15,7 @@ from featbench.report.folder import Folder
 from featbench.report.page import render, script_json
 from featbench.report.series import COSTS, Series, model_points, plain
 from featbench.report.table import AccuracyTable, page_table
-from featbench.results.ranks import RankSummary, rank_methods
+from featbench.stats.ranks import RankSummary, rank_methods
 
 _FOREST_MODELS = 12
 

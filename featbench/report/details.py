@@ -9,7 +9,7 @@ import pandas as pd
 
 from featbench.report.folder import Folder
 from featbench.report.series import Series, plain
-from featbench.results.measures import CLASS_MEASURES
+from featbench.stats.measures import CLASS_MEASURES
 
 _DETAIL_BYTES = 1_500_000
 

@@ -12,17 +12,17 @@ import numpy as np
 import pandas as pd
 
 from featbench.errors import ResultsError
-from featbench.results.advice import against_best, named_classes
-from featbench.results.compare import COMPARISON_COLUMNS
+from featbench.report.tables import ADVICE, write_accuracy_tables, write_statistics
 from featbench.results.files import read_csv, read_limited
-from featbench.results.measures import CLASS_MEASURES, CONFUSION_COLUMNS, METRIC_COLUMNS, given_up_classes
-from featbench.results.mistakes import MISTAKE_COLUMNS, MISTAKES
-from featbench.results.models import main_rows, model_names
 from featbench.results.pictures import MAP_COLUMNS, MAPS
-from featbench.results.spread import CURVE_COLUMNS, IMAGES_PER_CLASS, SPREAD_COLUMNS, curve_table, spread_table
-from featbench.results.statistics import ADVICE, write_statistics
 from featbench.results.store import NOTE_COLUMNS, NOTES_CSV, RESULTS_CSV, find_artifact, load_current
-from featbench.results.tables import best_by_validation, write_accuracy_tables
+from featbench.stats.accuracy import best_by_validation
+from featbench.stats.advice import against_best, named_classes
+from featbench.stats.comparisons import COMPARISON_COLUMNS
+from featbench.stats.measures import CLASS_MEASURES, CONFUSION_COLUMNS, METRIC_COLUMNS, given_up_classes
+from featbench.stats.mistakes import MISTAKE_COLUMNS, MISTAKES
+from featbench.stats.models import main_rows, model_names
+from featbench.stats.spread import CURVE_COLUMNS, IMAGES_PER_CLASS, SPREAD_COLUMNS, curve_table, spread_table
 
 _SUMMARY = ("feature_dim", "n_repeats", "accuracy_mean", "accuracy_sd", "accuracy_min", "accuracy_max")
 HISTORY_COLUMNS = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds")

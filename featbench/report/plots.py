@@ -27,7 +27,7 @@ from featbench.report.series import (
 )
 from featbench.report.thumbnails import read_thumbnail
 from featbench.results.files import replacing
-from featbench.results.spread import IMAGES_PER_CLASS
+from featbench.stats.spread import IMAGES_PER_CLASS
 
 PLOTS = "plots"
 DPI = 150

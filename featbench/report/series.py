@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from featbench.report.folder import Folder
-from featbench.results.models import CELL
-from featbench.results.spread import IMAGES_PER_CLASS
+from featbench.stats.models import CELL
+from featbench.stats.spread import IMAGES_PER_CLASS
 
 Series = dict[str, Any]
 

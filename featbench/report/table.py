@@ -8,9 +8,8 @@ from typing import Any
 import pandas as pd
 
 from featbench.report.folder import Folder
-from featbench.results.models import CELL
-from featbench.results.row import strategy_of
-from featbench.results.tables import KEYS, accuracy_table, is_reference
+from featbench.stats.accuracy import KEYS, accuracy_table, is_reference
+from featbench.stats.models import CELL, strategy_of
 
 
 @dataclass(frozen=True)

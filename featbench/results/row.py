@@ -72,11 +72,6 @@ class Row:
 COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Row))
 
 
-def strategy_of(method: str) -> str:
-    """Return the strategy in a reference network's method: "scratch" of "scratch:l2"."""
-    return method.partition(":")[0]
-
-
 def params_json(params: Mapping[str, Any]) -> str:
     """Write parameters as the JSON of the `params` column: keys sorted, NaN refused.
 

@@ -26,7 +26,7 @@ from featbench.baselines.strategies import Recipe, make_recipe
 from featbench.baselines.train import TrainedNetwork, train_network
 from featbench.config import BackboneConfig, BaselineConfig
 from featbench.errors import ResultsError
-from tests.stages.test_on_disk import largest_file
+from tests.runs.test_on_disk import largest_file
 from tests.tiny import Recorder
 
 CPU = torch.device("cpu")

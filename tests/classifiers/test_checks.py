@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from featbench.classifiers.checks import check_rows, check_trainable
-from featbench.classifiers.table import CLASSIFIERS
+from featbench.classifiers.registry import CLASSIFIERS
 from featbench.config import EvaluateConfig
 from featbench.errors import DataError, UsageError
 

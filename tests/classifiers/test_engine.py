@@ -12,13 +12,13 @@ from sklearn.svm import SVC, LinearSVC
 
 from featbench.classifiers import engine as engine_
 from featbench.classifiers.engine import fit_engine, search_engine
-from featbench.classifiers.evaluate import fit_and_test
-from featbench.classifiers.linear_folds import LinearSettings
-from featbench.classifiers.linear_grid import linear_grid
-from featbench.classifiers.rbf_grid import rbf_grid
+from featbench.classifiers.fit_and_test import fit_and_test
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.classifiers.select import select
 from featbench.config import EvaluateConfig
+from featbench.solvers.linear_folds import LinearSettings
+from featbench.solvers.linear_grid import linear_grid
+from featbench.solvers.rbf_grid import rbf_grid
 
 Digits = Callable[[int, int], LabelledFeatures]
 Splits = list[tuple[np.ndarray, np.ndarray]]
@@ -175,7 +175,7 @@ def test_grids_of_several_parameters_keep_their_order(digits: Digits, monkeypatc
         calls.append(Cs)
         return [[(C + settings.tol, True)] for C in Cs]
 
-    monkeypatch.setattr("featbench.classifiers.linear_grid.linear_grid", recorded)
+    monkeypatch.setattr("featbench.solvers.linear_grid.linear_grid", recorded)
     tried = engine_.try_grid("linear_svc", grid, rows.X, rows.y, [])
     assert calls == [[1e-2, 1e-6], [1e-6, 1e-2]]
     assert [accuracy for accuracy, _ in tried] == pytest.approx([params["C"] + params["tol"] for params in grid])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from featbench.classifiers.memory import check_memory, memory_budget, needed_bytes
-from featbench.classifiers.table import CLASSIFIERS
+from featbench.classifiers.registry import CLASSIFIERS
 from featbench.config import EvaluateConfig
 from featbench.errors import UsageError
 

@@ -13,8 +13,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from featbench.classifiers.own import own_classifier
+from featbench.classifiers.registry import candidates, check_grids, get_classifier, used_params
 from featbench.classifiers.select import convergence_recorded
-from featbench.classifiers.table import candidates, check_grids, get_classifier, used_params
 from featbench.config import EvaluateConfig
 from featbench.errors import UsageError
 

@@ -8,14 +8,14 @@ import torch
 from sklearn.model_selection import StratifiedKFold
 
 from featbench.classifiers import linear, linear_grid, problem
-from featbench.classifiers.linear import PrimalLinearSVC
-from featbench.classifiers.linear_folds import LinearSettings
-from featbench.classifiers.linear_path import fit_path
-from featbench.classifiers.newton import Solution
 from featbench.classifiers.place import gpu_memory_named, has_gpu_solver
-from featbench.classifiers.problem import Problem
 from featbench.config import EvaluateConfig
 from featbench.errors import UsageError
+from featbench.solvers.linear import PrimalLinearSVC
+from featbench.solvers.linear_folds import LinearSettings
+from featbench.solvers.linear_path import fit_path
+from featbench.solvers.newton import Solution
+from featbench.solvers.problem import Problem
 from tests.pretend import GPU
 
 

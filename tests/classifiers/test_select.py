@@ -14,9 +14,9 @@ from sklearn.svm import SVC, LinearSVC
 from threadpoolctl import threadpool_info
 
 from featbench.classifiers import select as select_
+from featbench.classifiers.registry import CLASSIFIERS
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.classifiers.select import HOLDOUT_ABOVE, convergence_recorded, fit, select
-from featbench.classifiers.table import CLASSIFIERS
 from featbench.config import EvaluateConfig
 from featbench.errors import UsageError
 

@@ -18,8 +18,8 @@ from PIL import Image
 from featbench.config import parse_experiment
 from featbench.errors import DataError
 from featbench.features.cache import load_features
-from featbench.stages.extract import extract
-from featbench.stages.job import Job
+from featbench.runs.extract import extract
+from featbench.runs.resolve import Job
 from tests.tiny import Recorder, digits_content
 
 CLASSES = ("ants", "bees")

@@ -22,7 +22,7 @@ SERVER = """
 import os, sys
 from pathlib import Path
 import torch
-import featbench.features.spool as spool
+import featbench.features.parts as spool
 from tests.features.test_extract import folder_dataset, run, small_network
 from tests.tiny import Recorder
 

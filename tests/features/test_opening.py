@@ -17,7 +17,7 @@ from filelock import FileLock
 from typer.testing import CliRunner
 
 import featbench
-from featbench.cli import app
+from featbench.cli.main import app
 from featbench.errors import CacheError
 from featbench.features.cache import read_info
 from featbench.features.opening import CacheInUseError, UnreadableCacheError
@@ -112,7 +112,7 @@ from featbench.features.upkeep import list_cache, prune_cache, verify_cache
 from featbench.results.store import load_results, write_rows
 from tests.features.test_extract import folder_dataset, run, small_network
 from featbench.results.row import Row
-from tests.results.conftest import DEFAULTS
+from tests.rows import DEFAULTS
 
 photos, cache, results = map(Path, sys.argv[1:])
 dataset = folder_dataset(photos)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import featbench
-from featbench.results.metrics import wilson_interval
+from featbench.stats.metrics import wilson_interval
 
 
 @pytest.mark.parametrize("layer", ["layer1", "layer3"])

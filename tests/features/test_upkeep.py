@@ -11,10 +11,10 @@ import pytest
 from filelock import FileLock
 from typer.testing import CliRunner
 
-from featbench.cli import app
+from featbench.cli.main import app
 from featbench.features.cache import CacheKey, write_cache
 from featbench.features.opening import CacheInUseError, DamagedCacheError
-from featbench.features.spool import Part, Spool
+from featbench.features.parts import Part, Spool
 from featbench.features.upkeep import list_cache, prune_cache, verify_cache
 
 ROWS = np.random.default_rng(0).normal(size=(300, 7)).astype(np.float32)

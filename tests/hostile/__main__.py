@@ -22,11 +22,6 @@ from pathlib import Path
 
 from joblib import cpu_count
 
-import featbench.pipeline
-import featbench.predict.model
-import featbench.report.build
-import featbench.stages.baseline
-import featbench.stages.plan  # noqa: F401  # what commands import when they need it, imported once for all children
 from tests.hostile.children import Call, Outcome, run_call, run_calls
 from tests.hostile.subjects import KINDS, Prepared, Subject, build
 

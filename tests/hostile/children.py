@@ -17,7 +17,7 @@ from typing import IO
 
 import torch
 
-from featbench.cli import main
+from featbench.cli.main import main
 
 LIMIT_S = 20.0
 LIMIT_BYTES = 2_000_000_000

@@ -16,7 +16,7 @@ from rich.cells import cell_len
 from typer.testing import CliRunner, Result
 
 import featbench
-from featbench.cli import app
+from featbench.cli.main import app
 from featbench.predict.images import as_split, find_images
 from featbench.predict.output import write_predictions
 from featbench.results.store import load_predictions

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import featbench
-from featbench.cli import app
+from featbench.cli.main import app
 from featbench.errors import ResultsError, WeightsError
 from featbench.features.cache import load_features
 from featbench.features.forward import Forward

@@ -14,7 +14,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 import featbench
-from featbench.cli import app
+from featbench.cli.main import app
 from featbench.config import parse_experiment
 from featbench.errors import UsageError
 from featbench.predict.export import export_onnx

@@ -12,8 +12,9 @@ from PIL import Image
 from featbench.baselines.strategies import STRATEGIES
 from featbench.results.files import write_csv, write_text
 from featbench.results.pictures import MAP_COLUMNS, MAPS, thumbnail_path
-from featbench.results.row import Row, strategy_of
+from featbench.results.row import Row
 from featbench.results.store import artifact_path, write_notes, write_predictions, write_rows, write_skipped
+from featbench.stats.models import strategy_of
 
 HOSTILE = (
     "<script>document.title='owned'</script>",

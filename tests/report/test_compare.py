@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from featbench.cli import app
+from featbench.cli.main import app
 from featbench.report.build import compare_reports
 from featbench.report.compare import combined_table, folder_labels, rank_all
 from featbench.report.folder import Folder, read_folder

@@ -41,7 +41,7 @@ from featbench.data.loader import read_batches
 from featbench.data.splits import Dataset as Images
 from featbench.data.splits import Split
 from featbench.features import forward as forward_
-from featbench.features.extract import cache_keys, extract_split, plan_extraction
+from featbench.features.extraction import cache_keys, extract_split, plan_extraction
 from featbench.features.forward import Forward, Precision
 from tests.speed.medians import medians
 

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from featbench.classifiers.products import SharedRows
 from featbench.classifiers.select import fit, select
 from featbench.config import EvaluateConfig
+from featbench.solvers.products import SharedRows
 
 CS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 SIZES = ((50_000, 4096, 10, "cv"), (1_280_000, 2048, 1000, "holdout"))

@@ -20,15 +20,15 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
+from featbench.classifiers.registry import GAMMA_SCALE, candidates, get_classifier
 from featbench.classifiers.select import final_rows, splits_of
-from featbench.classifiers.table import GAMMA_SCALE, candidates, get_classifier
 from featbench.config import load_experiment
-from featbench.pipeline import resolve_device
-from featbench.results.models import main_rows
 from featbench.results.store import load_results
-from featbench.stages.extract import find_cached
-from featbench.stages.job import Job
-from featbench.stages.sources import feature_sets
+from featbench.runs.extract import find_cached
+from featbench.runs.feature_sets import feature_sets
+from featbench.runs.pipeline import resolve_device
+from featbench.runs.resolve import Job
+from featbench.stats.models import main_rows
 
 
 def main() -> None:

@@ -12,20 +12,20 @@ from time import process_time
 
 import numpy as np
 
-from featbench.results.compare import compare_models
-from featbench.results.measures import metric_table
-from featbench.results.models import Answers
+from featbench.stats.comparisons import compare_models
+from featbench.stats.measures import metric_table
+from featbench.stats.models import Predictions
 
 SIZES = ((50, 10_000, 10), (20, 10_000, 100), (5, 10_000, 1_000))  # models, rows, classes
 
 
-def answers(number: int, n_rows: int, n_classes: int) -> Answers:
+def answers(number: int, n_rows: int, n_classes: int) -> Predictions:
     rng = np.random.default_rng(number)
     labels = np.arange(n_rows) % n_classes
     scores = np.exp(rng.normal(size=(n_rows, n_classes)))
     scores[np.arange(n_rows), labels] *= 3 * n_classes**0.5
     scores /= scores.sum(axis=1, keepdims=True)
-    return Answers(
+    return Predictions(
         fingerprint=f"f{number}",
         name=f"model {number}",
         dataset="made up",

@@ -25,13 +25,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from featbench.classifiers.evaluate import Fitted, fit_and_test
+from featbench.classifiers.fit_and_test import Fitted, fit_and_test
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.config import EvaluateConfig
 from featbench.features.cache import CacheKey, read_info, write_cache
-from featbench.stages.extract import Cached
-from featbench.stages.on_disk import load_on_disk
-from featbench.stages.sources import FeatureSet
+from featbench.runs.extract import Cached
+from featbench.runs.feature_sets import FeatureSet
+from featbench.runs.on_disk import load_on_disk
 
 LAYER = "made_up"
 BLOCK = 1000

@@ -36,8 +36,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
+from featbench.classifiers.registry import candidates, get_classifier
 from featbench.classifiers.select import fit, select
-from featbench.classifiers.table import candidates, get_classifier
 from featbench.config import EvaluateConfig
 from featbench.features.cache import load_features
 from tests.speed.medians import medians

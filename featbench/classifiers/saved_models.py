@@ -1,0 +1,110 @@
+"""Keeping fitted classifiers: skops files, of which those of featbench's own types are safe to load from anybody.
+
+Of these no object is taken from the file: see `skops_file` and `rebuild`. A classifier of somebody's own may be of any
+type of scikit-learn's. Then skops loads it, which executes no code of the file's but trusts its numbers, and only where
+the caller trusts whoever made it.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import skops.io
+from sklearn.pipeline import Pipeline
+
+from featbench.classifiers.rebuild import ForeignError, rebuild
+from featbench.classifiers.skops_file import DamagedError, Limits, SkopsFile
+from featbench.errors import ResultsError, UsageError
+from featbench.factories import PREFIX
+from featbench.results.cards import MODELS, Card
+from featbench.results.files import replacing
+from featbench.results.row import Row
+from featbench.results.store import artifact_path
+
+# what the classifiers of the table and the steps hold beyond the types that skops itself trusts
+_TRUSTED = (
+    "sklearn.tree._tree.Tree",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "featbench.solvers.neighbours.NearestNeighbours",
+    "featbench.classifiers.transforms.SignedSquareRoot",
+)
+
+
+class NotKeptError(Exception):
+    """A classifier of the user's own cannot be kept; the message says why."""
+
+
+def save_model(folder: Path, row: Row, model: Pipeline) -> Path:
+    """Write a fitted classifier to models/, named as its row's other files.
+
+    Raises:
+        NotKeptError: It is the user's own, and skops cannot write it or would not read it.
+        ResultsError: The file cannot be written.
+    """
+    path = artifact_path(folder, MODELS, row, ".skops")
+    with replacing(path) as temporary:
+        try:
+            # Level 1 shrinks a forest sixfold in a tenth of a second; higher levels cost more than they save.
+            skops.io.dump(model, temporary, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
+        except OSError:
+            raise
+        except Exception as error:
+            if not row.method.startswith(PREFIX):
+                raise
+            raise NotKeptError(f"skops cannot write it ({type(error).__name__}: {error})") from error
+        foreign = _foreign(temporary)
+        if foreign:
+            raise NotKeptError(f"it holds {', '.join(foreign)}, which is not loaded from files, as it may be anything")
+    return path
+
+
+def load_model(path: Path, card: Card, limits: Limits, trust: Sequence[str] = ()) -> Pipeline:
+    """Read a classifier.
+
+    Args:
+        path: Its file.
+        card: Its card.
+        limits: What its numbers may be about.
+        trust: Names of classifiers of somebody's own, as in "python:my_classifiers:make", whose numbers skops may load.
+
+    Raises:
+        ResultsError: It is damaged, or holds types that no classifier of featbench does.
+        UsageError: It is of somebody's own types, and not in `trust`.
+    """
+    try:
+        with SkopsFile(path, limits.n_trees) as file:
+            return rebuild(file.root, limits)
+    except DamagedError as error:
+        raise ResultsError(f"{path} is damaged or of another version: {error}; run the experiment again") from error
+    except ForeignError as error:
+        foreign = str(error)
+    if not card.method.startswith(PREFIX):
+        raise ResultsError(
+            f"{path} holds {foreign}, which no classifier of featbench does; it is not loaded. "
+            "Run the experiment again to make the model yourself."
+        )
+    if card.method not in trust:
+        raise UsageError(
+            f"{path} holds {foreign}, whose numbers featbench cannot check, and which can crash this process; if you "
+            f"trust whoever made it, say so with --trust {card.method} (in Python trust=[{card.method!r}])"
+        )
+    return _load_own(path)
+
+
+def _load_own(path: Path) -> Pipeline:
+    try:
+        model = skops.io.load(path, trusted=list(_TRUSTED))
+    except Exception as error:  # skops and scikit-learn raise what they come upon in a damaged file
+        why = str(error) or type(error).__name__
+        raise ResultsError(f"{path} is damaged or of another version: {why}; run the experiment again") from error
+    if not isinstance(model, Pipeline):
+        raise ResultsError(
+            f"{path} holds a {type(model).__name__}, not a classifier of featbench; run the experiment again"
+        )
+    return model
+
+
+def _foreign(path: Path) -> list[str]:
+    return sorted(set(skops.io.get_untrusted_types(file=path)) - set(_TRUSTED))

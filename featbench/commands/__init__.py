@@ -1,1 +1,0 @@
-"""The commands, a file a group; `featbench.cli` puts them together."""

@@ -1,0 +1,1 @@
+"""One run of an experiment: resolved once, then a file a stage."""

@@ -1,0 +1,1 @@
+"""Numerical methods as scikit-learn estimators; they know nothing of featbench but its errors."""

@@ -1,0 +1,1 @@
+"""Metrics, intervals, tests and advice: functions of arrays and DataFrames; no files."""

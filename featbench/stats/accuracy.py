@@ -1,0 +1,245 @@
+"""The accuracy table: a row a (dataset, backbone, layer), a column a classifier, then the reference columns.
+
+The best model is chosen by validation accuracy, with one exception: a model that never predicts a class that has test
+images (`Row.never_predicted`) is passed over while there is one that predicts them all. That uses which classes the
+test has and what was predicted, not which answers are right; it only ever turns a model away.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from featbench.stats.models import main_rows, strategy_of
+
+KEYS = ("dataset", "backbone", "weights", "layer", "pooling", "feature_dim", "steps")
+REFERENCES = ("linear_head", "partial", "finetune", "scratch")
+NEVER = "!"
+NEVER_NOTE = f"{NEVER} never predicts a class that the test has; chosen only where every model does so"
+_BOLD_NOTE = "**bold**: chosen by validation accuracy, not by test"
+
+Record = Mapping[Hashable, Any]
+Key = tuple[str, ...]
+
+
+def accuracy_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Arrange test accuracies: the columns `KEYS`, then the classifiers, then the reference columns that occur.
+
+    A cell is the mean over seeds of the rows with the largest n_train; of two rows with one seed the newer counts.
+    A reference network is repeated on each layer of its backbone and weights; `scratch`, which has no weights of its
+    own, on each of its backbone. A network without classifier rows gets a row with an empty layer.
+
+    Args:
+        rows: What `load_results` returns.
+
+    Returns:
+        Key columns as strings, empty where they do not apply; accuracies as float64 in [0, 1], NaN for an empty cell.
+    """
+    table = _arranged(rows, _mean_over_seeds)
+    return table.astype(dict.fromkeys(table.columns[len(KEYS) :], "float64"))
+
+
+def never_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Say in the shape of `accuracy_table` which cells' first repeat never predicts a class that the test has; bool."""
+    table = _arranged(rows, lambda records: bool(records) and never_predicts(_first_repeat(records)))
+    return table.assign(**dict.fromkeys(KEYS, False)).astype(bool)
+
+
+def _arranged(rows: pd.DataFrame, cell_of: Callable[[list[Record]], float | bool]) -> pd.DataFrame:
+    records = rows.to_dict("records")
+    classifiers = [record for record in records if record["kind"] == "classifier"]
+    baselines = [record for record in records if record["kind"] == "baseline"]
+    references = sorted((r["method"] for r in baselines), key=_place_among_references)
+    columns = [*dict.fromkeys([*(r["method"] for r in classifiers), *references])]
+
+    lines = {_key(record): None for record in classifiers}
+    # scratch last: it joins any line of its backbone, so those of the other references must stand first
+    for record in sorted(baselines, key=_is_scratch):
+        if not any(_refers(record, key) for key in lines):
+            lines[_key(record)] = None
+
+    cells = []
+    for key in lines:
+        mine = [r for r in classifiers if _key(r) == key] + [r for r in baselines if _refers(r, key)]
+        cells.append([*key, *(cell_of([r for r in mine if r["method"] == name]) for name in columns)])
+    return pd.DataFrame(cells, columns=[*KEYS, *columns])
+
+
+def _place_among_references(method: str) -> int:
+    strategy = strategy_of(method)
+    return REFERENCES.index(strategy) if strategy in REFERENCES else len(REFERENCES)  # those of a newer version
+
+
+def is_reference(column: str) -> bool:
+    """Say whether a column of the accuracy table is that of a reference network."""
+    return strategy_of(column) in REFERENCES
+
+
+def best_by_validation(rows: pd.DataFrame) -> pd.Series | None:
+    """Return the row that has the highest validation accuracy of the `candidates`, the first of equals; None of none.
+
+    Repeats and the smaller sizes of a learning curve are no candidates; see `main_rows`.
+    """
+    models = candidates(main_rows(rows))
+    return None if models.empty else models.iloc[int(models["val_accuracy"].to_numpy().argmax())]
+
+
+def candidates(models: pd.DataFrame) -> pd.DataFrame:
+    """Return the models to choose from: classifiers, and reference networks only where there is no classifier.
+
+    Those that never predict a class come after all others: a network that predicts every class before such a
+    classifier. A model without a validation accuracy is none of them.
+
+    Args:
+        models: What `main_rows` returns.
+    """
+    models = models[models["val_accuracy"].notna()]
+    whole, classifiers = models["never_predicted"].fillna(0) == 0, models["kind"] == "classifier"
+    pools = (models[whole & classifiers], models[whole], models[classifiers])
+    return next((pool for pool in pools if not pool.empty), models)
+
+
+def never_predicts(model: Record | pd.Series) -> bool:
+    """Say whether a row is of a model that never predicts a class that the test has; where it is not known it is no."""
+    count: Any = model["never_predicted"]
+    return bool(not pd.isna(count) and count > 0)
+
+
+def as_text(table: pd.DataFrame, never: pd.DataFrame) -> pd.DataFrame:
+    """Write every accuracy as it is shown: four digits, "" where there is none, `NEVER` before those that `never` says.
+
+    Args:
+        table: What `accuracy_table` returns.
+        never: What `never_table` returns.
+    """
+    text = table.astype(object).map(_cell)
+    return text.mask(never, NEVER + text)
+
+
+def chosen_cells(rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Say in the shape of `accuracy_table` where the best model of each data set stands, a network on each layer; bool.
+
+    Args:
+        rows: What `load_results` returns.
+        table: What `accuracy_table` returns of them.
+    """
+    cells = pd.DataFrame(data=False, index=table.index, columns=table.columns)
+    keys = list(table[list(KEYS)].itertuples(index=False, name=None))
+    for dataset in rows["dataset"].unique():
+        best = best_by_validation(rows[rows["dataset"] == dataset])
+        if best is not None:
+            record = best.to_dict()
+            belongs = _refers if record["kind"] == "baseline" else _is_of
+            cells[record["method"]] |= pd.Series([belongs(record, key) for key in keys], index=cells.index, dtype=bool)
+    return cells
+
+
+def to_markdown(table: pd.DataFrame, never: pd.DataFrame, bold: pd.DataFrame) -> str:
+    """Write an accuracy table as Markdown, the models chosen by validation in bold.
+
+    Args:
+        table: What `accuracy_table` returns.
+        never: What `never_table` returns.
+        bold: What `chosen_cells` returns.
+    """
+    text = as_text(table, never)
+    escaped = text.map(lambda cell: _escape(cell, _MARKDOWN))
+    text = _without_empty_steps(escaped.mask(bold, "**" + text + "**"))
+    header = [f"{_escape(name, _MARKDOWN)}{' (reference)' if is_reference(name) else ''}" for name in text.columns]
+    rule = ["---" if column in KEYS else "---:" for column in text]
+    lines = "".join(f"| {' | '.join(line)} |\n" for line in [header, rule, *text.to_numpy().tolist()])
+    notes = [_BOLD_NOTE] * _any(bold) + [NEVER_NOTE] * _any(never)
+    return "\n".join([lines, *(f"{note}\n" for note in notes)])
+
+
+def to_latex(table: pd.DataFrame, never: pd.DataFrame) -> str:
+    r"""Write an accuracy table as a LaTeX tabular; the document needs \usepackage{booktabs}."""
+    text = _without_empty_steps(as_text(table, never)).map(lambda cell: _escape(cell, _LATEX))
+    n_keys = sum(column in KEYS for column in text)
+    note = rf"\multicolumn{{{len(text.columns)}}}{{l}}{{{NEVER_NOTE}}} \\"
+    return "\n".join(
+        [
+            rf"\begin{{tabular}}{{{'l' * n_keys}{'r' * (len(text.columns) - n_keys)}}}",
+            r"\toprule",
+            " & ".join(_escape(name, _LATEX) for name in text.columns) + r" \\",
+            r"\midrule",
+            *(" & ".join(line) + r" \\" for line in text.to_numpy().tolist()),
+            r"\bottomrule",
+            *[note] * _any(never),
+            r"\end{tabular}",
+            "",
+        ]
+    )
+
+
+def _key(record: Record) -> Key:
+    return tuple("" if pd.isna(record[name]) else str(record[name]) for name in KEYS)
+
+
+def _is_of(classifier: Record, key: Key) -> bool:
+    return _key(classifier) == key
+
+
+def _refers(baseline: Record, key: Key) -> bool:
+    dataset, backbone, weights, *_ = _key(baseline)
+    same_weights = _is_scratch(baseline) or weights == key[2]
+    return (dataset, backbone) == key[:2] and same_weights
+
+
+def _is_scratch(baseline: Record) -> bool:
+    return strategy_of(baseline["method"]) == "scratch"
+
+
+def _mean_over_seeds(records: list[Record]) -> float:
+    accuracies = [float(record["accuracy"]) for record in _by_seed(records).values()]
+    return sum(accuracies) / len(accuracies) if accuracies else float("nan")
+
+
+def _first_repeat(records: list[Record]) -> Record:
+    by_seed = _by_seed(records)
+    return by_seed[min(by_seed)]
+
+
+def _by_seed(records: list[Record]) -> dict[int, Record]:
+    """Return of the rows with the largest training set the newest of each seed."""
+    largest = max((record["n_train"] for record in records), default=0)
+    newest_last = sorted((r for r in records if r["n_train"] == largest), key=lambda r: r["created_at"])
+    return {record["seed"]: record for record in newest_last}
+
+
+def table_cells(table: pd.DataFrame) -> list[list[str]]:
+    """Return the lines of accuracy.csv."""
+    return [[_cell(value) for value in line] for line in table.itertuples(index=False, name=None)]
+
+
+def _cell(value: str | float) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if math.isnan(value) else f"{value:.4f}"
+
+
+def _any(cells: pd.DataFrame) -> bool:
+    return bool(cells.to_numpy().any())
+
+
+def _without_empty_steps(table: pd.DataFrame) -> pd.DataFrame:
+    return table if table["steps"].any() else table.drop(columns="steps")
+
+
+_MARKDOWN = {c: f"\\{c}" for c in "\\`*_[]|"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " "}
+_LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "|": r"\textbar{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "\n": " ",
+}
+
+
+def _escape(text: str, replacements: Mapping[str, str]) -> str:
+    return "".join(replacements.get(character, character) for character in text)

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.model_selection import StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from featbench.classifiers import rbf_grid as rbf_grid_
+from featbench.classifiers import rbf_pairs
+from featbench.classifiers.fit_and_test import fit_and_test
+from featbench.classifiers.rows import LabelledFeatures
+from featbench.config import EvaluateConfig
+from featbench.solvers.intelex import intelex_grid
+
+pytest.importorskip("sklearnex", reason="scikit-learn-intelex is not installed")
+
+
+@pytest.mark.parametrize("n_classes", [2, 10])
+def test_a_grid_scores_as_scikit_learn(n_classes: int) -> None:
+    X, y = load_digits(return_X_y=True)
+    X, y = X[y < n_classes], y[y < n_classes]
+    machines = [SVC(C=1.0), SVC(C=10.0, gamma=0.01), SVC(class_weight="balanced")]
+    splits = list(StratifiedKFold(3, shuffle=True, random_state=0).split(X, y))
+    for machine, found in zip(machines, intelex_grid(X, y, splits, machines), strict=True):
+        pipeline = make_pipeline(StandardScaler(), machine)
+        expected = [pipeline.fit(X[kept], y[kept]).score(X[out], y[out]) for kept, out in splits]
+        assert [accuracy for accuracy, _ in found] == expected
+
+
+def test_it_takes_over_beyond_the_kernels_budget(
+    digits: Callable[[int, int], LabelledFeatures], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, test = digits(0, 600), digits(600, 900)
+    config = EvaluateConfig(classifiers=("svm_rbf",))
+    within = fit_and_test("svm_rbf", train, None, test, config, 0, 10)
+    for module in (rbf_grid_, rbf_pairs):
+        monkeypatch.setattr(module, "KERNEL_BYTES", 0)
+    beyond = fit_and_test("svm_rbf", train, None, test, config, 0, 10)
+    assert (within.engine, beyond.engine) == ("featbench", "scikit-learn-intelex")
+    assert beyond.params == within.params
+    assert beyond.val_accuracy == pytest.approx(within.val_accuracy, abs=1e-9)
+    assert type(beyond.model[-1]) is SVC
+    assert np.array_equal(beyond.predicted, within.predicted)
