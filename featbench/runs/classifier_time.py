@@ -12,9 +12,7 @@ import numpy as np
 
 from featbench.backbones.load import RANDOM, load_backbone
 from featbench.classifiers.fit_and_test import fit_and_test
-from featbench.classifiers.registry import get_classifier
-from featbench.classifiers.rows import LabelledFeatures
-from featbench.classifiers.select import how_to_select
+from featbench.classifiers.rows import LabelledFeatures, how_to_select
 from featbench.data.loader import image_shape
 from featbench.runs.resolve import Job
 
@@ -41,10 +39,9 @@ def classifier_seconds(job: Job) -> float:
     train, test = (_made_up(part, seed) for seed in (0, 1))
     small = config.model_copy(update={"selection": "none" if config.selection == "none" else "holdout"})
     total_s = 0.0
-    for name in config.classifiers:
-        spec = get_classifier(name)
+    for name, spec in job.classifiers.items():
         started_s = time.perf_counter()
-        fit_and_test(name, train, None, test, small, 0, n_classes)
+        fit_and_test(spec, train, None, test, small, 0, n_classes)
         taken_s = time.perf_counter() - started_s
         how = how_to_select(spec, config, n_train, has_val=n_val > 0, learning=False)
         folds = config.folds if how == "cv" else 1

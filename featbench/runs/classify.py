@@ -8,13 +8,18 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 
 import featbench
-from featbench.classifiers.engine import fit_engine
 from featbench.classifiers.fit_and_test import Fitted, fit_and_test
-from featbench.classifiers.memory import check_memory, memory_budget, needed_bytes
-from featbench.classifiers.place import fits_gpu, gpu_memory_named, has_gpu_solver
-from featbench.classifiers.registry import candidates, get_classifier
+from featbench.classifiers.memory import (
+    check_memory,
+    gpu_memory_named,
+    has_gpu_solver,
+    memory_budget,
+    needed_bytes,
+)
+from featbench.classifiers.params import candidates
 from featbench.classifiers.rows import LabelledFeatures, Subset, train_subsets
 from featbench.classifiers.saved_models import NotKeptError, save_model
+from featbench.classifiers.spec import ClassifierSpec, fit_engine
 from featbench.classifiers.transforms import label
 from featbench.fingerprint import fingerprint
 from featbench.results.cards import write_card
@@ -24,6 +29,7 @@ from featbench.runs.extract import find_cached
 from featbench.runs.feature_sets import FeatureSet, feature_sets
 from featbench.runs.on_disk import load_on_disk
 from featbench.runs.resolve import Job
+from featbench.solvers.memory import fits_gpu
 from featbench.solvers.streamed import StreamedRows
 from featbench.stats.spread import IMAGES_PER_CLASS
 
@@ -32,7 +38,7 @@ from featbench.stats.spread import IMAGES_PER_CLASS
 class _Plan:
     """One classifier to train, on a subset of the training rows."""
 
-    method: str
+    spec: ClassifierSpec
     steps: tuple[str, ...]
     subset: Subset
     fingerprint: str
@@ -68,11 +74,11 @@ def _evaluate_on(job: Job, source: FeatureSet, plans: Sequence[_Plan], budget: f
     with job.progress.bar(f"{source.backbone} {source.layer}", len(plans)) as advance:
         for plan in plans:
             if job.has_row(plan.fingerprint):
-                job.progress.say(f"{plan.method} on {source.backbone} {source.layer}: already in results.csv")
+                job.progress.say(f"{plan.spec.name} on {source.backbone} {source.layer}: already in results.csv")
             else:
                 splits = splits or _load(job, source, budget)
                 _fit(job, source, splits, plan, budget)
-            advance(1, plan.method)
+            advance(1, plan.spec.name)
 
 
 def _load(job: Job, source: FeatureSet, budget: float) -> dict[str, LabelledFeatures]:
@@ -90,8 +96,8 @@ def _load(job: Job, source: FeatureSet, budget: float) -> dict[str, LabelledFeat
 def _check_memory(job: Job, source: FeatureSet, plan: _Plan, budget: float) -> None:
     config = job.experiment.evaluate
     check_memory(
-        plan.method,
-        candidates(plan.method, config),
+        plan.spec,
+        candidates(plan.spec, config),
         plan.steps,
         config,
         features=f"{source.backbone} {source.layer}",
@@ -107,24 +113,23 @@ def _rows_of(source: FeatureSet, plan: _Plan) -> int:
 def _plans(job: Job, source: FeatureSet) -> Iterator[_Plan]:
     config = job.experiment.evaluate
     labels, _ = source.labels("train")
-    for method, steps in product(config.classifiers, config.steps):
-        spec = get_classifier(method)
+    for spec, steps in product(job.classifiers.values(), config.steps):
         for subset in train_subsets(
             labels, config.train_sizes, config.repeats, job.experiment.seed, seeded=spec.seeded
         ):
             content = source.content() | {
-                "method": method,
+                "method": spec.name,
                 "selection": config.selection,
                 "folds": config.folds,
-                "candidates": candidates(method, config),
-                "engine": fit_engine(method, candidates(method, config), config),
+                "candidates": candidates(spec, config),
+                "engine": fit_engine(spec, candidates(spec, config), config),
                 "subset": [subset.size, subset.repeat],
                 "seed": subset.seed,
                 "version": featbench.__version__,
             }
             extra = {"steps": list(steps), "source": spec.source}
             content |= {key: value for key, value in extra.items() if value}
-            yield _Plan(method, steps, subset, fingerprint(content))
+            yield _Plan(spec, steps, subset, fingerprint(content))
 
 
 def _fit(job: Job, source: FeatureSet, splits: Mapping[str, LabelledFeatures], plan: _Plan, budget: float) -> None:
@@ -134,9 +139,9 @@ def _fit(job: Job, source: FeatureSet, splits: Mapping[str, LabelledFeatures], p
         splits = {name: split.in_memory() for name, split in splits.items()}
     train, test = splits["train"], splits["test"]
     device = _device(job, source, plan, train)
-    with gpu_memory_named(plan.method):
+    with gpu_memory_named(plan.spec.name):
         fitted = fit_and_test(
-            plan.method,
+            plan.spec,
             train,
             splits.get("val"),
             test,
@@ -151,7 +156,7 @@ def _fit(job: Job, source: FeatureSet, splits: Mapping[str, LabelledFeatures], p
         save_model(job.results_dir, row, fitted.model)
     except NotKeptError as error:
         row = replace(row, params=params_json(json.loads(row.params) | {"model_not_kept": str(error)}))
-        job.progress.warn(f"the model of {plan.method} on {source.backbone} {source.layer} is not kept: {error}")
+        job.progress.warn(f"the model of {plan.spec.name} on {source.backbone} {source.layer} is not kept: {error}")
     else:
         write_card(
             job.results_dir,
@@ -165,18 +170,18 @@ def _fit(job: Job, source: FeatureSet, splits: Mapping[str, LabelledFeatures], p
     write_predictions(job.results_dir, row, test.ids, test.y, fitted.predicted, fitted.scores, classes)
     write_rows(job.results_dir, [row])  # last, so that a row's files are there when the row is
     if fitted.converged is False:
-        job.progress.warn(f"{plan.method} on {source.backbone} {source.layer} did not converge; its row says so")
+        job.progress.warn(f"{plan.spec.name} on {source.backbone} {source.layer} did not converge; its row says so")
 
 
 def _device(job: Job, source: FeatureSet, plan: _Plan, train: LabelledFeatures) -> str:
     """Return where to fit a classifier; rows that stay on disk are for the CPU."""
     config = job.experiment.evaluate
-    wanted = has_gpu_solver(plan.method, candidates(plan.method, config), config)
+    wanted = has_gpu_solver(plan.spec, candidates(plan.spec, config), config)
     if job.device.type == "cpu" or not wanted or isinstance(train.X, StreamedRows):
         return "cpu"
     if not fits_gpu(job.device, (_rows_of(source, plan), source.width)):
         job.progress.say(
-            f"{plan.method} on {source.backbone} {source.layer} is fitted on the CPU: its rows do not fit the GPU"
+            f"{plan.spec.name} on {source.backbone} {source.layer} is fitted on the CPU: its rows do not fit the GPU"
         )
         return "cpu"
     return str(job.device)
@@ -192,7 +197,7 @@ def _row(job: Job, source: FeatureSet, fitted: Fitted, plan: _Plan, width: int, 
         layer=source.layer,
         pooling=source.pooling,
         feature_dim=width,
-        method=plan.method,
+        method=plan.spec.name,
         kind="classifier",
         params=params_json(fitted.params | _of_the_fit(fitted, plan)),
         selection=fitted.selection,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from featbench.backbones.load import Backbone, load_backbone
-from featbench.classifiers.checks import check_trainable
+from featbench.classifiers.rows import check_trainable
 from featbench.data.loader import image_shape
 from featbench.data.splits import Skipped
 from featbench.errors import CacheError
@@ -89,7 +89,13 @@ def _check_classes(job: Job, cached: Sequence[Cached]) -> None:
             labels = {split: read_labels(key.path)[0] for split, key in entry.keys.items()}
             reasons = dict(skipped for info in entry.infos.values() for skipped in info.skipped)
             job.check_decoded(job.dataset.splits, labels, reasons)
-            check_trainable(labels["train"], job.dataset.classes, job.experiment.evaluate, labels.get("val"))
+            check_trainable(
+                job.classifiers.values(),
+                labels["train"],
+                job.dataset.classes,
+                job.experiment.evaluate,
+                labels.get("val"),
+            )
 
 
 def _plans(job: Job) -> Iterator[tuple[Backbone, Extraction, dict[str, CacheKey]]]:

@@ -19,8 +19,10 @@ import torch
 import featbench
 from featbench.backbones.load import check_backbone
 from featbench.baselines.launch import check_can_start
-from featbench.classifiers.checks import check_trainable
-from featbench.classifiers.registry import check_grids
+from featbench.classifiers.params import check_grids
+from featbench.classifiers.registry import get_classifier
+from featbench.classifiers.rows import check_trainable
+from featbench.classifiers.spec import ClassifierSpec
 from featbench.config import Experiment
 from featbench.config.toml import read_toml
 from featbench.data.datasets import check_dataset, load_dataset
@@ -68,6 +70,11 @@ class Job:
         memo_dir = self.cache_dir / ".hashes"
         return load_dataset(config, self.data_dir, seed=self.experiment.seed, offline=self.offline, memo_dir=memo_dir)
 
+    @cached_property
+    def classifiers(self) -> dict[str, ClassifierSpec]:
+        """The classifiers of the experiment, by name; a user's own is imported when they are first needed."""
+        return {name: get_classifier(name) for name in self.experiment.evaluate.classifiers}
+
     def prepare(self) -> None:
         """Refuse what cannot work before any work is done, and write down what is about to be done.
 
@@ -94,7 +101,7 @@ class Job:
         check_dataset(self.experiment.dataset)
         for backbone in self.experiment.backbones:
             check_backbone(backbone)
-        check_grids(self.experiment.evaluate)
+        check_grids(self.classifiers.values(), self.experiment.evaluate)
         for baseline in self.experiment.baselines:
             check_can_start(baseline.devices)
 
@@ -125,7 +132,13 @@ class Job:
         """
         splits = self.dataset.splits
         val_labels = splits["val"].labels if "val" in splits else None
-        check_trainable(splits["train"].labels, self.dataset.classes, self.experiment.evaluate, val_labels)
+        check_trainable(
+            self.classifiers.values(),
+            splits["train"].labels,
+            self.dataset.classes,
+            self.experiment.evaluate,
+            val_labels,
+        )
 
     def new_remarks(self) -> list[str]:
         """Return what was decided about the data set that the user may not expect; once."""
