@@ -32,7 +32,7 @@ from featbench.classifiers.spec import ClassifierSpec, Rows
 from featbench.classifiers.transforms import fit_steps, transform_rows
 from featbench.config import EvaluateConfig
 from featbench.errors import DataError, UsageError
-from featbench.solvers.rbf import decision_values
+from featbench.solvers.rbf_pairs import decision_values
 from featbench.solvers.streamed import FeatureRows, StreamedRows, blocks, one_after_the_other, read_rows
 from featbench.stats.metrics import Metrics, classification_metrics, wilson_interval
 
