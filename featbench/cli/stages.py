@@ -63,8 +63,9 @@ def _add(app: typer.Typer, name: str) -> None:
         with exit_codes(verbose=verbose):
             from featbench.cli.final_table import print_table
             from featbench.cli.progress_bars import TerminalProgress
-            from featbench.runs.pipeline import STAGES, make_job, run
+            from featbench.runs.pipeline import STAGES, run
             from featbench.runs.plan import describe_plan
+            from featbench.runs.resolve import resolve
 
             stages = STAGES if name == "run" else (name,)
 
@@ -79,7 +80,7 @@ def _add(app: typer.Typer, name: str) -> None:
                     "progress": progress,
                 }
                 if dry_run:
-                    for line in describe_plan(make_job(experiment, **options), stages):
+                    for line in describe_plan(resolve(experiment, **options), stages, measure=True):
                         print_line(line)
                     return
                 rows = run(experiment, stages=stages, **options)

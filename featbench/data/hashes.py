@@ -42,7 +42,7 @@ def hash_files(paths: Sequence[str | Path], memo: Path | None = None) -> tuple[s
     """
     known = _read(memo) if memo else {}
     now_ns = time.time_ns()
-    stamps = [_stamp(path, now_ns) if memo else None for path in paths]
+    stamps = [file_stamp(path, now_ns) if memo else None for path in paths]
     hashes = [known.get(stamp, "") if stamp else "" for stamp in stamps]
     unknown = [row for row, hashed in enumerate(hashes) if not hashed]
     parts = [unknown[start : start + _FILES_AT_ONCE] for start in range(0, len(unknown), _FILES_AT_ONCE)]
@@ -66,8 +66,8 @@ def _hash_or_reason(path: str | Path) -> str:
         return f"{NO_BYTES}{error.strerror}"
 
 
-def _stamp(path: str | Path, now_ns: int) -> bytes | None:
-    """Return what tells this state of a file from any other; None where it is too fresh to tell, or not there."""
+def file_stamp(path: str | Path, now_ns: int) -> bytes | None:
+    """Return 16 bytes that change whenever a file does; None where it changed a moment before `now_ns`, or is gone."""
     try:
         status = os.stat(path)  # noqa: PTH116  # a Path of each file takes longer than this
     except OSError:
