@@ -21,7 +21,12 @@ Ends = tuple[Floats, Floats]
 
 
 def bootstrap_intervals(
-    models: Sequence[Predictions], confidence: float = 0.95, n_resamples: int = N_RESAMPLES, seed: int = 0
+    models: Sequence[Predictions],
+    confidence: float = 0.95,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+    *,
+    group_bytes: int = _GROUP_BYTES,
 ) -> list[dict[str, Ends]]:
     """Return bias-corrected and accelerated (BCa) intervals of the metrics of `resampled_metrics`.
 
@@ -38,12 +43,13 @@ def bootstrap_intervals(
         confidence: Of the two-sided interval, in (0, 1).
         n_resamples: Number of resamples.
         seed: Of the draws.
+        group_bytes: Memory for resampled values; models that do not fit together are resampled one after the other.
 
     Returns:
         For each model metric -> lower and upper ends, (1,) float64 each, (K,) for `f1` of each class.
     """
     found: dict[int, dict[str, Ends]] = {}
-    for places in _groups(models, n_resamples):
+    for places in _groups(models, n_resamples, group_bytes):
         group = [models[place] for place in places]
         for place, values in zip(places, resampled_metrics(group, n_resamples, seed), strict=True):
             measured, acceleration = measured_metrics(models[place]), accelerations(models[place])
@@ -53,13 +59,13 @@ def bootstrap_intervals(
     return [found[place] for place in range(len(models))]
 
 
-def _groups(models: Sequence[Predictions], n_resamples: int) -> Iterator[list[int]]:
+def _groups(models: Sequence[Predictions], n_resamples: int, group_bytes: int) -> Iterator[list[int]]:
     """Yield places of models that are measured on the same resamples, as many as fit in memory."""
     families: dict[tuple[bytes, int], list[int]] = {}
     for place, model in enumerate(models):
         families.setdefault((model.labels.tobytes(), len(model.classes)), []).append(place)
     for (_, n_classes), places in families.items():
-        step = max(1, _GROUP_BYTES // (8 * n_resamples * (n_classes + 6)))
+        step = max(1, group_bytes // (8 * n_resamples * (n_classes + 6)))
         for start in range(0, len(places), step):
             yield places[start : start + step]
 

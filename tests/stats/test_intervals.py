@@ -7,7 +7,6 @@ import pytest
 from scipy.stats import bootstrap
 from sklearn import metrics
 
-from featbench.results import intervals as module
 from featbench.stats.intervals import bootstrap_intervals
 from featbench.stats.metrics import classification_metrics, wilson_interval
 from featbench.stats.models import Predictions
@@ -73,12 +72,11 @@ def test_the_metrics_are_inside_and_the_draws_are_seeded() -> None:
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
 
 
-def test_models_with_the_same_labels_share_the_draws_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_with_the_same_labels_share_the_draws_and_change_nothing() -> None:
     models = [MODEL, of_counts(CONFUSION), of_rows(MODEL.labels, MODEL.labels[::-1].copy()), with_probabilities(seed=4)]
     alone = [bootstrap_intervals([model])[0] for model in models]
     together = bootstrap_intervals(models)
-    monkeypatch.setattr(module, "_GROUP_BYTES", 1)
-    apart = bootstrap_intervals(models)
+    apart = bootstrap_intervals(models, group_bytes=1)
     for expected, *others in zip(alone, together, apart, strict=True):
         for found in others:
             assert found.keys() == expected.keys()
