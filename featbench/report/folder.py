@@ -23,7 +23,7 @@ from featbench.stats.comparisons import COMPARISON_COLUMNS
 from featbench.stats.measures import CLASS_MEASURES, CONFUSION_COLUMNS, METRIC_COLUMNS, given_up_classes
 from featbench.stats.mistakes import MISTAKE_COLUMNS, MISTAKES
 from featbench.stats.models import main_rows, model_names
-from featbench.stats.spread import CURVE_COLUMNS, IMAGES_PER_CLASS, SPREAD_COLUMNS, curve_table, spread_table
+from featbench.stats.spread import CURVE_COLUMNS, SPREAD_COLUMNS, curve_table, spread_table
 
 _SUMMARY = ("feature_dim", "n_repeats", "accuracy_mean", "accuracy_sd", "accuracy_min", "accuracy_max")
 HISTORY_COLUMNS = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds")
@@ -32,7 +32,7 @@ TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # file -> column
     "metrics.csv": (METRIC_COLUMNS, ("value", "low", "high")),
     "confusion.csv": (CONFUSION_COLUMNS, ("count",)),
     "spread.csv": (SPREAD_COLUMNS, ("n_train_min", "n_train_max", *_SUMMARY)),
-    "curves.csv": (CURVE_COLUMNS, (IMAGES_PER_CLASS, *_SUMMARY)),
+    "curves.csv": (CURVE_COLUMNS, ("images_per_class", *_SUMMARY)),
     MISTAKES: (MISTAKE_COLUMNS, ("certainty",)),
 }
 _OTHERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -40,7 +40,7 @@ _OTHERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "skipped.csv": (("split", "id", "reason"), ()),
     NOTES_CSV: (NOTE_COLUMNS, ("images",)),
 }
-_NEVER_EMPTY = {"value", "count", "n_repeats", IMAGES_PER_CLASS, "images", "epoch", *COMPARISON_COLUMNS[5:]}
+_NEVER_EMPTY = {"value", "count", "n_repeats", "images_per_class", "images", "epoch", *COMPARISON_COLUMNS[5:]}
 _MOST_BYTES = 2**20  # of texts that the page shows
 
 Read = TypeVar("Read")

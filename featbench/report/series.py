@@ -9,7 +9,6 @@ import pandas as pd
 
 from featbench.report.folder import Folder
 from featbench.stats.models import CELL
-from featbench.stats.spread import IMAGES_PER_CLASS
 
 Series = dict[str, Any]
 
@@ -80,7 +79,7 @@ def curve_series(folder: Folder) -> list[Series]:
         features = "/".join(dict.fromkeys(part for part in parts if part))
         if curves.loc[curves["backbone"] == first["backbone"], "weights"].nunique() > 1:
             features += f" ({first['weights']})"
-        numbers = (IMAGES_PER_CLASS, "n_repeats", "accuracy_mean", "accuracy_min", "accuracy_max")
+        numbers = ("images_per_class", "n_repeats", "accuracy_mean", "accuracy_min", "accuracy_max")
         series.append(
             {"name": f"{first['method']}/{features}", "features": features}
             | {key: first[key] for key in ("dataset", "backbone", "weights", "layer", "method")}

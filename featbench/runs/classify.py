@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import product
 
 import featbench
@@ -19,14 +19,14 @@ from featbench.classifiers.transforms import label
 from featbench.fingerprint import fingerprint
 from featbench.results.artifacts import write_predictions
 from featbench.results.cards import write_card
-from featbench.results.row import Row, params_json, utc_now
+from featbench.results.row import Row, params_json
 from featbench.results.store import write_rows
 from featbench.runs.extract import find_cached
 from featbench.runs.feature_sets import FeatureSet, feature_sets
 from featbench.runs.on_disk import load_on_disk
 from featbench.runs.resolve import Job
+from featbench.runs.rows import make_row
 from featbench.solvers.streamed import StreamedRows
-from featbench.stats.spread import IMAGES_PER_CLASS
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _fit(job: Job, source: FeatureSet, splits: Mapping[str, LabelledFeatures], p
             plan.steps,
             device,
         )
-    row = _row(job, source, fitted, plan, train.X.shape[1], device)
+    row = _row(job, source, fitted, plan, splits, device)
     try:
         save_model(job.results_dir, row, fitted.model)
     except NotKeptError as error:
@@ -183,28 +183,33 @@ def _device(job: Job, source: FeatureSet, plan: _Plan, train: LabelledFeatures) 
     return str(job.device)
 
 
-def _row(job: Job, source: FeatureSet, fitted: Fitted, plan: _Plan, width: int, device: str) -> Row:
-    return Row(
-        experiment=job.experiment.name,
-        dataset=job.dataset.name,
-        n_classes=len(job.dataset.classes),
+def _row(
+    job: Job,
+    source: FeatureSet,
+    fitted: Fitted,
+    plan: _Plan,
+    splits: Mapping[str, LabelledFeatures],
+    device: str,
+) -> Row:
+    return make_row(
+        job.experiment.name,
+        job.dataset,
+        splits["test"].y,
+        fitted.predicted,
+        params=fitted.params | {"candidates": fitted.n_tried, "candidates_not_converged": fitted.n_not_converged},
+        images_per_class=plan.subset.size,
         backbone=source.backbone,
         weights=source.weights,
         layer=source.layer,
         pooling=source.pooling,
-        feature_dim=width,
+        feature_dim=splits["train"].X.shape[1],
         method=plan.method,
         kind="classifier",
-        params=params_json(fitted.params | _of_the_fit(fitted, plan)),
         selection=fitted.selection,
         seed=plan.subset.seed,
         n_train=fitted.n_train,
         n_val=fitted.n_val,
-        n_test=len(fitted.predicted),
         val_accuracy=fitted.val_accuracy,
-        **asdict(fitted.metrics),
-        accuracy_low=fitted.interval[0],
-        accuracy_high=fitted.interval[1],
         converged=fitted.converged,
         engine=fitted.engine,
         device=device,
@@ -213,12 +218,5 @@ def _row(job: Job, source: FeatureSet, fitted: Fitted, plan: _Plan, width: int, 
         fit_s=fitted.fit_s,
         predict_s=fitted.predict_s,
         fingerprint=plan.fingerprint,
-        featbench_version=featbench.__version__,
-        created_at=utc_now(),
         steps=label(plan.steps),
     )
-
-
-def _of_the_fit(fitted: Fitted, plan: _Plan) -> dict[str, int]:
-    size = {} if plan.subset.size is None else {IMAGES_PER_CLASS: plan.subset.size}
-    return {"candidates": fitted.n_tried, "candidates_not_converged": fitted.n_not_converged, **size}

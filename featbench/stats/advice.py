@@ -31,7 +31,7 @@ import pandas as pd
 from featbench.stats.accuracy import best_by_validation, candidates, never_predicts
 from featbench.stats.measures import CONFUSION_COLUMNS, given_up_classes
 from featbench.stats.models import CELL, main_rows, model_names, strategy_of
-from featbench.stats.spread import IMAGES_PER_CLASS, images_per_class, newest_of_each_seed
+from featbench.stats.spread import newest_of_each_seed
 
 LEVEL = 0.05
 MIN_DRAWS = 3
@@ -225,12 +225,11 @@ def _cheapest(tied: pd.DataFrame, best: pd.Series, names: dict[str, str]) -> str
 
 
 def _more_images(rows: pd.DataFrame, best: pd.Series) -> str | None:
-    sizes = images_per_class(rows)
-    curve = rows[sizes.notna() & _same_cell(rows, best)]
-    if curve.empty or sizes[curve.index].nunique() < 2:
+    curve = rows[rows["images_per_class"].notna() & _same_cell(rows, best)]
+    by_size = [(size, newest_of_each_seed(group)) for size, group in curve.groupby("images_per_class")]
+    if len(by_size) < 2:
         return None
-    by_size = curve.assign(**{IMAGES_PER_CLASS: sizes[curve.index].astype("int64")}).groupby(IMAGES_PER_CLASS)
-    (before, few), (after, many) = [(size, newest_of_each_seed(group)) for size, group in by_size][-2:]
+    (before, few), (after, many) = by_size[-2:]
     steps = (many - few).dropna()  # by seed: the larger draw holds the smaller one
     if steps.empty:
         return None
