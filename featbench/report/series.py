@@ -22,32 +22,15 @@ COSTS = {  # column of `Folder.models` -> what it is called
 
 def model_points(folder: Folder) -> list[Series]:
     """Describe each model: what it is, its accuracy with the interval, what it cost."""
-    points = []
-    for record in folder.models.to_dict("records"):
-        extract_s = 0.0 if record["kind"] == "baseline" else record["extract_s"]
-        total_s = extract_s + record["fit_s"] + record["predict_s"]
-        kept = {str(column): plain(record[column]) for column in _POINT if column in record}
-        points.append(kept | {"total_s": plain(total_s)})
-    return points
+    return [{column: plain(record[column]) for column in _POINT} for record in folder.models.to_dict("records")]
 
 
 _POINT = (
-    *(
-        "fingerprint",
-        "name",
-        "dataset",
-        "kind",
-        "method",
-        "backbone",
-        "weights",
-        "layer",
-        "pooling",
-        "feature_dim",
-        "steps",
-    ),
+    *("fingerprint", "name", "dataset", "kind", "method", "backbone", "weights", "layer", "pooling"),
+    *("feature_dim", "steps"),
     *("val_accuracy", "accuracy", "accuracy_low", "accuracy_high", "verdict", "never", "gain", "gain_low", "gain_high"),
-    *("p_holm", "fit_s", "extract_s", "predict_s", "images_per_s", "n_train", "n_test", "params", "selection", "seed"),
-    *("converged", "engine", "device", "precision"),
+    *("p_holm", "fit_s", "extract_s", "predict_s", "images_per_s", "total_s", "n_train", "n_test"),
+    *("params", "selection", "seed", "converged", "engine", "device", "precision"),
 )
 
 

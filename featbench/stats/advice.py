@@ -29,6 +29,7 @@ from typing import Any
 import pandas as pd
 
 from featbench.stats.accuracy import best_by_validation, candidates, never_predicts
+from featbench.stats.cost import total_seconds
 from featbench.stats.measures import CONFUSION_COLUMNS, given_up_classes
 from featbench.stats.models import CELL, main_rows, model_names, strategy_of
 from featbench.stats.spread import newest_of_each_seed
@@ -63,6 +64,7 @@ def advise(rows: pd.DataFrame, comparisons: pd.DataFrame, confusion: pd.DataFram
 
 def _advise_on(rows: pd.DataFrame, comparisons: pd.DataFrame, classes: Classes) -> list[str | None]:
     models = main_rows(rows)
+    models = models.assign(total_s=total_seconds(models))
     best = best_by_validation(models)
     if best is None:
         return [
@@ -211,16 +213,14 @@ def _others(rivals: pd.DataFrame) -> list[str]:
 
 
 def _cheapest(tied: pd.DataFrame, best: pd.Series, names: dict[str, str]) -> str:
-    own = _cost(best)
-    cheaper = [(_cost(rival), place) for place, (_, rival) in enumerate(tied.iterrows()) if _cost(rival) < own]
-    if not cheaper:
+    cheaper = tied[tied["total_s"] < best["total_s"]]
+    if cheaper.empty:
         return "none of the tied is known to be cheaper"
-    cost, place = min(cheaper)
-    rival = tied.iloc[place]
+    rival = cheaper.iloc[int(cheaper["total_s"].to_numpy().argmin())]
     return (
-        f"the cheapest of the tied is {names[rival['fingerprint']]}, with {cost:.3g} s for features, fit and test "
-        f"against {own:.3g} s (the test alone {_seconds(rival['predict_s'])} against {_seconds(best['predict_s'])}) "
-        f"and a test accuracy of {rival['accuracy']:.4f} ({_gain(rival)})"
+        f"the cheapest of the tied is {names[rival['fingerprint']]}, with {rival['total_s']:.3g} s for features, fit "
+        f"and test against {best['total_s']:.3g} s (the test alone {_seconds(rival['predict_s'])} against "
+        f"{_seconds(best['predict_s'])}) and a test accuracy of {rival['accuracy']:.4f} ({_gain(rival)})"
     )
 
 
@@ -258,18 +258,12 @@ def _fine_tuning(best: pd.Series, names: dict[str, str], rivals: pd.DataFrame, c
         verdict = "bought accuracy"
     else:
         verdict = "was not worth its cost"
-    theirs, own = _cost(network), _cost(best)
+    theirs, own = network["total_s"], best["total_s"]
     cost = f", for {theirs / own:.2g} times the seconds ({theirs:.3g} against {own:.3g})" if own > 0 <= theirs else ""
     return (
         f"Fine-tuning as set up here {verdict}: {names[network['fingerprint']]} has a test accuracy of "
         f"{network['accuracy']:.4f} ({_gain(network)}){cost}{_never(network, classes)}."
     )
-
-
-def _cost(model: pd.Series) -> float:
-    """Return the seconds from images to test predictions; NaN where a part is not known."""
-    extract_s = 0.0 if model["kind"] == "baseline" else model["extract_s"]
-    return float(extract_s + model["fit_s"] + model["predict_s"])
 
 
 def _gain(rival: pd.Series) -> str:
