@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
-from featbench.stats.jackknife import accelerations
 from featbench.stats.models import Predictions
-from featbench.stats.resamples import measured_metrics, resampled_metrics
+from featbench.stats.resamples import measured_metrics, metrics_without_groups, resampled_metrics
 
 N_RESAMPLES = 2_000
-_SAME = 1e-12  # rounding of a sum, far below the step of any of these metrics
+_N_GROUPS = 50  # that are left out in turn; more change no end by what a reader could see
+_ROUNDING = 1e-12  # of a sum: far below the step of any of these metrics
 _GROUP_BYTES = 2**28  # of resampled values
 
 Floats = npt.NDArray[np.float64]
@@ -52,9 +52,9 @@ def bootstrap_intervals(
     for places in _groups(models, n_resamples, group_bytes):
         group = [models[place] for place in places]
         for place, values in zip(places, resampled_metrics(group, n_resamples, seed), strict=True):
-            measured, acceleration = measured_metrics(models[place]), accelerations(models[place])
+            measured, without = measured_metrics(models[place]), metrics_without_groups(models[place], _N_GROUPS)
             found[place] = {
-                name: _bca(values[name], measured[name][0], acceleration[name], confidence) for name in values
+                name: _bca(values[name], measured[name][0], _acceleration(without[name]), confidence) for name in values
             }
     return [found[place] for place in range(len(models))]
 
@@ -74,15 +74,25 @@ def _bca(values: Floats, measured: Floats, acceleration: Floats, confidence: flo
     """Return the ends, (M,) each, of M metrics from their resampled values, (R, M)."""
     n_resamples = len(values)
     values = np.sort(values, axis=0)
-    below = ((values < measured - _SAME).mean(axis=0) + (values < measured + _SAME).mean(axis=0)) / 2
+    below = ((values < measured - _ROUNDING).mean(axis=0) + (values < measured + _ROUNDING).mean(axis=0)) / 2
     smallest = 0.5 / n_resamples
     bias = ndtri(np.clip(below, smallest, 1 - smallest))
     low, high = (
         _quantiles(values, ndtr(bias + z / (1 - acceleration * z)))
         for z in (bias + ndtri(0.5 - confidence / 2), bias + ndtri(0.5 + confidence / 2))
     )
-    told = (high - low >= _SAME) & (low < measured + _SAME) & (measured - _SAME < high)
-    return np.where(told, low, np.nan), np.where(told, high, np.nan)
+    usable = (high - low >= _ROUNDING) & (low < measured + _ROUNDING) & (measured - _ROUNDING < high)
+    return np.where(usable, low, np.nan), np.where(usable, high, np.nan)
+
+
+def _acceleration(without: Floats) -> Floats:
+    """Return BCa's acceleration of M metrics, (M,), from their values without each group of rows, (groups, M).
+
+    Source: B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap (1993), equation 14.15.
+    """
+    influence = without.mean(axis=0) - without
+    squares, cubes = (influence**2).sum(axis=0), (influence**3).sum(axis=0)
+    return np.asarray(np.divide(cubes, 6 * squares**1.5, out=np.zeros(len(squares)), where=squares > _ROUNDING**2))
 
 
 def _quantiles(ascending: Floats, shares: Floats) -> Floats:

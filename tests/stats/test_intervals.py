@@ -114,8 +114,10 @@ def test_the_interval_covers_the_truth(true_recall: tuple[float, ...]) -> None:
         models.append(of_rows(labels, np.where(right, labels, (labels + 1) % 3)))
     found = bootstrap_intervals(models, n_resamples=500)
     for name, k in (("balanced_accuracy", 0), ("f1", 1)):
-        covered = [low[k] <= truth[name] <= high[k] for low, high in (intervals[name] for intervals in found)]
-        assert 0.91 < np.mean(covered) < 0.98
+        low, high = np.array([[end[k] for end in intervals[name]] for intervals in found]).T
+        below, above = np.mean(truth[name] < low), np.mean(high < truth[name])
+        assert 0.02 < below + above + np.mean(np.isnan(low)) < 0.09
+        assert max(below, above) < 0.045  # without the acceleration 0.0575 of the higher recalls
 
 
 def test_the_interval_of_the_log_loss_covers_the_truth() -> None:
