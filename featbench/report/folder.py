@@ -21,7 +21,7 @@ from featbench.stats.accuracy import best_by_validation
 from featbench.stats.advice import against_best, named_classes
 from featbench.stats.comparisons import COMPARISON_COLUMNS
 from featbench.stats.cost import images_per_second, total_seconds
-from featbench.stats.measures import CLASS_MEASURES, CONFUSION_COLUMNS, METRIC_COLUMNS, given_up_classes
+from featbench.stats.measures import CLASS_MEASURES, CONFUSION_COLUMNS, METRIC_COLUMNS, never_predicted_classes
 from featbench.stats.mistakes import MISTAKE_COLUMNS, MISTAKES
 from featbench.stats.models import main_rows, model_names
 from featbench.stats.spread import CURVE_COLUMNS, SPREAD_COLUMNS, curve_table, spread_table
@@ -225,7 +225,7 @@ def _with_verdicts(models: pd.DataFrame, comparisons: pd.DataFrame, confusion: p
             found[best["fingerprint"]] = [float("nan")] * 4 + ["best"]
     none = [float("nan")] * 4 + [""]
     told = pd.DataFrame([found.get(f, none) for f in models["fingerprint"]], columns=columns, index=models.index)
-    names, classes = model_names(models), given_up_classes(confusion)
+    names, classes = model_names(models), never_predicted_classes(confusion)
     return models.assign(
         name=[names[fingerprint] for fingerprint in models["fingerprint"]],
         never=[named_classes(model, classes) for _, model in models.iterrows()],

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from featbench.report.folder import Folder
-from featbench.stats.models import CELL
+from featbench.stats.models import MODEL_KEYS
 
 Series = dict[str, Any]
 
@@ -56,7 +56,7 @@ def curve_series(folder: Folder) -> list[Series]:
     """Follow each classifier through the sizes of its training set."""
     curves = folder.tables["curves.csv"]
     series = []
-    for _, group in curves.groupby(list(CELL), dropna=False, sort=False):
+    for _, group in curves.groupby(list(MODEL_KEYS), dropna=False, sort=False):
         first = group.iloc[0]
         parts = (first["backbone"], first["layer"], first["steps"])
         features = "/".join(dict.fromkeys(part for part in parts if part))

@@ -10,26 +10,27 @@ from typing import Any
 
 import pandas as pd
 
-from featbench.stats.models import CELL
+from featbench.stats.models import MODEL_KEYS
 
 _SUMMARY = ("n_repeats", "accuracy_mean", "accuracy_sd", "accuracy_min", "accuracy_max")
-SPREAD_COLUMNS = (*CELL, "n_train_min", "n_train_max", *_SUMMARY)
-CURVE_COLUMNS = (*CELL, "images_per_class", *_SUMMARY)
+SPREAD_COLUMNS = (*MODEL_KEYS, "n_train_min", "n_train_max", *_SUMMARY)
+CURVE_COLUMNS = (*MODEL_KEYS, "images_per_class", *_SUMMARY)
 
 
 def spread_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Summarise test accuracy over the repeats of each (`CELL`); rows of learning curves stay out.
+    """Summarise test accuracy over the repeats of each (`MODEL_KEYS`); rows of learning curves stay out.
 
     Args:
         rows: What `load_results` returns.
 
     Returns:
-        The columns `SPREAD_COLUMNS`: mean, standard deviation (n - 1 below the line; missing for one repeat), smallest
-        and largest over seeds. Of rows with one seed the newest counts.
+        The columns `SPREAD_COLUMNS`: mean, standard deviation (divided by n - 1; missing for one repeat), smallest and
+        largest over seeds. Of rows with one seed the newest counts.
     """
     repeats = rows[rows["images_per_class"].isna()]
     lines = [
-        [*cell, group["n_train"].min(), group["n_train"].max(), *_summary(group)] for cell, group in _cells(repeats)
+        [*model, group["n_train"].min(), group["n_train"].max(), *_summary(group)]
+        for model, group in _by_model(repeats)
     ]
     return pd.DataFrame(lines, columns=list(SPREAD_COLUMNS))
 
@@ -46,8 +47,8 @@ def curve_table(rows: pd.DataFrame) -> pd.DataFrame:
     """
     of_curves = rows[rows["images_per_class"].notna()]
     lines = [
-        [*cell, size, *_summary(draws)]
-        for cell, group in _cells(of_curves)
+        [*model, size, *_summary(draws)]
+        for model, group in _by_model(of_curves)
         for size, draws in group.groupby("images_per_class", sort=True)
     ]
     return pd.DataFrame(lines, columns=list(CURVE_COLUMNS))
@@ -59,9 +60,9 @@ def newest_of_each_seed(rows: pd.DataFrame) -> pd.Series:
     return newest_last.set_index("seed")["accuracy"].sort_index()
 
 
-def _cells(rows: pd.DataFrame) -> Any:
-    for _, group in rows.groupby(list(CELL), dropna=False, sort=False):
-        yield group[list(CELL)].iloc[0].tolist(), group
+def _by_model(rows: pd.DataFrame) -> Any:
+    for _, group in rows.groupby(list(MODEL_KEYS), dropna=False, sort=False):
+        yield group[list(MODEL_KEYS)].iloc[0].tolist(), group
 
 
 def _summary(rows: pd.DataFrame) -> list[Any]:
