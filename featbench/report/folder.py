@@ -16,7 +16,8 @@ from featbench.results.files import read_csv, read_limited, read_table
 from featbench.results.images import MAP_COLUMNS, MAPS, NOTE_COLUMNS, NOTES_CSV
 from featbench.stats.accuracy import best_by_validation
 from featbench.stats.advice import against_best, named_classes
-from featbench.stats.measures import given_up_classes
+from featbench.stats.cost import images_per_second, total_seconds
+from featbench.stats.measures import never_predicted_classes
 from featbench.stats.models import main_rows, model_names
 from featbench.stats.statistics import Statistics
 
@@ -41,7 +42,7 @@ class Folder:
         models: Those that are compared, as `main_rows` chooses them, with `name`; `verdict` against the best model of
             their data set ("best", "tied", "better", "worse", "open" or "", where they are not compared); `gain`,
             `gain_low`, `gain_high` and `p_holm` of that comparison; `never`, the classes that are never predicted;
-            `images_per_s`, from images to predictions.
+            `images_per_s` and `total_s`, from images to predictions.
         tables: The tables of `TABLES`, maps.csv, skipped.csv and notes.csv; empty where they are missing.
         histories: fingerprint -> the epochs of a network.
         advice: Sentences.
@@ -160,21 +161,11 @@ def _with_verdicts(models: pd.DataFrame, comparisons: pd.DataFrame, confusion: p
             found[best["fingerprint"]] = [float("nan")] * 4 + ["best"]
     none = [float("nan")] * 4 + [""]
     told = pd.DataFrame([found.get(f, none) for f in models["fingerprint"]], columns=columns, index=models.index)
-    names, classes = model_names(models), given_up_classes(confusion)
+    names, classes = model_names(models), never_predicted_classes(confusion)
     return models.assign(
         name=[names[fingerprint] for fingerprint in models["fingerprint"]],
         never=[named_classes(model, classes) for _, model in models.iterrows()],
-        images_per_s=_images_per_s(models),
+        images_per_s=images_per_second(models),
+        total_s=total_seconds(models),
         **{column: told[column] for column in columns},
     ).reset_index(drop=True)
-
-
-def _images_per_s(models: pd.DataFrame) -> pd.Series:
-    """Return test images a second from image to prediction, as far as it was measured.
-
-    A classifier's image pays its share of the extraction, which ran over training and test images alike.
-    """
-    n_test = models["n_test"].astype("float64")
-    shared = models["extract_s"] / (models["n_train"].astype("float64") + n_test)
-    seconds = shared.where(models["kind"] == "classifier", 0.0) + models["predict_s"] / n_test
-    return 1.0 / seconds.where(seconds > 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import product
 
 import featbench
@@ -19,13 +19,13 @@ from featbench.classifiers.transforms import label
 from featbench.fingerprint import fingerprint
 from featbench.results.artifacts import write_predictions
 from featbench.results.cards import write_card
-from featbench.results.row import Row, params_json, utc_now
+from featbench.results.row import Row, params_json
 from featbench.runs.extract import find_cached
 from featbench.runs.feature_sets import CachedNetwork, FeatureSet, feature_sets
 from featbench.runs.on_disk import load_on_disk
 from featbench.runs.resolve import Run
+from featbench.runs.rows import make_row
 from featbench.solvers.streamed import StreamedRows
-from featbench.stats.spread import IMAGES_PER_CLASS
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _fit(run: Run, source: FeatureSet, splits: Mapping[str, LabelledFeatures], t
             task.steps,
             device,
         )
-    row = _row(run, source, fitted, task, train.X.shape[1], device)
+    row = _row(run, source, fitted, task, splits, device)
     try:
         save_model(run.results_dir, row, fitted.model)
     except NotKeptError as error:
@@ -188,28 +188,33 @@ def _device(run: Run, source: FeatureSet, task: _Task, train: LabelledFeatures) 
     return str(run.device)
 
 
-def _row(run: Run, source: FeatureSet, fitted: Fitted, task: _Task, width: int, device: str) -> Row:
-    return Row(
-        experiment=run.experiment.name,
-        dataset=run.dataset.name,
-        n_classes=len(run.dataset.classes),
+def _row(
+    run: Run,
+    source: FeatureSet,
+    fitted: Fitted,
+    task: _Task,
+    splits: Mapping[str, LabelledFeatures],
+    device: str,
+) -> Row:
+    return make_row(
+        run.experiment.name,
+        run.dataset,
+        splits["test"].y,
+        fitted.predicted,
+        params=fitted.params | {"candidates": fitted.n_tried, "candidates_not_converged": fitted.n_not_converged},
+        images_per_class=task.subset.size,
         backbone=source.backbone,
         weights=source.weights,
         layer=source.layer,
         pooling=source.pooling,
-        feature_dim=width,
+        feature_dim=splits["train"].X.shape[1],
         method=task.method,
         kind="classifier",
-        params=params_json(fitted.params | _of_the_fit(fitted, task)),
         selection=fitted.selection,
         seed=task.subset.seed,
         n_train=fitted.n_train,
         n_val=fitted.n_val,
-        n_test=len(fitted.predicted),
         val_accuracy=fitted.val_accuracy,
-        **asdict(fitted.metrics),
-        accuracy_low=fitted.interval[0],
-        accuracy_high=fitted.interval[1],
         converged=fitted.converged,
         engine=fitted.engine,
         device=device,
@@ -218,12 +223,5 @@ def _row(run: Run, source: FeatureSet, fitted: Fitted, task: _Task, width: int, 
         fit_s=fitted.fit_s,
         predict_s=fitted.predict_s,
         fingerprint=task.fingerprint,
-        featbench_version=featbench.__version__,
-        created_at=utc_now(),
         steps=label(task.steps),
     )
-
-
-def _of_the_fit(fitted: Fitted, task: _Task) -> dict[str, int]:
-    size = {} if task.subset.size is None else {IMAGES_PER_CLASS: task.subset.size}
-    return {"candidates": fitted.n_tried, "candidates_not_converged": fitted.n_not_converged, **size}

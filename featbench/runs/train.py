@@ -5,14 +5,13 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, astuple, fields, replace
+from dataclasses import astuple, fields, replace
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 
-import featbench
 from featbench.baselines.keep import Epoch
 from featbench.baselines.launch import is_helper, started_processes
 from featbench.baselines.learner import Images
@@ -27,11 +26,10 @@ from featbench.progress import Silent
 from featbench.results.artifacts import artifact_path, write_predictions
 from featbench.results.cards import MODELS, write_card
 from featbench.results.files import replacing, write_csv, writing_to
-from featbench.results.row import Row, params_json, utc_now
+from featbench.results.row import Row
 from featbench.runs.resolve import Run
+from featbench.runs.rows import make_row
 from featbench.runs.trainings import Subset, Training, splits_of, trainings_of
-from featbench.stats.metrics import classification_metrics, wilson_interval
-from featbench.stats.spread import IMAGES_PER_CLASS
 
 
 def train(run: Run) -> list[str]:
@@ -178,27 +176,22 @@ def _train(run: Run, training: Training, data: dict[str, tuple[Images, list[str]
 def _row(
     run: Run, training: Training, trained: TrainedNetwork, images: dict[str, Images], labels: Any, predicted: Any
 ) -> Row:
-    metrics = classification_metrics(labels, predicted, len(run.dataset.classes))
-    size = {IMAGES_PER_CLASS: None if training.subset is None else training.subset.size}
-    low, high = wilson_interval(int((labels == predicted).sum()), len(labels))
-    return Row(
-        experiment=run.experiment.name,
-        dataset=run.dataset.name,
-        n_classes=len(run.dataset.classes),
+    return make_row(
+        run.experiment.name,
+        run.dataset,
+        labels,
+        predicted,
+        params={name: value for name, value in trained.params.items() if value is not None},
+        images_per_class=None if training.subset is None else training.subset.size,
         backbone=training.network.name,
         weights=training.network.identity.weights,
         method=training.method,
         kind="baseline",
-        params=params_json({name: value for name, value in (trained.params | size).items() if value is not None}),
         selection="holdout",
         seed=training.seed,
         n_train=len(images["train"].labels) + (len(images["val"].labels) if training.recipe.refit else 0),
         n_val=len(images["val"].labels),
-        n_test=len(labels),
         val_accuracy=trained.best.val_accuracy,
-        **asdict(metrics),
-        accuracy_low=low,
-        accuracy_high=high,
         converged=None if trained.finite else False,
         engine="lightning",
         device=str(run.device),
@@ -206,8 +199,6 @@ def _row(
         fit_s=trained.fit_s,
         predict_s=trained.predict_s,
         fingerprint=training.fingerprint,
-        featbench_version=featbench.__version__,
-        created_at=utc_now(),
     )
 
 

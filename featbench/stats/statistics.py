@@ -17,7 +17,7 @@ from featbench.stats.comparisons import COMPARISON_COLUMNS, compare_models
 from featbench.stats.measures import CLASS_MEASURES, CONFUSION_COLUMNS, METRIC_COLUMNS, confusion_table, metric_table
 from featbench.stats.mistakes import MISTAKE_COLUMNS, MISTAKES, mistake_table
 from featbench.stats.models import Predictions, main_rows
-from featbench.stats.spread import CURVE_COLUMNS, IMAGES_PER_CLASS, SPREAD_COLUMNS, curve_table, spread_table
+from featbench.stats.spread import CURVE_COLUMNS, SPREAD_COLUMNS, curve_table, spread_table
 
 _SUMMARY = ("feature_dim", "n_repeats", "accuracy_mean", "accuracy_sd", "accuracy_min", "accuracy_max")
 TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # file -> columns, those of them that are numbers
@@ -25,10 +25,10 @@ TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # file -> column
     "metrics.csv": (METRIC_COLUMNS, ("value", "low", "high")),
     "confusion.csv": (CONFUSION_COLUMNS, ("count",)),
     "spread.csv": (SPREAD_COLUMNS, ("n_train_min", "n_train_max", *_SUMMARY)),
-    "curves.csv": (CURVE_COLUMNS, (IMAGES_PER_CLASS, *_SUMMARY)),
+    "curves.csv": (CURVE_COLUMNS, ("images_per_class", *_SUMMARY)),
     MISTAKES: (MISTAKE_COLUMNS, ("certainty",)),
 }
-NEVER_EMPTY = {"value", "count", "n_repeats", IMAGES_PER_CLASS, *COMPARISON_COLUMNS[5:]}
+NEVER_EMPTY = {"value", "count", "n_repeats", "images_per_class", *COMPARISON_COLUMNS[5:]}
 
 
 @dataclass(frozen=True, eq=False)

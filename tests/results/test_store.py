@@ -243,6 +243,30 @@ def test_a_header_alone_gives_an_empty_typed_table(tmp_path: Path) -> None:
     assert str(table["created_at"].dtype).startswith("datetime64")
 
 
+@pytest.mark.parametrize(
+    ("params", "size"),
+    [
+        ('{"C": 1, "images_per_class": 5}', 5),
+        ('{"C": 1}', None),
+        ('{"images_per_class": null}', None),
+        ('{"images_per_class": "5"}', None),
+        ('{"images_per_class": 2.5}', None),
+        ('{"images_per_class": 0}', None),
+    ],
+)
+def test_sizes_of_learning_curves_that_an_earlier_version_kept_in_the_params(
+    tmp_path: Path, make_row: MakeRow, params: str, size: int | None
+) -> None:
+    write_rows(tmp_path, [make_row(fingerprint="old", params=params), make_row(fingerprint="new", images_per_class=7)])
+    sizes = load_results(tmp_path)["images_per_class"]
+    assert str(sizes.dtype) == "Int64"
+    assert [None if pd.isna(value) else value for value in sizes] == [size, 7]
+    table = pd.read_csv(tmp_path / "results.csv", dtype=str).drop(columns="images_per_class").head(1)
+    table.to_csv(tmp_path / "results.csv", index=False)
+    sizes = load_results(tmp_path)["images_per_class"]
+    assert [None if pd.isna(value) else value for value in sizes] == [size]
+
+
 @pytest.mark.parametrize("name", ["nowhere", "."])
 def test_no_results_says_how_to_make_them(tmp_path: Path, name: str) -> None:
     with pytest.raises(ResultsError, match=r"no results\.csv at .*`featbench run EXPERIMENT --results DIR`"):

@@ -78,7 +78,7 @@ def test_a_learning_curve_is_a_row_a_size(home: Path) -> None:
     rows = load_results(job.results_dir)
     assert rows.n_train.tolist() == [20, 50, 20, 50]
     assert rows.seed.tolist() == [0, 0, 1, 1]
-    assert [json.loads(params)["images_per_class"] for params in rows.params] == [2, 5, 2, 5]
+    assert rows.images_per_class.tolist() == [2, 5, 2, 5]
     assert curve_table(rows)[["images_per_class", "n_repeats"]].to_numpy().tolist() == [[2, 2], [5, 2]]
     assert main_rows(rows).n_train.tolist() == [50]
     tables = [load_predictions(job.results_dir, name) for name in rows.fingerprint]

@@ -101,7 +101,7 @@ def test_a_learning_curve_has_a_network_for_every_size_and_draw(tmp_path: Path) 
     job = make_job(tmp_path, [HEAD], evaluate=evaluate)
     train(job)
     rows = load_results(job.results_dir)
-    assert [json.loads(params)["images_per_class"] for params in rows.params] == [1, 2, 1, 2]
+    assert rows.images_per_class.tolist() == [1, 2, 1, 2]
     assert rows[["n_train", "seed"]].to_numpy().tolist() == [[10, 0], [20, 0], [10, 1], [20, 1]]
     assert train(make_job(tmp_path, [HEAD], evaluate=evaluate)) == rows.fingerprint.tolist()
     assert curve_table(rows)[["method", "images_per_class", "n_repeats"]].to_numpy().tolist() == [
