@@ -13,7 +13,6 @@ from sklearn.datasets import load_digits
 from torchvision.transforms.functional import to_tensor
 
 import featbench
-from featbench.config import parse_experiment
 from featbench.errors import DataError, UsageError
 from featbench.results.store import load_predictions
 from tests.predict.conftest import Kept
@@ -253,7 +252,7 @@ def test_a_penultimate_vector_beside_pooled_maps_has_no_pooling_and_is_predicted
             "fusions": [["resnet20/layer1", "resnet20/penultimate"]],
         },
     )
-    rows = featbench.run(parse_experiment(content), results=tmp_path / "r", cache=tmp_path / "c", device="cpu")
+    rows = featbench.run(content, results=tmp_path / "r", cache=tmp_path / "c", device="cpu")
     assert rows.pooling.fillna("").tolist() == ["avg:2", "", "avg:2+none"]
     assert rows.feature_dim.tolist() == [64, 64, 128]
     for fingerprint in rows.fingerprint:
