@@ -35,6 +35,7 @@ FLOORS = {
     "locks": 1,
     "places": 1,
     "progress": 1,
+    "progress_bars": 1,
     "spill": 1,
     "terminal": 1,
 }

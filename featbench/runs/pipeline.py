@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from featbench.backbones.available import BUNDLED, available_backbone
 from featbench.backbones.device import resolve_device
 from featbench.config import Experiment, builtin_experiments, load_experiment
-from featbench.places import expand_user
+from featbench.places import data_sets, expand_user, feature_caches
 from featbench.progress import Progress, Silent
+from featbench.progress_bars import follow
 from featbench.report.tables import write_accuracy_tables, write_statistics
 from featbench.results.store import load_results, write_current
 from featbench.runs.classify import evaluate
@@ -20,13 +22,13 @@ from featbench.runs.pictures import write_pictures
 from featbench.runs.plan import describe_plan
 from featbench.runs.resolve import Job
 
-HOME = Path("~/.cache/featbench")
 STAGES = ("extract", "evaluate", "baseline", "report")
+Source = str | Path | Mapping[str, Any] | Experiment
 _MORE_OF_BUNDLED = ('backbones.0.layers=["layer2", "layer3"]', "backbones.0.pooling=avg:4")  # its last layer is narrow
 
 
 def run(
-    experiment: str | Path | Experiment,
+    experiment: Source,
     *,
     results: str | Path | None = None,
     cache: str | Path | None = None,
@@ -35,22 +37,24 @@ def run(
     overrides: Sequence[str] = (),
     offline: bool = False,
     stages: Sequence[str] = STAGES,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> pd.DataFrame:
     """Run an experiment: extract features, train and test classifiers and networks, write the tables and the page.
 
     What is already in the cache and in results.csv is reused; to do it again, delete the results folder.
 
     Args:
-        experiment: A built-in name, the path of a TOML file or of a folder of images, or an `Experiment`.
+        experiment: A built-in name, the path of a TOML file or of a folder of images, a dict of what such a file holds,
+            or an `Experiment`.
         results: This run's own folder; `results/NAME` where it is None.
-        cache: Where feature caches are kept; `~/.cache/featbench/features` where it is None.
-        data: torchvision's root for data sets; `~/.cache/featbench/data` where it is None.
+        cache: Where feature caches are kept; None is `$FEATBENCH_HOME/features`, or `~/.cache/featbench/features`.
+        data: torchvision's root for data sets; None is `$FEATBENCH_HOME/data`, or `~/.cache/featbench/data`.
         device: "auto", "cpu", "cuda" or "cuda:N".
         overrides: `KEY=VALUE` settings that replace what the experiment says.
         offline: Forbid downloads.
         stages: Which of "extract", "evaluate", "baseline" and "report" (the pictures and the page) to run.
-        progress: Takes messages and progress; nobody looks where it is None.
+        progress: Whether to show messages and bars on stderr; None shows them in a terminal and in a notebook. Or
+            something of your own that takes them.
 
     Returns:
         The experiment's rows of results.csv, with those of stages that did not run this time; empty after "extract".
@@ -60,24 +64,25 @@ def run(
         FeatbenchError: Something went wrong; the message says what, and what to do. `UsageError` is the kind where
             the experiment or an argument is wrong.
     """
-    job = make_job(
-        experiment,
-        results=results,
-        cache=cache,
-        data=data,
-        device=device,
-        overrides=overrides,
-        offline=offline,
-        progress=progress,
-    )
-    if _is_folder(experiment):  # nobody wrote down what will be done
-        for line in describe_plan(job, stages):
-            job.progress.say(line)
-    return _run(job, stages)
+    with follow(progress) as shown:
+        job = make_job(
+            experiment,
+            results=results,
+            cache=cache,
+            data=data,
+            device=device,
+            overrides=overrides,
+            offline=offline,
+            progress=shown,
+        )
+        if _is_folder(experiment):  # nobody wrote down what will be done
+            for line in describe_plan(job, stages):
+                shown.say(line)
+        return _run(job, stages)
 
 
 def make_job(
-    experiment: str | Path | Experiment,
+    experiment: Source,
     *,
     results: str | Path | None = None,
     cache: str | Path | None = None,
@@ -95,25 +100,24 @@ def make_job(
         UsageError: The experiment or an argument is wrong.
     """
     progress = progress or Silent()
-    if not isinstance(experiment, Experiment):
-        if _is_folder(experiment) and not any(override.startswith("backbones") for override in overrides):
-            name, why = available_backbone(offline=offline)
-            progress.say(f"backbone     {name}: {why}; --set backbones.0.name=NAME takes another")
-            overrides = [*(_MORE_OF_BUNDLED if name == BUNDLED else ()), f"backbones.0.name={name}", *overrides]
-        experiment = load_experiment(str(experiment), overrides)
+    if _is_folder(experiment) and not any(override.startswith("backbones") for override in overrides):
+        name, why = available_backbone(offline=offline)
+        progress.say(f"backbone     {name}: {why}; --set backbones.0.name=NAME takes another")
+        overrides = [*(_MORE_OF_BUNDLED if name == BUNDLED else ()), f"backbones.0.name={name}", *overrides]
+    loaded = load_experiment(experiment, overrides)
     return Job(
-        experiment=experiment,
-        results_dir=Path(results) if results is not None else Path("results") / experiment.name,
-        cache_dir=Path(cache) if cache is not None else expand_user(HOME / "features"),
-        data_dir=Path(data) if data is not None else expand_user(HOME / "data"),
+        experiment=loaded,
+        results_dir=expand_user(results) if results is not None else Path("results") / loaded.name,
+        cache_dir=feature_caches(cache),
+        data_dir=data_sets(data),
         device=resolve_device(device),
         offline=offline,
         progress=progress,
     )
 
 
-def _is_folder(experiment: str | Path | Experiment) -> bool:
-    if isinstance(experiment, Experiment) or str(experiment) in builtin_experiments():
+def _is_folder(experiment: Source) -> bool:
+    if isinstance(experiment, Experiment | Mapping) or str(experiment) in builtin_experiments():
         return False
     return bool(str(experiment)) and expand_user(experiment).is_dir()
 
