@@ -72,7 +72,8 @@ def predict(
     with exit_codes(verbose=verbose):
         places = list(_places(images))
 
-        from featbench.predict.images import as_split, find_images
+        from featbench.data.given import as_split
+        from featbench.predict.images import find_images
         from featbench.predict.model import load_model
         from featbench.predict.output import write_predictions
         from featbench.progress_bars import ProgressBars

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 import featbench
 from featbench.cli.main import app
 from featbench.errors import ResultsError, WeightsError
-from featbench.features.cache import load_features
 from featbench.features.forward import Forward
+from featbench.features.load import load_features
 from featbench.predict import images, model, passes
 from featbench.results.store import load_predictions
 from tests.predict.conftest import FUSIONS, Kept

@@ -20,9 +20,9 @@ from unittest import mock
 import torch
 
 import featbench
+from featbench.data.given import as_split
 from featbench.data.images import file_images
 from featbench.features import forward as forward_
-from featbench.predict.images import as_split
 from featbench.predict.output import write_predictions
 from featbench.progress import Silent
 from tests.speed.extraction import FOUR_LAYERS, extract, made_up_photos, split_of
