@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, field_validator, model_validator
 
 from featbench.config.baseline import BaselineConfig
-from featbench.config.messages import wrong_experiment
+from featbench.config.messages import what_is_wrong
 from featbench.config.table import Count, Fraction, Positive, Repeats, Table
 from featbench.config.values import check_values
-from featbench.errors import nearest
+from featbench.errors import UsageError, nearest
 
 LONGEST_NAME = 100  # characters of the name of an experiment, which is that of a folder, too
 _MOST_CANDIDATES = 10_000  # of a grid
@@ -171,7 +171,7 @@ class Experiment(Table):
         try:
             return validate(content)
         except ValidationError as error:
-            raise wrong_experiment(error, _TABLES) from None
+            raise UsageError(f"the experiment is wrong: {what_is_wrong(error, _TABLES)}") from None
 
     def _check_fusion(self, fusion: tuple[str, ...]) -> None:
         """Check what can be without the networks: patterns of layers are opened later."""

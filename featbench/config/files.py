@@ -8,10 +8,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from featbench.config.experiment import LONGEST_NAME, Experiment, is_weights_file
+from pydantic import ValidationError
+
+from featbench.config.experiment import LONGEST_NAME, BackboneConfig, Experiment, is_weights_file
 from featbench.config.labels import TABLE_ENDINGS, table_message
-from featbench.config.messages import shown
+from featbench.config.messages import shown, what_is_wrong
 from featbench.config.toml import parse_toml, read_toml
+from featbench.config.values import check_values
 from featbench.errors import UsageError, unknown
 from featbench.places import expand_user
 
@@ -46,6 +49,23 @@ def load_experiment(source: str | Path | Mapping[str, Any] | Experiment, overrid
         _override(content, override)
     _absolute_paths(content, Path.cwd())
     return Experiment.model_validate(content)
+
+
+def backbone_config(settings: Mapping[str, Any]) -> BackboneConfig:
+    """Check the keys of one `[[backbones]]` table, given in Python; relative paths start at the current folder.
+
+    Raises:
+        UsageError: A value is wrong.
+    """
+    content = {"backbones": [_plain(settings)]}
+    _absolute_paths(content, Path.cwd())
+    try:
+        check_values(content)
+        return BackboneConfig.model_validate(content["backbones"][0])
+    except ValidationError as error:
+        raise UsageError(what_is_wrong(error, {"": BackboneConfig})) from None
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def _plain(value: Any) -> Any:

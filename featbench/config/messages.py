@@ -8,22 +8,22 @@ from typing import Any
 from pydantic import ValidationError
 
 from featbench.config.table import Table
-from featbench.errors import UsageError, nearest
+from featbench.errors import nearest
 
 _LONGEST = 200  # characters of a value in a message
 _MOST_ERRORS = 5  # in a message
 
 
-def wrong_experiment(error: ValidationError, tables: Mapping[str, type[Table]]) -> UsageError:
-    """Make the error for content that is no experiment.
+def what_is_wrong(error: ValidationError, tables: Mapping[str, type[Table]]) -> str:
+    """Describe what pydantic refused.
 
     Args:
         error: What pydantic found.
-        tables: The table below each key of the experiment, and below "" the experiment itself.
+        tables: The table below each key, and below "" the whole.
     """
     wrong = [_explain(each, tables) for each in error.errors()]
     more = f"; and {len(wrong) - _MOST_ERRORS} more" if len(wrong) > _MOST_ERRORS else ""
-    return UsageError("the experiment is wrong: " + "; ".join(wrong[:_MOST_ERRORS]) + more)
+    return "; ".join(wrong[:_MOST_ERRORS]) + more
 
 
 def shown(value: Any) -> str:

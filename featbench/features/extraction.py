@@ -80,6 +80,25 @@ def plan_extraction(config: BackboneConfig, device: torch.device, on_bad_image: 
     )
 
 
+def extraction_for(
+    backbone: Backbone,
+    config: BackboneConfig,
+    image_shape: tuple[int, int, int],
+    device: torch.device,
+    on_bad_image: Literal["skip", "error"],
+) -> Extraction:
+    """Settle how features are computed by a network that is loaded: which layers, and how each is pooled.
+
+    Raises:
+        UsageError: A layer does not exist, or cannot be pooled so.
+    """
+    if config.name == "pixels":
+        return plan_extraction(config, device, on_bad_image)
+    layers = backbone.expand(config.layers, image_shape)
+    planned = plan_extraction(config.model_copy(update={"layers": layers}), device, on_bad_image)
+    return replace(planned, own_poolings=backbone.resolve(layers, config.pooling, image_shape))
+
+
 def default_batch_size(image_shape: tuple[int, int, int]) -> int:
     """Return how many images of (C, h, w) go through a network at once."""
     return max(1, min(256, _PIXELS_PER_BATCH // (image_shape[1] * image_shape[2])))
@@ -108,19 +127,20 @@ def cache_keys(dataset: Dataset, backbone: Backbone, extraction: Extraction, cac
     }
 
 
-def check_layers(backbone: Backbone, extraction: Extraction, split: Split) -> None:
-    """Refuse layers that do not exist or cannot be pooled so, before any work is done.
+def check_layers(backbone: Backbone, extraction: Extraction, split: Split) -> FeatureNetwork:
+    """Refuse layers that do not exist or cannot be pooled so, before any work is done; else return their network.
 
     Raises:
         UsageError: A layer does not exist, or cannot be pooled so, or the images are too small for the network.
         WeightsError: A layer needs weights that the network does not have.
     """
-    _features(backbone, extraction, extraction.layers, image_shape(split, backbone.preprocess))
+    features = _features(backbone, extraction, extraction.layers, image_shape(split, backbone.preprocess))
     if extraction.pooling is not None and not any(map(extraction.pooling_of, extraction.layers)):
         raise UsageError(
             f"pooling {extraction.pooling!r} has no effect on {backbone.name}: {', '.join(extraction.layers)} is a "
             "vector; remove it, or name layers before"
         )
+    return features
 
 
 def extract_split(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from featbench.backbones.load import Backbone, load_backbone
 from featbench.classifiers.checks import check_trainable
@@ -11,7 +11,8 @@ from featbench.data.loader import image_shape
 from featbench.data.splits import Skipped
 from featbench.errors import CacheError
 from featbench.features.cache import CacheInfo, CacheKey, read_info, read_labels
-from featbench.features.extraction import Extraction, cache_keys, check_layers, extract_split, plan_extraction
+from featbench.features.extraction import Extraction, cache_keys, check_layers, extract_split, extraction_for
+from featbench.results.feature_files import FeatureFile, write_feature_files
 from featbench.runs.resolve import Job
 
 
@@ -49,10 +50,29 @@ def extract(job: Job) -> list[Cached]:
         for split, info in entry.infos.items()
         for image, reason in info.skipped
     )
+    write_feature_files(job.results_dir, _feature_files(job, cached))
     _check_classes(job, cached)
     job.note({split: info.notes for entry in reversed(cached) for split, info in entry.infos.items()})
     job.warn_of_duplicates()
     return cached
+
+
+def _feature_files(job: Job, cached: Sequence[Cached]) -> Iterator[FeatureFile]:
+    for entry in cached:
+        for split, info in entry.infos.items():
+            for layer in entry.extraction.layers:
+                yield FeatureFile(
+                    backbone=entry.backbone.name,
+                    weights=entry.backbone.weights,
+                    layer=layer,
+                    pooling=entry.extraction.pooling_of(layer),
+                    split=split,
+                    fingerprint=info.fingerprint,
+                    path=entry.keys[split].path.relative_to(job.cache_dir).as_posix(),
+                    width=info.widths[layer],
+                    rows=info.n_rows,
+                    seconds=info.extract_s[layer],
+                )
 
 
 def find_cached(job: Job) -> list[Cached]:
@@ -95,11 +115,6 @@ def _check_classes(job: Job, cached: Sequence[Cached]) -> None:
 def _plans(job: Job) -> Iterator[tuple[Backbone, Extraction, dict[str, CacheKey]]]:
     for config in job.experiment.backbones:
         backbone = load_backbone(config, seed=job.experiment.seed, offline=job.offline, channels=job.dataset.channels)
-        own_poolings: dict[str, str | None] = {}
-        if config.name != "pixels":
-            shape = image_shape(job.dataset.splits["train"], backbone.preprocess)
-            config = config.model_copy(update={"layers": backbone.expand(config.layers, shape)})
-            own_poolings = backbone.resolve(config.layers, config.pooling, shape)
-        extraction = plan_extraction(config, job.device, job.experiment.dataset.on_bad_image)
-        extraction = replace(extraction, own_poolings=own_poolings)
+        shape = image_shape(job.dataset.splits["train"], backbone.preprocess)
+        extraction = extraction_for(backbone, config, shape, job.device, job.experiment.dataset.on_bad_image)
         yield backbone, extraction, cache_keys(job.dataset, backbone, extraction, job.cache_dir)

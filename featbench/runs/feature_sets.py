@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.errors import DataError, UsageError
-from featbench.features.cache import load_features, read_blocks, read_labels
+from featbench.features.cache import read_blocks, read_labels, read_layer
 from featbench.fingerprint import fingerprint
 from featbench.runs.extract import Cached
 
@@ -116,7 +116,7 @@ class FeatureSet:
             DataError: The parts of a fusion hold different images.
         """
         y, ids = self.labels(split)
-        columns = [load_features(cached.keys[split].path, layer)[0] for cached, layer in self.parts]
+        columns = [read_layer(cached.keys[split].path, layer)[0] for cached, layer in self.parts]
         return LabelledFeatures(columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1), y, tuple(ids))
 
     def blocks(self, split: str, block_rows: int) -> Iterator[npt.NDArray[Any]]:

@@ -24,8 +24,9 @@ from featbench.data.datasets import load_dataset
 from featbench.data.splits import Dataset
 from featbench.errors import CacheError, DataError, UsageError
 from featbench.features import spool
-from featbench.features.cache import CacheInfo, load_features
+from featbench.features.cache import CacheInfo
 from featbench.features.extraction import cache_keys, extract_split, plan_extraction
+from featbench.features.load import load_features
 from featbench.features.parts import Spool
 from tests.tiny import Recorder, image_folder
 
