@@ -18,7 +18,7 @@ from featbench.cli.main import app
 from featbench.errors import UsageError
 from featbench.predict.export import export_onnx
 from tests.predict.conftest import Kept
-from tests.predict.test_load import sign
+from tests.predict.signing import sign
 from tests.tiny import digits_content
 
 EVIL = "from pathlib import Path\nPath('it_ran').touch()\ndef make(): raise AssertionError\n"
