@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from featbench.backbones.identity import Identity
+from featbench.backbones.identity import Identity, Layers
 from featbench.backbones.layers import FeatureNetwork
 from featbench.backbones.load import Backbone
 from featbench.config import BackboneConfig
@@ -30,7 +30,7 @@ from featbench.data.splits import Dataset, Split
 from featbench.errors import DataError, UsageError
 from featbench.features.cache import CacheInfo, CacheKey, as_stored, read_info, write_cache, writing_to
 from featbench.features.forward import Forward, Outputs, Precision, best_precision
-from featbench.features.parts import Part, Spool, remove_finished
+from featbench.features.parts import PART_S, Part, Parts, remove_finished
 from featbench.locks import wait_for
 from featbench.progress import Progress
 
@@ -51,6 +51,7 @@ class Extraction:
         device: Where the network runs.
         on_bad_image: What to do with an image that cannot be decoded.
         own_poolings: What the pooling is for those layers for which it is not what it says; None leaves one as it is.
+        part_s: Seconds after which what was computed is written to disk, so that a killed process loses no more.
     """
 
     layers: tuple[str, ...]
@@ -61,6 +62,7 @@ class Extraction:
     device: torch.device
     on_bad_image: Literal["skip", "error"]
     own_poolings: Mapping[str, str | None] = field(default_factory=dict)
+    part_s: float = PART_S
 
     def pooling_of(self, layer: str) -> str | None:
         """Return how the output of a layer becomes a row; None where it is one already."""
@@ -79,6 +81,14 @@ def plan_extraction(config: BackboneConfig, device: torch.device, on_bad_image: 
         device=device,
         on_bad_image=on_bad_image,
     )
+
+
+def extraction_for(
+    config: BackboneConfig, layers: Layers, device: torch.device, on_bad_image: Literal["skip", "error"]
+) -> Extraction:
+    """Settle how features are computed once it is known which layers an entry has, and how each is pooled."""
+    planned = plan_extraction(config.model_copy(update={"layers": layers.names}), device, on_bad_image)
+    return replace(planned, own_poolings=layers.own_poolings)
 
 
 def default_batch_size(image_shape: tuple[int, int, int]) -> int:
@@ -109,19 +119,20 @@ def cache_keys(dataset: Dataset, identity: Identity, extraction: Extraction, cac
     }
 
 
-def check_layers(backbone: Backbone, extraction: Extraction, split: Split) -> None:
-    """Refuse layers that do not exist or cannot be pooled so, before any work is done.
+def check_layers(backbone: Backbone, extraction: Extraction, split: Split) -> FeatureNetwork:
+    """Refuse layers that do not exist or cannot be pooled so, before any work is done; else return their network.
 
     Raises:
         UsageError: A layer does not exist, or cannot be pooled so, or the images are too small for the network.
         WeightsError: A layer needs weights that the network does not have.
     """
-    _features(backbone, extraction, extraction.layers, image_shape(split, backbone.preprocess))
+    features = _features(backbone, extraction, extraction.layers, image_shape(split, backbone.preprocess))
     if extraction.pooling is not None and not any(map(extraction.pooling_of, extraction.layers)):
         raise UsageError(
             f"pooling {extraction.pooling!r} has no effect on {backbone.name}: {', '.join(extraction.layers)} is a "
             "vector; remove it, or name layers before"
         )
+    return features
 
 
 def extract_split(
@@ -199,8 +210,8 @@ def _extract(
     shape = image_shape(split, backbone.preprocess)
     features = _features(backbone, extraction, layers, shape)
     batch_size = extraction.batch_size or default_batch_size(shape)
-    with Spool(key, layers) as spool:
-        done = spool.next_row
+    with Parts(key, layers, part_s=extraction.part_s) as parts:
+        done = parts.next_row
         if done:
             progress.say(f"{backbone.name} {split.name}: goes on from image {done:,} of {len(split):,}")
         forward = Forward(
@@ -215,11 +226,11 @@ def _extract(
         )
         with progress.bar(f"{backbone.name} {split.name}", len(split)) as advance:
             advance(done, "")
-            with _writing(spool, extraction.store) as write:
+            with _writing(parts, extraction.store) as write:
                 for batch in _batches(split, done, backbone, batch_size, extraction):
                     write(batch, forward.start(batch.images))
                     advance(len(batch.rows) + len(batch.skipped), "")
-        _finish(spool, split, key, dict(zip(features.layers, features.widths, strict=True)), extraction.store)
+        _finish(parts, split, key, dict(zip(features.layers, features.widths, strict=True)), extraction.store)
 
 
 def _batches(split: Split, start: int, backbone: Backbone, batch_size: int, extraction: Extraction) -> Iterator[Batch]:
@@ -232,7 +243,7 @@ def _batches(split: Split, start: int, backbone: Backbone, batch_size: int, extr
 
 
 @contextmanager
-def _writing(spool: Spool, store: str) -> Iterator[Callable[[Batch, Callable[[], Outputs]], None]]:
+def _writing(parts: Parts, store: str) -> Iterator[Callable[[Batch, Callable[[], Outputs]], None]]:
     """Yield a function that hands a batch and its coming features to the thread that writes."""
     began_s = time.perf_counter()
     ahead: deque[Future[None]] = deque()
@@ -241,9 +252,9 @@ def _writing(spool: Spool, store: str) -> Iterator[Callable[[Batch, Callable[[],
         nonlocal began_s
         features = {layer: as_stored(layer, rows, store) for layer, rows in outputs().items()}
         now_s = time.perf_counter()
-        stop = spool.next_row + len(batch.rows) + len(batch.skipped)
+        stop = parts.next_row + len(batch.rows) + len(batch.skipped)
         skipped = [(image.id, image.reason) for image in batch.skipped]
-        spool.add(Part(spool.next_row, stop, batch.rows, features, skipped, now_s - began_s, batch.notes))
+        parts.add(Part(parts.next_row, stop, batch.rows, features, skipped, now_s - began_s, batch.notes))
         began_s = now_s
 
     def write(batch: Batch, outputs: Callable[[], Outputs]) -> None:
@@ -260,11 +271,11 @@ def _writing(spool: Spool, store: str) -> Iterator[Callable[[Batch, Callable[[],
             thread.shutdown(cancel_futures=True)
 
 
-def _finish(spool: Spool, split: Split, key: CacheKey, widths: dict[str, int], store: str) -> None:
+def _finish(parts: Parts, split: Split, key: CacheKey, widths: dict[str, int], store: str) -> None:
     skipped: list[tuple[str, str]] = []
     seconds, notes = 0.0, add_notes()
     with write_cache(key, widths, store) as file:
-        for part in spool.parts():
+        for part in parts.read():
             file.append(part.features, split.labels[part.rows], [split.ids[row] for row in part.rows])
             skipped += part.skipped
             seconds += part.seconds
@@ -272,7 +283,7 @@ def _finish(spool: Spool, split: Split, key: CacheKey, widths: dict[str, int], s
         if len(skipped) == len(split):
             raise DataError(f"none of the {len(split)} images of {split.name} can be read; first: {skipped[0][1]}")
         file.finish(key, skipped, seconds, notes)
-    spool.remove()
+    parts.remove()
 
 
 def _features(

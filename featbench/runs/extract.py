@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from featbench.classifiers.checks import check_trainable
 from featbench.data.splits import Skipped
 from featbench.errors import CacheError
 from featbench.features.cache import read_info, read_labels
 from featbench.features.extraction import check_layers, extract_split, reuse_split
+from featbench.results.feature_files import FeatureFile, write_feature_files
 from featbench.runs.feature_sets import CachedNetwork
 from featbench.runs.resolve import Run
 
@@ -40,10 +41,29 @@ def extract(run: Run) -> list[CachedNetwork]:
         for split, info in entry.infos.items()
         for image, reason in info.skipped
     )
+    write_feature_files(run.results_dir, _feature_files(run, cached))
     _check_classes(run, cached)
     run.images.note({split: info.notes for entry in reversed(cached) for split, info in entry.infos.items()})
     run.images.warn_of_duplicates()
     return cached
+
+
+def _feature_files(run: Run, cached: Sequence[CachedNetwork]) -> Iterator[FeatureFile]:
+    for entry in cached:
+        for split, info in entry.infos.items():
+            for layer in entry.extraction.layers:
+                yield FeatureFile(
+                    backbone=entry.identity.name,
+                    weights=entry.identity.weights,
+                    layer=layer,
+                    pooling=entry.extraction.pooling_of(layer),
+                    split=split,
+                    fingerprint=info.fingerprint,
+                    path=entry.keys[split].path.relative_to(run.cache_dir).as_posix(),
+                    width=info.widths[layer],
+                    rows=info.n_rows,
+                    seconds=info.extract_s[layer],
+                )
 
 
 def find_cached(run: Run) -> list[CachedNetwork]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from featbench.backbones.identity import Identity
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.errors import DataError, UsageError
-from featbench.features.cache import CacheInfo, CacheKey, load_features, read_blocks, read_labels
+from featbench.features.cache import CacheInfo, CacheKey, read_blocks, read_labels, read_layer
 from featbench.features.extraction import Extraction
 from featbench.fingerprint import fingerprint
 
@@ -134,7 +134,7 @@ class FeatureSet:
             DataError: The parts of a fusion hold different images.
         """
         y, ids = self.labels(split)
-        columns = [load_features(cached.keys[split].path, layer)[0] for cached, layer in self.parts]
+        columns = [read_layer(cached.keys[split].path, layer)[0] for cached, layer in self.parts]
         return LabelledFeatures(columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1), y, tuple(ids))
 
     def blocks(self, split: str, block_rows: int) -> Iterator[npt.NDArray[Any]]:

@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pandas as pd
 
-from featbench.config import Experiment
 from featbench.progress import Progress
+from featbench.progress_bars import follow
 from featbench.results.store import write_current
 from featbench.runs.classify import classify
 from featbench.runs.extract import extract
 from featbench.runs.feature_sets import CachedNetwork
 from featbench.runs.plan import describe_plan
-from featbench.runs.resolve import Run, is_folder, resolve
+from featbench.runs.resolve import Run, Source, is_folder, resolve
 from featbench.runs.tables import write_tables
 
 STAGES = ("extract", "evaluate", "baseline", "report")
 
 
 def run(
-    experiment: str | Path | Experiment,
+    experiment: Source,
     *,
     results: str | Path | None = None,
     cache: str | Path | None = None,
@@ -30,22 +30,24 @@ def run(
     overrides: Sequence[str] = (),
     offline: bool = False,
     stages: Sequence[str] = STAGES,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> pd.DataFrame:
     """Run an experiment: extract features, train and test classifiers and networks, write the tables and the page.
 
     What is already in the cache and in results.csv is reused; to do it again, delete the results folder.
 
     Args:
-        experiment: A built-in name, the path of a TOML file or of a folder of images, or an `Experiment`.
+        experiment: A built-in name, the path of a TOML file or of a folder of images, a dict of what such a file holds,
+            or an `Experiment`.
         results: This run's own folder; `results/NAME` where it is None.
-        cache: Where feature caches are kept; `~/.cache/featbench/features` where it is None.
-        data: torchvision's root for data sets; `~/.cache/featbench/data` where it is None.
+        cache: Where feature caches are kept; None is `$FEATBENCH_HOME/features`, or `~/.cache/featbench/features`.
+        data: torchvision's root for data sets; None is `$FEATBENCH_HOME/data`, or `~/.cache/featbench/data`.
         device: "auto", "cpu", "cuda" or "cuda:N".
         overrides: `KEY=VALUE` settings that replace what the experiment says.
         offline: Forbid downloads.
         stages: Which of "extract", "evaluate", "baseline" and "report" (the pictures and the page) to run.
-        progress: Takes messages and progress; None shows nothing.
+        progress: Whether to show messages and bars on stderr; None shows them in a terminal and in a notebook. Or
+            something of your own that takes them.
 
     Returns:
         The experiment's rows of results.csv, with those of stages that did not run this time; empty after "extract".
@@ -55,21 +57,22 @@ def run(
         FeatbenchError: Something went wrong; the message says what, and what to do. `UsageError` is the kind where
             the experiment or an argument is wrong.
     """
-    resolved = resolve(
-        experiment,
-        results=results,
-        cache=cache,
-        data=data,
-        device=device,
-        overrides=overrides,
-        offline=offline,
-        progress=progress,
-    )
-    plan = describe_plan(resolved, stages) if is_folder(experiment) else None  # nobody wrote down what will be done
-    resolved.prepare()
-    for line in resolved.dataset.remarks if plan is None else plan:
-        resolved.progress.say(line)
-    return _run_stages(resolved, stages)
+    with follow(progress) as shown:
+        resolved = resolve(
+            experiment,
+            results=results,
+            cache=cache,
+            data=data,
+            device=device,
+            overrides=overrides,
+            offline=offline,
+            progress=shown,
+        )
+        plan = describe_plan(resolved, stages) if is_folder(experiment) else None  # nobody wrote down what will be done
+        resolved.prepare()
+        for line in resolved.dataset.remarks if plan is None else plan:
+            resolved.progress.say(line)
+        return _run_stages(resolved, stages)
 
 
 def _run_stages(run: Run, stages: Sequence[str]) -> pd.DataFrame:

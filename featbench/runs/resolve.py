@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tomli_w
 import torch
@@ -25,8 +25,8 @@ from featbench.data.datasets import check_dataset, load_dataset
 from featbench.data.splits import Dataset
 from featbench.errors import UsageError
 from featbench.features.cache import CacheKey, read_info
-from featbench.features.extraction import Extraction, cache_keys, plan_extraction
-from featbench.places import expand_user
+from featbench.features.extraction import Extraction, cache_keys, extraction_for
+from featbench.places import data_sets, expand_user, feature_caches
 from featbench.progress import OnceOnly, Progress, Silent
 from featbench.results.files import write_text
 from featbench.results.store import ResultsTable, prepare_folder
@@ -34,7 +34,7 @@ from featbench.runs.environment import write_environment
 from featbench.runs.image_report import ImageReport
 
 EXPERIMENT = "experiment.toml"
-HOME = Path("~/.cache/featbench")
+Source = str | Path | Mapping[str, Any] | Experiment
 _MORE_OF_BUNDLED = ('backbones.0.layers=["layer2", "layer3"]', "backbones.0.pooling=avg:4")  # its last layer is narrow
 
 
@@ -106,9 +106,7 @@ class Run:
         on_bad_image = self.experiment.dataset.on_bad_image
         planned = []
         for network in self.networks:
-            layers = network.layers
-            config = network.config.model_copy(update={"layers": layers.names})
-            extraction = replace(plan_extraction(config, self.device, on_bad_image), own_poolings=layers.own_poolings)
+            extraction = extraction_for(network.config, network.layers, self.device, on_bad_image)
             keys = cache_keys(self.dataset, network.identity, extraction, self.cache_dir)
             planned.append(PlannedExtraction(network, extraction, keys))
         return tuple(planned)
@@ -182,7 +180,7 @@ class Run:
 
 
 def resolve(
-    experiment: str | Path | Experiment,
+    experiment: Source,
     *,
     results: str | Path | None = None,
     cache: str | Path | None = None,
@@ -199,27 +197,26 @@ def resolve(
     Raises:
         UsageError: The experiment or an argument is wrong.
     """
-    progress = progress or Silent()
-    if not isinstance(experiment, Experiment):
-        if is_folder(experiment) and not any(override.startswith("backbones") for override in overrides):
-            name, why = available_backbone(offline=offline)
-            progress.say(f"backbone     {name}: {why}; --set backbones.0.name=NAME takes another")
-            overrides = [*(_MORE_OF_BUNDLED if name == BUNDLED else ()), f"backbones.0.name={name}", *overrides]
-        experiment = load_experiment(str(experiment), overrides)
+    progress = OnceOnly(progress or Silent())
+    if is_folder(experiment) and not any(override.startswith("backbones") for override in overrides):
+        name, why = available_backbone(offline=offline)
+        progress.say(f"backbone     {name}: {why}; --set backbones.0.name=NAME takes another")
+        overrides = [*(_MORE_OF_BUNDLED if name == BUNDLED else ()), f"backbones.0.name={name}", *overrides]
+    loaded = load_experiment(experiment, overrides)
     return Run(
-        experiment=experiment,
-        results_dir=Path(results) if results is not None else Path("results") / experiment.name,
-        cache_dir=Path(cache) if cache is not None else expand_user(HOME / "features"),
-        data_dir=Path(data) if data is not None else expand_user(HOME / "data"),
+        experiment=loaded,
+        results_dir=expand_user(results) if results is not None else Path("results") / loaded.name,
+        cache_dir=feature_caches(cache),
+        data_dir=data_sets(data),
         device=resolve_device(device),
         offline=offline,
-        progress=OnceOnly(progress),
+        progress=progress,
     )
 
 
-def is_folder(experiment: str | Path | Experiment) -> bool:
+def is_folder(experiment: Source) -> bool:
     """Say whether an experiment is named by a folder of images."""
-    if isinstance(experiment, Experiment) or str(experiment) in builtin_experiments():
+    if isinstance(experiment, Experiment | Mapping) or str(experiment) in builtin_experiments():
         return False
     return bool(str(experiment)) and expand_user(experiment).is_dir()
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from featbench.config import parse_experiment
+from featbench.config import Experiment
 from featbench.errors import DataError
 from featbench.features.cache import load_features
 from featbench.runs.extract import extract
@@ -123,7 +123,7 @@ def make_job(root: Path, home: Path, on_bad_image: str = "skip") -> Run:
         dataset={"name": "folder", "root": str(root), "on_bad_image": on_bad_image}, backbones=[{"name": "pixels"}]
     )
     places = (home / "results", home / "cache", home / "data")
-    return Run(parse_experiment(content), *places, torch.device("cpu"), progress=Recorder())
+    return Run(Experiment.model_validate(content), *places, torch.device("cpu"), progress=Recorder())
 
 
 @pytest.fixture(scope="module")
