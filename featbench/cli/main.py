@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 import featbench
-from featbench.cli import networks, predict, report, stages
+from featbench.cli import docs, networks, predict, report, stages
 from featbench.cli.caches import caches
 from featbench.cli.lists import lists
 from featbench.cli.options import examples
@@ -66,6 +66,7 @@ stages.add_to(app)
 report.add_to(app)
 predict.add_to(app)
 networks.add_to(app)
+docs.add_to(app)
 app.add_typer(lists, name="list")
 app.add_typer(caches, name="cache")
 
