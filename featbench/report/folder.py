@@ -13,9 +13,10 @@ import pandas as pd
 
 from featbench.errors import ResultsError
 from featbench.report.tables import ADVICE, write_accuracy_tables, write_statistics
+from featbench.results.artifacts import find_artifact
 from featbench.results.files import read_csv, read_limited
-from featbench.results.pictures import MAP_COLUMNS, MAPS
-from featbench.results.store import NOTE_COLUMNS, NOTES_CSV, RESULTS_CSV, find_artifact, load_current
+from featbench.results.images import MAP_COLUMNS, MAPS, NOTE_COLUMNS, NOTES_CSV
+from featbench.results.store import RESULTS_CSV, load_current
 from featbench.stats.accuracy import best_by_validation
 from featbench.stats.advice import against_best, named_classes
 from featbench.stats.comparisons import COMPARISON_COLUMNS

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 
 from featbench.errors import ResultsError
+from featbench.results.artifacts import load_predictions
 from featbench.results.files import write_csv, write_text
-from featbench.results.store import load_predictions
 from featbench.stats.accuracy import accuracy_table, chosen_cells, never_table, table_cells, to_latex, to_markdown
 from featbench.stats.advice import advise
 from featbench.stats.comparisons import compare_models

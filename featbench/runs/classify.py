@@ -17,9 +17,10 @@ from featbench.classifiers.rows import LabelledFeatures, Subset, train_subsets
 from featbench.classifiers.saved_models import NotKeptError, save_model
 from featbench.classifiers.transforms import label
 from featbench.fingerprint import fingerprint
+from featbench.results.artifacts import write_predictions
 from featbench.results.cards import write_card
 from featbench.results.row import Row, params_json, utc_now
-from featbench.results.store import write_predictions, write_rows
+from featbench.results.store import write_rows
 from featbench.runs.extract import find_cached
 from featbench.runs.feature_sets import FeatureSet, feature_sets
 from featbench.runs.on_disk import load_on_disk

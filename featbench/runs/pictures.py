@@ -21,7 +21,7 @@ from featbench.data.splits import Split
 from featbench.errors import ResultsError
 from featbench.features.map import map_features
 from featbench.results.files import read_csv, replacing, write_csv
-from featbench.results.pictures import MAP_COLUMNS, MAPS, thumbnail_path, thumbnails
+from featbench.results.images import MAP_COLUMNS, MAPS, thumbnail_path, thumbnails
 from featbench.runs.extract import find_cached
 from featbench.runs.feature_sets import FeatureSet, feature_sets
 from featbench.runs.resolve import Job

@@ -30,7 +30,8 @@ from featbench.data.splits import Dataset, Labels, Skipped, Split
 from featbench.errors import DataError, UsageError
 from featbench.progress import Progress, Silent
 from featbench.results.files import write_text
-from featbench.results.store import RESULTS_CSV, load_results, prepare_folder, write_notes, write_skipped
+from featbench.results.images import write_notes, write_skipped
+from featbench.results.store import RESULTS_CSV, load_results, prepare_folder
 
 EXPERIMENT = "experiment.toml"
 _PACKAGES = ("h5py", "lightning", "numpy", "pandas", "pillow", "scikit-learn", "torchvision")

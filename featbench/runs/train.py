@@ -24,10 +24,11 @@ from featbench.data.splits import Split
 from featbench.errors import DataError
 from featbench.locks import wait_for
 from featbench.progress import Silent
+from featbench.results.artifacts import artifact_path, write_predictions
 from featbench.results.cards import MODELS, write_card
 from featbench.results.files import replacing, write_csv, writing_to
 from featbench.results.row import Row, params_json, utc_now
-from featbench.results.store import artifact_path, write_predictions, write_rows
+from featbench.results.store import write_rows
 from featbench.runs.resolve import Job
 from featbench.runs.trainings import Plan, Subset, plans_of, splits_of
 from featbench.stats.metrics import classification_metrics, wilson_interval

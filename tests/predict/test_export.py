@@ -14,8 +14,8 @@ from featbench.errors import ResultsError, UsageError
 from featbench.predict import export
 from featbench.predict.export import export_onnx
 from featbench.predict.networks import read_tensors, trained_network
+from featbench.results.artifacts import load_predictions
 from featbench.results.cards import read_card
-from featbench.results.store import load_predictions
 from tests.predict.conftest import Kept
 from tests.test_cli import invoke
 

@@ -16,7 +16,7 @@ from featbench.errors import ResultsError, WeightsError
 from featbench.features.cache import load_features
 from featbench.features.forward import Forward
 from featbench.predict import images, model, passes
-from featbench.results.store import load_predictions
+from featbench.results.artifacts import load_predictions
 from tests.predict.conftest import FUSIONS, Kept
 from tests.predict.test_load import sign
 

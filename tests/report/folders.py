@@ -10,10 +10,11 @@ import numpy as np
 from PIL import Image
 
 from featbench.baselines.strategies import STRATEGIES
+from featbench.results.artifacts import artifact_path, write_predictions
 from featbench.results.files import write_csv, write_text
-from featbench.results.pictures import MAP_COLUMNS, MAPS, thumbnail_path
+from featbench.results.images import MAP_COLUMNS, MAPS, thumbnail_path, write_notes, write_skipped
 from featbench.results.row import Row
-from featbench.results.store import artifact_path, write_notes, write_predictions, write_rows, write_skipped
+from featbench.results.store import write_rows
 from featbench.stats.models import strategy_of
 
 HOSTILE = (

@@ -19,8 +19,9 @@ from featbench.classifiers.skops_file import Limits
 from featbench.config import Experiment
 from featbench.errors import CacheError, UsageError
 from featbench.features.cache import load_features
+from featbench.results.artifacts import load_predictions
 from featbench.results.cards import read_card
-from featbench.results.store import load_predictions, load_results
+from featbench.results.store import load_results
 from featbench.runs.classify import evaluate
 from featbench.runs.extract import extract
 from featbench.runs.resolve import Job

@@ -14,7 +14,8 @@ import torch
 
 from featbench.config import Experiment
 from featbench.errors import CacheError, UsageError
-from featbench.results.store import load_predictions, load_results
+from featbench.results.artifacts import load_predictions
+from featbench.results.store import load_results
 from featbench.runs.classify import evaluate
 from featbench.runs.extract import extract
 from featbench.runs.resolve import Job

@@ -27,7 +27,7 @@ from featbench.backbones.own import ResNet20
 from featbench.config import Experiment, load_experiment
 from featbench.errors import CacheError, DataError, UsageError
 from featbench.report.tables import write_statistics
-from featbench.results.store import load_predictions
+from featbench.results.artifacts import load_predictions
 from featbench.runs.pipeline import STAGES
 from tests.tiny import GRIDS, Recorder, digits_content, digits_experiment, image_folder
 

@@ -15,7 +15,8 @@ from PIL import Image
 from featbench.baselines import learner
 from featbench.config import Experiment
 from featbench.errors import DataError, UsageError
-from featbench.results.store import load_predictions, load_results
+from featbench.results.artifacts import load_predictions
+from featbench.results.store import load_results
 from featbench.runs import trainings
 from featbench.runs.resolve import Job
 from featbench.runs.train import baseline
