@@ -8,8 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "featbench" / "docs").glob("*.md"))
-EVERY = [README, *PAGES]
-NAMES = [path.name for path in EVERY]
+EVERY = [README, ROOT / "results" / "README.md", *PAGES]
+NAMES = [str(path.relative_to(ROOT)) for path in EVERY]
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
 
 

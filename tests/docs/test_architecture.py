@@ -29,13 +29,13 @@ assert abs(value - 1 / 3) < 1e-12, value  # observed 4/6, by chance 1/2
 """
 CLASSIFIER = """
 import featbench
-settings = ["evaluate.classifiers=['nearest_centroid']", "baselines=[]", "dataset.limit_train=200", "dataset.limit_test=50"]
-settings += ["backbones=[{name='pixels'}]"]
+import numpy as np
+
+settings = ["dataset.limit_train=200", "dataset.limit_test=50", "backbones=[{name='pixels'}]", "baselines=[]"]
+settings += ["evaluate.classifiers=['nearest_centroid']"]
 rows = featbench.run("digits", overrides=settings, results="r", cache="c", device="cpu", stages=("extract", "evaluate"))
 assert rows["method"].tolist() == ["nearest_centroid"]
-import numpy as np
-image = np.zeros((8, 8), np.uint8)
-assert featbench.load_model("r").predict_proba([image]).shape == (1, 10)
+assert featbench.load_model("r").scores([np.zeros((8, 8), np.uint8)]).shape == (1, 10)
 """
 NETWORK = """
 import torch

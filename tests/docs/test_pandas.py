@@ -13,6 +13,7 @@ from tests.report.folders import results_folder
 
 PAGE = next(page for page in PAGES if page.name == "results.md")
 
+
 @pytest.fixture
 def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Run the blocks one after the other beside a results folder, as a reader would."""

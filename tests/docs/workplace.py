@@ -22,6 +22,7 @@ def make_workplace(home: Path) -> Path:
     image_folder(home / "photos", per_class=12, classes=("red", "blue"))
     for name in ("cat.jpg", "dog.jpg"):
         shutil.copy(home / "photos" / "red" / "00.jpg", home / name)
-    (home / "pets.toml").write_text(_PETS, "utf-8")
+    for name in ("pets.toml", "hymenoptera.toml"):
+        (home / name).write_text(_PETS, "utf-8")
     featbench.run(home / "pets.toml", results=home / "results" / "pets", cache=home / "cache", device="cpu")
     return home
