@@ -54,8 +54,8 @@ app = typer.Typer(
     name="featbench",
     cls=_Commands,
     help="Which backbone, which layer, which classifier, or should I fine-tune? One command answers, with a table.",
-    epilog=examples("featbench run digits", "featbench run photos/", "featbench list backbones")
-    + "\n\nThe first needs no download, and takes a few minutes on two cores.",
+    epilog=examples("featbench run digits", "featbench run photos/", "featbench list backbones", "featbench docs")
+    + "\n\nThe first needs no download, and takes a few minutes on two cores. The last lists the manual's pages.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
