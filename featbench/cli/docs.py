@@ -22,9 +22,7 @@ def pages() -> dict[str, str]:
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("docs", epilog=examples("featbench docs", "featbench docs images", "featbench docs results | less"))(
-        docs
-    )
+    app.command("docs", epilog=examples("featbench docs", "featbench docs images"))(docs)
 
 
 def _topics(incomplete: str) -> list[str]:
