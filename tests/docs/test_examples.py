@@ -16,7 +16,7 @@ from typer.main import get_command
 from featbench.backbones.load import check_backbone
 from featbench.classifiers.registry import check_grids
 from featbench.cli.main import app
-from featbench.config import is_weights_file, load_experiment, parse_experiment
+from featbench.config import Experiment, is_weights_file, load_experiment
 from featbench.data.datasets import check_dataset
 from tests.docs.manual import EVERY, NAMES, PAGES, ROOT, blocks, prose
 from tests.docs.workplace import make_workplace
@@ -54,7 +54,7 @@ def test_toml_is_a_valid_experiment(page: Path, here: Path) -> None:
             (here / file[1]).write_text(block, "utf-8")
     for text in blocks(page, "toml"):
         whole = {"name": "a", "dataset": {"name": "digits"}, "backbones": [{"name": "resnet18"}]}
-        experiment = parse_experiment(whole | tomllib.loads(text))
+        experiment = Experiment.model_validate(whole | tomllib.loads(text))
         check_dataset(experiment.dataset)
         check_grids(experiment.evaluate)
         for backbone in experiment.backbones:
