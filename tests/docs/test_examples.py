@@ -117,6 +117,13 @@ def test_modules_and_make_targets_are_there() -> None:
                     assert f'"{option}"' in source or 'f"--{name}"' in source, words
 
 
+def test_every_file_of_a_results_folder_is_on_its_page(here: Path) -> None:
+    text = next(page for page in PAGES if page.name == "results.md").read_text("utf-8")
+    for path in (here / "results" / "pets").glob("[!.]*"):
+        name = f"{path.name}/" if path.is_dir() else path.name
+        assert f"`{name}`" in text.replace("`.md`, `.tex`", "`accuracy.md`, `accuracy.tex`"), name
+
+
 def test_the_manual_has_code_of_every_kind() -> None:
     assert len(FEATBENCH) > 30
     assert len(WITH_PYTHON) >= 4
