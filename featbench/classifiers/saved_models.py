@@ -20,10 +20,10 @@ from featbench.classifiers.skops_file import DamagedError, Limits, SkopsFile
 from featbench.classifiers.spec import Restore
 from featbench.errors import ResultsError, UsageError
 from featbench.factories import PREFIX
+from featbench.results.artifacts import artifact_path
 from featbench.results.cards import MODELS, Card
 from featbench.results.files import replacing
 from featbench.results.row import Row
-from featbench.results.store import artifact_path
 
 # Parts of scikit-learn's forests and boosting that skops itself does not trust.
 _TREES = ("sklearn.tree._tree.Tree", "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor")

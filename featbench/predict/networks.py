@@ -15,6 +15,7 @@ from featbench.baselines.network import with_new_head
 from featbench.config import BackboneConfig, is_weights_file, split_part
 from featbench.data.preprocess import Preprocess
 from featbench.errors import ResultsError, WeightsError
+from featbench.features.passes import Pass
 from featbench.predict.images import ArrayPreprocess
 from featbench.results.cards import AGAIN, Card
 
@@ -44,6 +45,29 @@ def trained_backbone(folder: Path, card: Card, *, offline: bool) -> Backbone:
             f"(environment.json has the versions of then), or {AGAIN}"
         )
     return backbone
+
+
+def make_passes(folder: Path, card: Card, *, offline: bool) -> tuple[list[Pass], list[int]]:
+    """Build the networks of a classifier's features; layers of one backbone come out of one pass.
+
+    Returns:
+        The passes; and for each of the card's parts, which pass its layer comes out of.
+
+    Raises:
+        UsageError: A backbone or a layer does not exist here.
+        WeightsError: Weights are missing, or are not those of the training.
+    """
+    groups: dict[str, list[Card]] = {}
+    for part in card.parts:
+        groups.setdefault(part.model_dump_json(exclude={"layer"}), []).append(part)
+    passes = []
+    for parts in groups.values():
+        preprocess = card_preprocess(parts[0])
+        backbone = trained_backbone(folder, parts[0], offline=offline)
+        layers = [str(part.layer) for part in parts]
+        features = backbone.features(layers, parts[0].pooling or "flatten", preprocess.photo_shape, as_written=True)
+        passes.append(Pass(features, preprocess, parts[0].precision, preprocess.photo_shape))
+    return passes, [number for part in card.parts for number, parts in enumerate(groups.values()) if part in parts]
 
 
 def trained_network(card: Card, state: dict[str, Tensor], file: Path) -> nn.Module:

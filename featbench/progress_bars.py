@@ -1,11 +1,12 @@
-"""Progress in a terminal: bars. On a pipe, plain lines instead."""
+"""Progress for people: bars in a terminal or a notebook; elsewhere, as on a pipe, a plain line now and then."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Self
 
@@ -22,7 +23,7 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from featbench.progress import Advance
+from featbench.progress import Advance, Progress, Silent
 from featbench.terminal import one_line
 
 _PIPE_WIDTH = 200
@@ -36,13 +37,19 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:.3g}/s")
 
 
-class TerminalProgress:
-    """Shows progress on stderr, so that stdout holds nothing but results."""
+class ProgressBars:
+    """Shows progress on stderr, so that stdout holds nothing but results.
 
-    def __init__(self, *, quiet: bool, verbose: bool) -> None:
+    Args:
+        quiet: Show warnings only.
+        clock: Gives seconds.
+    """
+
+    def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = make_console(stderr=True)
         self._quiet = quiet
-        self._verbose = verbose
+        self._clock = clock
+        self._has_bars = _can_show_bars(self._console)
         self._bars = Bars(
             TextColumn("{task.description}", markup=False),
             *([BarColumn()] if self._console.width >= _BAR_FROM_WIDTH else []),  # rather the numbers
@@ -52,7 +59,7 @@ class TerminalProgress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
             console=self._console,
-            disable=quiet or not self._console.is_terminal,
+            disable=quiet or not self._has_bars,
         )
 
     def __enter__(self) -> Self:
@@ -78,8 +85,8 @@ class TerminalProgress:
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Advance]:
-        """Show a bar; on a pipe, a line when the work begins and then every half minute."""
-        if not self._console.is_terminal:
+        """Show a bar; where there are none, a line when the work begins and then every half minute."""
+        if not self._has_bars:
             self.say(f"{label}: {total} to do")
             yield self._lines(label, total)
             return
@@ -88,12 +95,12 @@ class TerminalProgress:
 
     def _lines(self, label: str, total: int) -> Advance:
         done = 0
-        started_s = said_s = time.monotonic()
+        started_s = said_s = self._clock()
 
         def advance(steps: int, note: str) -> None:
             nonlocal done, said_s
             done += steps
-            now_s = time.monotonic()
+            now_s = self._clock()
             if done and done < total and now_s - said_s >= _LINE_EVERY_S:
                 said_s = now_s
                 rate = done / (now_s - started_s)
@@ -103,12 +110,31 @@ class TerminalProgress:
         return advance
 
 
+def follow(progress: Progress | bool | None) -> AbstractContextManager[Progress]:
+    """Return what a call from Python reports to.
+
+    Args:
+        progress: Takes messages and progress; or whether bars are shown. None shows them where somebody can see them:
+            where stderr is a terminal, and in a notebook.
+    """
+    if progress is None:
+        console = make_console(stderr=True)
+        progress = console.is_terminal or console.is_jupyter
+    if isinstance(progress, bool):
+        return ProgressBars() if progress else nullcontext(Silent())
+    return nullcontext(progress)
+
+
 def make_console(*, stderr: bool = False) -> Console:
     """Return where to print; a pipe has room for long lines."""
     console = Console(stderr=stderr)
     if not console.is_terminal:
         console.width = _PIPE_WIDTH
     return console
+
+
+def _can_show_bars(console: Console) -> bool:
+    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)  # rich needs it there
 
 
 def print_plain(console: Console, text: str) -> None:

@@ -1,7 +1,7 @@
-"""What a model looks at images with: one forward pass a backbone, for all of its layers that are needed.
+"""The features of images that are not cached: one forward pass a backbone, for all of its layers that are needed.
 
 Each image is decoded once for all backbones. A GPU works on the next batch, and threads decode those after it, while
-one is scored.
+the caller is busy with one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -19,41 +18,17 @@ from featbench.data.preprocess import Preprocess
 from featbench.data.splits import Split
 from featbench.features.extraction import default_batch_size
 from featbench.features.forward import Forward, Outputs, Precision
-from featbench.predict.networks import card_preprocess, trained_backbone
 from featbench.progress import Progress
-from featbench.results.cards import Card
 
 
 @dataclass(frozen=True)
 class Pass:
-    """A network, what its images go through before, and the precision of its forward pass."""
+    """A network, what its images go through before and are shaped like then, and the precision of its forward pass."""
 
     features: FeatureNetwork
     preprocess: Preprocess
     precision: Precision
-
-
-def make_passes(folder: Path, card: Card, *, offline: bool) -> tuple[list[Pass], list[int]]:
-    """Build the networks of a classifier's features; layers of one backbone come out of one pass.
-
-    Returns:
-        The passes; and for each of the card's parts, which pass its layer comes out of.
-
-    Raises:
-        UsageError: A backbone or a layer does not exist here.
-        WeightsError: Weights are missing, or are not those of the training.
-    """
-    groups: dict[str, list[Card]] = {}
-    for part in card.parts:
-        groups.setdefault(part.model_dump_json(exclude={"layer"}), []).append(part)
-    passes = []
-    for parts in groups.values():
-        preprocess = card_preprocess(parts[0])
-        backbone = trained_backbone(folder, parts[0], offline=offline)
-        layers = [str(part.layer) for part in parts]
-        features = backbone.features(layers, parts[0].pooling or "flatten", preprocess.photo_shape, as_written=True)
-        passes.append(Pass(features, preprocess, parts[0].precision))
-    return passes, [number for part in card.parts for number, parts in enumerate(groups.values()) if part in parts]
+    image_shape: tuple[int, int, int]
 
 
 class Passes:
@@ -62,13 +37,14 @@ class Passes:
     Args:
         passes: The networks.
         device: Where they run.
+        batch_size: Images in a forward pass; None chooses by the size of the images.
     """
 
-    def __init__(self, passes: Sequence[Pass], device: torch.device) -> None:
+    def __init__(self, passes: Sequence[Pass], device: torch.device, batch_size: int | None = None) -> None:
         self._passes = tuple(passes)
         self._device = device
         self._preprocesses = list(dict.fromkeys(each.preprocess for each in passes))
-        self._batch_size = min(default_batch_size(each.preprocess.photo_shape) for each in passes)
+        self._batch_size = batch_size or min(default_batch_size(each.image_shape) for each in passes)
         self._forwards: dict[int, Forward] = {}
         self._n_images = 0
 
@@ -89,7 +65,7 @@ class Passes:
             yield _finish(batch, outputs)
 
     def _forwards_for(self, n_images: int, progress: Progress) -> list[Forward]:
-        """Return what runs the networks; a longer job than before may pay for compiling them."""
+        """Return what runs the networks; more images than before may pay for compiling them."""
         for number, each in enumerate(self._passes if n_images > self._n_images else ()):
             if number not in self._forwards or not self._forwards[number].compiled:
                 self._forwards[number] = Forward(
@@ -98,7 +74,7 @@ class Passes:
                     device=self._device,
                     precision=each.precision,
                     batch_size=self._batch_size,
-                    image_shape=each.preprocess.photo_shape,
+                    image_shape=each.image_shape,
                     n_images=n_images,
                     progress=progress,
                     forget=not any(forward.compiled for forward in self._forwards.values()),
