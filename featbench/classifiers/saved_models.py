@@ -18,10 +18,10 @@ from featbench.classifiers.rebuild import ForeignError, rebuild
 from featbench.classifiers.skops_file import DamagedError, Limits, SkopsFile
 from featbench.errors import ResultsError, UsageError
 from featbench.factories import PREFIX
+from featbench.results.artifacts import artifact_path
 from featbench.results.cards import MODELS, Card
 from featbench.results.files import replacing
 from featbench.results.row import Row
-from featbench.results.store import artifact_path
 
 # what the classifiers of the table and the steps hold beyond the types that skops itself trusts
 _TRUSTED = (

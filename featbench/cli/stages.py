@@ -62,8 +62,9 @@ def _add(app: typer.Typer, name: str) -> None:
         with exit_codes(verbose=verbose):
             from featbench.cli.final_table import print_table
             from featbench.progress_bars import ProgressBars
-            from featbench.runs.pipeline import STAGES, make_job, run
+            from featbench.runs.pipeline import STAGES, run
             from featbench.runs.plan import describe_plan
+            from featbench.runs.resolve import resolve
 
             stages = STAGES if name == "run" else (name,)
 
@@ -78,7 +79,7 @@ def _add(app: typer.Typer, name: str) -> None:
                     "progress": progress,
                 }
                 if dry_run:
-                    for line in describe_plan(make_job(experiment, **options), stages):
+                    for line in describe_plan(resolve(experiment, **options), stages, measure=True):
                         print_line(line)
                     return
                 rows = run(experiment, stages=stages, **options)

@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from featbench.backbones.identity import Identity
 from featbench.backbones.layers import FeatureNetwork
 from featbench.backbones.load import Backbone
 from featbench.config import BackboneConfig
@@ -106,12 +107,12 @@ def default_batch_size(image_shape: tuple[int, int, int]) -> int:
     return max(1, min(256, _PIXELS_PER_BATCH // (image_shape[1] * image_shape[2])))
 
 
-def cache_keys(dataset: Dataset, backbone: Backbone, extraction: Extraction, cache_dir: Path) -> dict[str, CacheKey]:
+def cache_keys(dataset: Dataset, identity: Identity, extraction: Extraction, cache_dir: Path) -> dict[str, CacheKey]:
     """Name the cache file of each split, from the bytes of its images to the weights of the network."""
     network = {
-        "backbone": backbone.name,
-        "weights": backbone.weights_hash(),
-        "preprocess": backbone.preprocess.content(),
+        "backbone": identity.name,
+        "weights": identity.weights_hash,
+        "preprocess": identity.preprocess.content(),
         # `tokens` is another where a network has more or fewer of them than one before the patches
         "pooling": max(filter(None, extraction.own_poolings.values()), default=extraction.pooling),
         "precision": extraction.precision,
@@ -121,7 +122,7 @@ def cache_keys(dataset: Dataset, backbone: Backbone, extraction: Extraction, cac
         name: CacheKey(
             cache_dir,
             dataset.name,
-            backbone.name,
+            identity.name,
             name,
             {"format": 1, "split": name, "rows": split.digest(), **network},
         )
@@ -158,32 +159,39 @@ def extract_split(
         DataError: No image can be decoded, or one cannot and `on_bad_image` is "error".
         CacheError: The cache is damaged, or cannot be written.
     """
-    title = f"{backbone.name} {split.name}"
-    info = _reused(extraction, key, title, progress)
+    info = reuse_split(extraction, key, progress)
     if info is None:
-        with _alone(key, title, progress):  # a second process waits, then finds the work done
-            info = _reused(extraction, key, title, progress)
+        with _alone(key, progress):  # a second process waits, then finds the work done
+            info = reuse_split(extraction, key, progress)
             if info is None:
                 _extract(split, backbone, extraction, _missing(read_info(key.path), extraction), key, progress)
-                info = read_info(key.path)
+                info = _checked(read_info(key.path), extraction)
                 assert info is not None  # just written
-    if info.skipped and extraction.on_bad_image == "error":
-        raise bad_image(*info.skipped[0])
     return info
 
 
-def _reused(extraction: Extraction, key: CacheKey, title: str, progress: Progress) -> CacheInfo | None:
-    """Return what the cache file says where it has every layer.
+def reuse_split(extraction: Extraction, key: CacheKey, progress: Progress) -> CacheInfo | None:
+    """Return what the cache file of a split says where it has every layer; None where one is missing.
 
-    It never changes under its name, so that takes no lock, nor a disk that can be written.
+    The file never changes under its name, so that takes no lock, nor a disk that can be written.
+
+    Raises:
+        DataError: An image could not be decoded, and `on_bad_image` is "error".
+        CacheError: The cache is damaged.
     """
     info = read_info(key.path)
     if info is None or _missing(info, extraction):
         return None
-    progress.say(f"{title}: reused {key.path}")
+    progress.say(f"{key.backbone} {key.split}: reused {key.path}")
     remove_finished(key, info.widths)
     with suppress(OSError):  # a cache that others may only read is as good
         os.utime(key.path)  # `cache prune` goes by the last use
+    return _checked(info, extraction)
+
+
+def _checked(info: CacheInfo | None, extraction: Extraction) -> CacheInfo | None:
+    if info is not None and info.skipped and extraction.on_bad_image == "error":
+        raise bad_image(*info.skipped[0])
     return info
 
 
@@ -192,10 +200,10 @@ def _missing(info: CacheInfo | None, extraction: Extraction) -> list[str]:
 
 
 @contextmanager
-def _alone(key: CacheKey, title: str, progress: Progress) -> Iterator[None]:
+def _alone(key: CacheKey, progress: Progress) -> Iterator[None]:
     with writing_to(key.path):
         key.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = wait_for(key.path.with_suffix(".lock"), lambda why: progress.say(f"{title}: {why}"))
+        lock = wait_for(key.path.with_suffix(".lock"), lambda why: progress.say(f"{key.backbone} {key.split}: {why}"))
     try:
         yield
     finally:

@@ -18,9 +18,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from featbench.errors import ResultsError, UsageError
 from featbench.factories import PREFIX
 from featbench.fingerprint import fingerprint, hash_file
+from featbench.results.artifacts import artifact_path, find_artifact, has_artifact
 from featbench.results.files import read_limited, write_text
 from featbench.results.row import Row
-from featbench.results.store import artifact_path, find_artifact, has_artifact
 
 MODELS = "models"
 SUFFIXES = {"classifier": ".skops", "baseline": ".safetensors"}

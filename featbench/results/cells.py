@@ -15,7 +15,7 @@ from featbench.results.row import Row
 
 _SHARES = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1")
 _KNOWN = ("accuracy", "accuracy_low", "accuracy_high")  # of a network that diverged, too
-_FROM_ONE = ("n_classes", "feature_dim", "n_train", "n_test")
+_FROM_ONE = ("n_classes", "feature_dim", "n_train", "n_test", "images_per_class")
 _PLAIN = re.compile(r"[0-9A-Za-z-]{1,64}")
 _WHOLE = re.compile(r"([0-9]{1,16})(\.0*)?")  # spreadsheets and pandas add .0 where a cell of the column is empty
 _TRUTHS = {"True": True, "False": False, "TRUE": True, "FALSE": False}  # the latter are a spreadsheet's
@@ -44,6 +44,7 @@ def typed(table: pd.DataFrame) -> pd.DataFrame:
         if name in _KNOWN:
             _refuse(column, table[name].isna(), "it is a number from 0 to 1")
     _refuse(table["fingerprint"], table["fingerprint"].duplicated(), "each row has one of its own")
+    table["images_per_class"] = table["images_per_class"].fillna(table["params"].map(_size_in_params).astype("Int64"))
     return table
 
 
@@ -103,6 +104,12 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
+
+
+def _size_in_params(params: str) -> int | None:
+    """Return what earlier versions kept in `params` alone: the training images of each class of a learning curve."""
+    size = json.loads(params).get("images_per_class")
+    return size if isinstance(size, int) and size > 0 else None
 
 
 def _is_object(text: str) -> bool:

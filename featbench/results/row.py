@@ -29,6 +29,7 @@ class Row:
         steps: What was done to the features before the classifier, as in `power+l2`.
         never_predicted: Classes with at least 5 test images that were predicted for none of the test images; None in
             rows of versions that did not count them.
+        images_per_class: Training images of each class, of a point of a learning curve; None where all were used.
     """
 
     experiment: str
@@ -67,6 +68,7 @@ class Row:
     created_at: str
     steps: str | None = None
     never_predicted: int | None = None
+    images_per_class: int | None = None
 
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Row))

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from featbench.backbones.available import BUNDLED, available_backbone
-from featbench.backbones.device import resolve_device
-from featbench.config import Experiment, builtin_experiments, load_experiment
-from featbench.places import data_sets, expand_user, feature_caches
-from featbench.progress import Progress, Silent
+from featbench.progress import Progress
 from featbench.progress_bars import follow
-from featbench.report.tables import write_accuracy_tables, write_statistics
-from featbench.results.store import load_results, write_current
-from featbench.runs.classify import evaluate
+from featbench.results.store import write_current
+from featbench.runs.classify import classify
 from featbench.runs.extract import extract
-from featbench.runs.pictures import write_pictures
+from featbench.runs.feature_sets import CachedNetwork
 from featbench.runs.plan import describe_plan
-from featbench.runs.resolve import Job
+from featbench.runs.resolve import Run, Source, is_folder, resolve
+from featbench.runs.tables import write_tables
 
 STAGES = ("extract", "evaluate", "baseline", "report")
-Source = str | Path | Mapping[str, Any] | Experiment
-_MORE_OF_BUNDLED = ('backbones.0.layers=["layer2", "layer3"]', "backbones.0.pooling=avg:4")  # its last layer is narrow
 
 
 def run(
@@ -65,7 +58,7 @@ def run(
             the experiment or an argument is wrong.
     """
     with follow(progress) as shown:
-        job = make_job(
+        resolved = resolve(
             experiment,
             results=results,
             cache=cache,
@@ -75,80 +68,41 @@ def run(
             offline=offline,
             progress=shown,
         )
-        if _is_folder(experiment):  # nobody wrote down what will be done
-            for line in describe_plan(job, stages):
-                shown.say(line)
-        return _run(job, stages)
+        plan = describe_plan(resolved, stages) if is_folder(experiment) else None  # nobody wrote down what will be done
+        resolved.prepare()
+        for line in resolved.dataset.remarks if plan is None else plan:
+            resolved.progress.say(line)
+        return _run_stages(resolved, stages)
 
 
-def make_job(
-    experiment: Source,
-    *,
-    results: str | Path | None = None,
-    cache: str | Path | None = None,
-    data: str | Path | None = None,
-    device: str = "auto",
-    overrides: Sequence[str] = (),
-    offline: bool = False,
-    progress: Progress | None = None,
-) -> Job:
-    """Settle what a run is about, from the arguments of `run`; nothing is read or written but the experiment.
-
-    A folder of images takes the pretrained backbone that is at hand, unless an override names one.
-
-    Raises:
-        UsageError: The experiment or an argument is wrong.
-    """
-    progress = progress or Silent()
-    if _is_folder(experiment) and not any(override.startswith("backbones") for override in overrides):
-        name, why = available_backbone(offline=offline)
-        progress.say(f"backbone     {name}: {why}; --set backbones.0.name=NAME takes another")
-        overrides = [*(_MORE_OF_BUNDLED if name == BUNDLED else ()), f"backbones.0.name={name}", *overrides]
-    loaded = load_experiment(experiment, overrides)
-    return Job(
-        experiment=loaded,
-        results_dir=expand_user(results) if results is not None else Path("results") / loaded.name,
-        cache_dir=feature_caches(cache),
-        data_dir=data_sets(data),
-        device=resolve_device(device),
-        offline=offline,
-        progress=progress,
-    )
-
-
-def _is_folder(experiment: Source) -> bool:
-    if isinstance(experiment, Experiment | Mapping) or str(experiment) in builtin_experiments():
-        return False
-    return bool(str(experiment)) and expand_user(experiment).is_dir()
-
-
-def _run(job: Job, stages: Sequence[str]) -> pd.DataFrame:
-    experiment = job.experiment
-    job.prepare()
-    writes = True
+def _run_stages(run: Run, stages: Sequence[str]) -> pd.DataFrame:
+    config = run.experiment.evaluate
+    is_main = True
+    cached: list[CachedNetwork] | None = None
     done: dict[str, list[str]] = {}  # kind of row -> fingerprints of this experiment's rows
-    if "extract" in stages and (experiment.evaluate.classifiers or "evaluate" not in stages):  # else nobody reads them
-        extract(job)
+    if "extract" in stages and (config.classifiers or "evaluate" not in stages):  # else nobody reads the features
+        cached = extract(run)
     if "evaluate" in stages:
-        done["classifier"] = evaluate(job)
-    if "baseline" in stages and experiment.baselines:
-        from featbench.runs.train import baseline, is_main  # Lightning takes seconds to import
+        done["classifier"] = classify(run, cached)
+    if "baseline" in stages and run.experiment.baselines:
+        from featbench.runs.train import is_main_process, train  # Lightning takes seconds to import
 
-        done["baseline"] = baseline(job)
-        writes = is_main(job)
+        done["baseline"] = train(run)
+        is_main = is_main_process(run)
     if not any(done.values()):
         return pd.DataFrame()
-    rows = load_results(job.results_dir)
+    rows = run.table.load()
     # rows of earlier settings stay in results.csv but not in the tables; kinds that were not run stay in both
     rows = rows[[kind not in done or row in done[kind] for kind, row in zip(rows.kind, rows.fingerprint, strict=True)]]
-    if not writes:
-        return rows.reset_index(drop=True)  # as the main process has them
-    write_current(job.results_dir, rows)
-    write_accuracy_tables(job.results_dir, rows)
-    write_statistics(job.results_dir, rows, job.progress.warn)
+    rows = rows.reset_index(drop=True)
+    if not is_main:
+        return rows  # the main process writes
+    write_current(run.results_dir, rows)
+    statistics = write_tables(run.results_dir, rows, run.progress.warn)
     if "report" in stages:
         from featbench.report.build import write_report  # the libraries of the page take seconds to import
+        from featbench.runs.pictures import write_pictures
 
-        write_pictures(job)
-        write_report(job.results_dir, job.progress.warn)
-    return rows.reset_index(drop=True)
+        write_pictures(run, statistics, cached)
+        write_report(run.results_dir, statistics, run.progress.warn)
+    return rows

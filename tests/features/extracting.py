@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import torch
 
+from featbench.backbones.identity import Identity
 from featbench.backbones.load import Backbone, load_backbone
 from featbench.config import BackboneConfig, DatasetConfig
 from featbench.data.datasets import load_dataset
@@ -43,7 +44,7 @@ def run(
 ) -> CacheInfo:
     backbone = backbone or load_backbone(config, seed=0)
     extraction = replace(plan_extraction(config, CPU, on_bad_image), part_s=part_s)
-    key = cache_keys(dataset, backbone, extraction, cache_dir)[split]
+    key = cache_keys(dataset, Identity.of(backbone), extraction, cache_dir)[split]
     return extract_split(dataset.splits[split], backbone, extraction, key, progress or Recorder())
 
 

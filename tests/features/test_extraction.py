@@ -18,6 +18,7 @@ from torchvision.models import ResNet18_Weights, resnet18
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from featbench.backbones.identity import Identity
 from featbench.backbones.load import Backbone, load_backbone
 from featbench.config import BackboneConfig, DatasetConfig
 from featbench.data.datasets import load_dataset
@@ -184,7 +185,7 @@ def _key(
     change: Callable[[Backbone], Backbone] = lambda backbone: backbone,
 ) -> str:
     backbone = change(load_backbone(config, seed=seed))
-    return cache_keys(dataset, backbone, plan_extraction(config, CPU, "skip"), Path())["train"].fingerprint
+    return cache_keys(dataset, Identity.of(backbone), plan_extraction(config, CPU, "skip"), Path())["train"].fingerprint
 
 
 def _nudge_one_weight(backbone: Backbone) -> Backbone:
@@ -259,7 +260,7 @@ def test_the_name_goes_by_what_a_pooling_is_for_the_network(
     size_px = backbone.preprocess.crop_px
     own = backbone.resolve(layers, pooling, (3, size_px, size_px))
     extraction = replace(plan_extraction(config, CPU, "skip"), own_poolings=own)
-    keys = cache_keys(folder_dataset(photos), backbone, extraction, Path())
+    keys = cache_keys(folder_dataset(photos), Identity.of(backbone), extraction, Path())
     assert {key.content["pooling"] for key in keys.values()} == {expected}
     assert extraction.pooling_of(layers[0]) == expected
 
@@ -274,7 +275,7 @@ def test_the_seed_of_the_split_changes_the_name(photos: Path) -> None:
 def test_splits_have_names_of_their_own(photos: Path) -> None:
     dataset = folder_dataset(photos)
     backbone = load_backbone(small_network(), seed=0)
-    keys = cache_keys(dataset, backbone, plan_extraction(small_network(), CPU, "skip"), Path("cache"))
+    keys = cache_keys(dataset, Identity.of(backbone), plan_extraction(small_network(), CPU, "skip"), Path("cache"))
     assert keys.keys() == {"train", "val", "test"}
     assert len({key.fingerprint for key in keys.values()}) == 3
     assert all(key.path.parent == Path("cache/photos/resnet20") for key in keys.values())

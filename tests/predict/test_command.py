@@ -20,7 +20,7 @@ from featbench.cli.main import app
 from featbench.data.given import as_split
 from featbench.predict.images import find_images
 from featbench.predict.output import write_predictions
-from featbench.results.store import load_predictions
+from featbench.results.artifacts import load_predictions
 from featbench.terminal import visible
 from tests.predict.conftest import Kept
 from tests.tiny import Recorder, image_folder

@@ -15,8 +15,8 @@ from featbench.cli.main import app
 from featbench.errors import ResultsError, UsageError
 from featbench.predict.export import export_onnx
 from featbench.predict.networks import read_tensors, trained_network
+from featbench.results.artifacts import load_predictions
 from featbench.results.cards import read_card
-from featbench.results.store import load_predictions
 from tests.predict.conftest import Kept
 
 pytest.importorskip("onnx")

@@ -14,7 +14,7 @@ from torchvision.transforms.functional import to_tensor
 
 import featbench
 from featbench.errors import DataError, UsageError
-from featbench.results.store import load_predictions
+from featbench.results.artifacts import load_predictions
 from tests.predict.conftest import Kept
 from tests.tiny import digits_content
 

@@ -21,8 +21,8 @@ from featbench.errors import ResultsError, WeightsError
 from featbench.features.load import load_features
 from featbench.features.passes import Passes
 from featbench.predict.networks import make_passes
+from featbench.results.artifacts import load_predictions
 from featbench.results.cards import Card
-from featbench.results.store import load_predictions
 from tests.predict.conftest import FUSIONS, Kept
 from tests.predict.signing import sign
 from tests.tiny import Recorder

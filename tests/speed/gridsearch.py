@@ -27,7 +27,7 @@ from featbench.results.store import load_results
 from featbench.runs.extract import find_cached
 from featbench.runs.feature_sets import feature_sets
 from featbench.runs.pipeline import resolve_device
-from featbench.runs.resolve import Job
+from featbench.runs.resolve import Run
 from featbench.stats.models import main_rows
 
 
@@ -40,7 +40,7 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
     experiment = load_experiment(arguments.experiment)
-    job = Job(experiment, arguments.results, arguments.cache, arguments.data, resolve_device("cpu"), offline=True)
+    job = Run(experiment, arguments.results, arguments.cache, arguments.data, resolve_device("cpu"), offline=True)
     rows = main_rows(load_results(arguments.results))
     print("| layer | method | rows | accuracy | seconds | of GridSearchCV | seconds | times | same parameters |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |")

@@ -29,8 +29,7 @@ from featbench.classifiers.fit_and_test import Fitted, fit_and_test
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.config import EvaluateConfig
 from featbench.features.cache import CacheKey, read_info, write_cache
-from featbench.runs.extract import Cached
-from featbench.runs.feature_sets import FeatureSet
+from featbench.runs.feature_sets import CachedNetwork, FeatureSet
 from featbench.runs.on_disk import load_on_disk
 
 LAYER = "made_up"
@@ -62,7 +61,7 @@ def source_of(folder: Path, store: str) -> FeatureSet:
     infos = {split: read_info(key.path) for split, key in keys.items()}
     backbone, extraction = SimpleNamespace(name="none"), SimpleNamespace(store=store)
     cached = SimpleNamespace(keys=keys, infos=infos, backbone=backbone, extraction=extraction)
-    return FeatureSet(((cast(Cached, cached), LAYER),))
+    return FeatureSet(((cast(CachedNetwork, cached), LAYER),))
 
 
 def own_bytes() -> int:

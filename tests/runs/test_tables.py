@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from featbench.report.tables import write_statistics
 from featbench.results.store import load_results
+from featbench.runs.tables import write_tables
 from tests.tiny import Recorder
 
 Save = Callable[..., pd.DataFrame]
@@ -28,7 +28,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_everything_is_written_and_can_be_read(tmp_path: Path, save_models: Save) -> None:
     progress = Recorder()
-    write_statistics(tmp_path, save_models(*MODELS), progress.warn)
+    write_tables(tmp_path, save_models(*MODELS), progress.warn)
     assert progress.warned == []
     pairs = pd.read_csv(tmp_path / "comparisons.csv")
     assert list(zip(pairs.a_fingerprint, pairs.b_fingerprint, strict=True)) == [
@@ -50,11 +50,11 @@ def test_everything_is_written_and_can_be_read(tmp_path: Path, save_models: Save
 
 
 def test_the_same_files_give_the_same_statistics(tmp_path: Path, save_models: Save) -> None:
-    write_statistics(tmp_path, save_models(*MODELS), Recorder().warn)
+    write_tables(tmp_path, save_models(*MODELS), Recorder().warn)
     before = contents(tmp_path)
     for name in FILES:
         (tmp_path / name).unlink()
-    write_statistics(tmp_path, load_results(tmp_path), Recorder().warn)
+    write_tables(tmp_path, load_results(tmp_path), Recorder().warn)
     assert contents(tmp_path) == before
 
 
@@ -63,7 +63,7 @@ def test_without_predictions_what_rows_say_is_still_written(tmp_path: Path, save
     for file in (tmp_path / "predictions").iterdir():
         file.unlink()
     progress = Recorder()
-    write_statistics(tmp_path, rows, progress.warn)
+    write_tables(tmp_path, rows, progress.warn)
     assert len(progress.warned) == 1
     assert progress.warned[0].startswith("3 models are left out of the statistics: ")
     assert len(pd.read_csv(tmp_path / "comparisons.csv")) == 0
@@ -75,7 +75,7 @@ def test_rows_tested_on_other_images_are_not_compared(tmp_path: Path, save_model
     save_models({"accuracy": 0.9})
     rows = save_models({"accuracy": 0.9, "layer": "layer4", "fingerprint": "other"}, n_test=30)
     progress = Recorder()
-    write_statistics(tmp_path, rows, progress.warn)
+    write_tables(tmp_path, rows, progress.warn)
     assert progress.warned == [
         "the models of folder were tested on 2 different sets of rows; only models tested on the same rows are compared"
     ]
@@ -85,7 +85,7 @@ def test_rows_tested_on_other_images_are_not_compared(tmp_path: Path, save_model
 
 def test_no_rows_give_files_with_headers(tmp_path: Path, save_models: Save) -> None:
     rows = save_models({}).iloc[:0]
-    write_statistics(tmp_path, rows, Recorder().warn)
+    write_tables(tmp_path, rows, Recorder().warn)
     assert (tmp_path / "advice.md").read_text() == ""
     for name in FILES[:-1]:
         assert len(pd.read_csv(tmp_path / name)) == 0

@@ -1,10 +1,7 @@
-"""The statistics of a results folder, computed from results.csv and predictions/ alone.
+"""The tables of a results folder: computed from results.csv and predictions/, written, and read again.
 
-    rows = featbench.load_results("results/digits")
-    write_statistics(Path("results/digits"), rows, print)
-
-Models are compared and measured by their first repeat on all training rows (`main_rows`); repeats and the sizes of a
-learning curve are in tables of their own.
+rows = featbench.load_results("results/digits")
+write_tables(Path("results/digits"), rows, print)
 """
 
 from __future__ import annotations
@@ -17,38 +14,20 @@ import numpy as np
 import pandas as pd
 
 from featbench.errors import ResultsError
-from featbench.results.files import write_csv, write_text
-from featbench.results.store import load_predictions
+from featbench.results.artifacts import load_predictions
+from featbench.results.files import read_limited, read_table, write_csv, write_text
+from featbench.results.store import RESULTS_CSV, load_current
 from featbench.stats.accuracy import accuracy_table, chosen_cells, never_table, table_cells, to_latex, to_markdown
-from featbench.stats.advice import advise
-from featbench.stats.comparisons import compare_models
-from featbench.stats.measures import confusion_table, metric_table
-from featbench.stats.mistakes import MISTAKES, mistake_table
 from featbench.stats.models import Predictions, check_classes, main_rows, model_names
-from featbench.stats.spread import curve_table, spread_table
+from featbench.stats.statistics import NEVER_EMPTY, TABLES, Statistics, are_of_rows, compute_statistics
 
 _SCORE = "score:"
 ADVICE = "advice.md"
+_MAX_ADVICE_BYTES = 2**20
 
 
-def write_accuracy_tables(folder: Path, rows: pd.DataFrame) -> None:
-    """Write accuracy.csv, accuracy.md and accuracy.tex.
-
-    Args:
-        folder: The results folder.
-        rows: What `load_results` returns.
-
-    Raises:
-        ResultsError: A file cannot be written.
-    """
-    table, never = accuracy_table(rows), never_table(rows)
-    write_csv(folder / "accuracy.csv", list(table.columns), table_cells(table))
-    write_text(folder / "accuracy.md", to_markdown(table, never, chosen_cells(rows, table)))
-    write_text(folder / "accuracy.tex", to_latex(table, never))
-
-
-def write_statistics(folder: Path, rows: pd.DataFrame, warn: Callable[[str], None]) -> None:
-    """Write comparisons.csv, metrics.csv, confusion.csv, spread.csv, curves.csv, mistakes.csv and advice.md.
+def write_tables(folder: Path, rows: pd.DataFrame, warn: Callable[[str], None]) -> Statistics:
+    """Compute the statistics of rows, and write the tables and advice.md.
 
     Args:
         folder: The results folder.
@@ -58,20 +37,45 @@ def write_statistics(folder: Path, rows: pd.DataFrame, warn: Callable[[str], Non
     Raises:
         ResultsError: A file cannot be written.
     """
-    answers = load_model_predictions(folder, main_rows(rows), warn)
-    comparisons = compare_models(answers, warn)
-    tables = {
-        "comparisons.csv": comparisons,
-        "metrics.csv": metric_table(answers),
-        "confusion.csv": confusion_table(answers),
-        "spread.csv": spread_table(rows),
-        "curves.csv": curve_table(rows),
-        MISTAKES: mistake_table(answers),
-    }
-    for name, table in tables.items():
+    _write_accuracy(folder, rows)
+    statistics = compute_statistics(rows, load_model_predictions(folder, main_rows(rows), warn), warn)
+    for name, table in statistics.tables.items():
         write_csv(folder / name, list(table.columns), map(_cells, table.itertuples(index=False, name=None)))
-    advice = advise(rows, comparisons, tables["confusion.csv"])
-    write_text(folder / ADVICE, "".join(f"- {sentence}\n" for sentence in advice))
+    write_text(folder / ADVICE, "".join(f"- {sentence}\n" for sentence in statistics.advice))
+    return statistics
+
+
+def read_tables(folder: Path, warn: Callable[[str], None]) -> Statistics:
+    """Read the tables of a results folder; where they are missing, damaged or of other rows, make them again.
+
+    Args:
+        folder: The results folder.
+        warn: Told of models whose predictions are missing or of other test rows.
+
+    Raises:
+        ResultsError: results.csv is missing, damaged, of another version or without a row; or a file cannot be written.
+    """
+    if folder.is_file():
+        raise ResultsError(f"{folder} is a file; give the results folder that {RESULTS_CSV} lies in")
+    rows = load_current(folder)
+    if rows.empty:
+        raise ResultsError(f"{folder / RESULTS_CSV} has no row yet; `featbench run` trains the models that it tells of")
+    try:
+        tables = {name: read_table(folder / name, *spec, never_empty=NEVER_EMPTY) for name, spec in TABLES.items()}
+        lines = read_limited(folder / ADVICE, _MAX_ADVICE_BYTES).decode("utf-8").split("\n")
+    except (ResultsError, OSError, ValueError):
+        return write_tables(folder, rows, warn)
+    if not are_of_rows(tables, rows):
+        return write_tables(folder, rows, warn)
+    _write_accuracy(folder, rows)
+    return Statistics(rows, tables, tuple(line.removeprefix("- ") for line in lines if line.strip()))
+
+
+def _write_accuracy(folder: Path, rows: pd.DataFrame) -> None:
+    table, never = accuracy_table(rows), never_table(rows)
+    write_csv(folder / "accuracy.csv", list(table.columns), table_cells(table))
+    write_text(folder / "accuracy.md", to_markdown(table, never, chosen_cells(rows, table)))
+    write_text(folder / "accuracy.tex", to_latex(table, never))
 
 
 def load_model_predictions(folder: Path, rows: pd.DataFrame, warn: Callable[[str], None]) -> list[Predictions]:
@@ -82,20 +86,20 @@ def load_model_predictions(folder: Path, rows: pd.DataFrame, warn: Callable[[str
         rows: What `main_rows` returns.
         warn: Takes the warning.
     """
-    answers: list[Predictions] = []
+    found: list[Predictions] = []
     problems: list[str] = []
     names = model_names(rows)
     for record in rows.to_dict("records"):
         try:
             model = _load(folder, record, names[record["fingerprint"]])
-            check_classes(model, answers)
-            answers.append(model)
+            check_classes(model, found)
+            found.append(model)
         except ResultsError as error:
             problems.append(str(error))
     if problems:
         left_out = "1 model is" if len(problems) == 1 else f"{len(problems)} models are"
         warn(f"{left_out} left out of the statistics: {problems[0]}")
-    return answers
+    return found
 
 
 def _load(folder: Path, record: dict[Any, Any], name: str) -> Predictions:
