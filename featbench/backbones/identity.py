@@ -23,7 +23,7 @@ import featbench
 from featbench.backbones.architectures import get_architecture
 from featbench.backbones.load import Backbone, load_backbone, weights_file
 from featbench.config import BackboneConfig
-from featbench.data.hashes import file_stamp
+from featbench.data.hashes import SETTLED_NS, file_stamp
 from featbench.data.loader import image_shape
 from featbench.data.preprocess import Preprocess
 from featbench.data.splits import Split
@@ -65,6 +65,18 @@ class Layers:
 
     names: tuple[str, ...]
     own_poolings: Mapping[str, str | None]
+
+    @classmethod
+    def of(cls, backbone: Backbone, config: BackboneConfig, image_shape: tuple[int, int, int]) -> Layers:
+        """Find the layers of an entry in its network, for images of shape (C, h, w).
+
+        Raises:
+            UsageError: A layer does not exist, or cannot be pooled so.
+        """
+        if config.name == "pixels":
+            return cls(("pixels",), {})
+        names = backbone.expand(config.layers, image_shape)
+        return cls(names, backbone.resolve(names, config.pooling, image_shape))
 
 
 class KnownNetworks:
@@ -152,16 +164,9 @@ class Network:
         Raises:
             UsageError: A layer does not exist, or cannot be pooled so.
         """
-        if self.config.name == "pixels":
-            return Layers(("pixels",), {})
         shape = image_shape(self.train, self.identity.preprocess)
         key = self._key and fingerprint([self._key, self.config.layers, self.config.pooling, shape])
-        return self._remembered(key, _layers_from_json, asdict, self._find_layers)
-
-    def _find_layers(self) -> Layers:
-        shape = image_shape(self.train, self.backbone.preprocess)
-        names = self.backbone.expand(self.config.layers, shape)
-        return Layers(names, self.backbone.resolve(names, self.config.pooling, shape))
+        return self._remembered(key, _layers_from_json, asdict, lambda: Layers.of(self.backbone, self.config, shape))
 
     def _remembered(
         self,
@@ -185,7 +190,7 @@ class Network:
         if architecture.foreign:
             return None
         file = weights_file(architecture, self.config)
-        stamp = None if file is None else file_stamp(file, time.time_ns())
+        stamp = None if file is None else file_stamp(file, time.time_ns() - SETTLED_NS)
         if file is not None and stamp is None:
             return None  # not there yet, or changed a moment ago
         versions = {"featbench": featbench.__version__, "torch": torch.__version__}

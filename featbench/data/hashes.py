@@ -25,7 +25,7 @@ from featbench.fingerprint import hash_file
 NO_BYTES = "unreadable: "
 
 _FILES_AT_ONCE = 64  # to give a thread one small file takes longer than to hash it
-_SETTLED_NS = 2_000_000_000  # the coarsest clock of a file system, FAT's, ticks every two seconds
+SETTLED_NS = 2_000_000_000  # the coarsest clock of a file system, FAT's, ticks every two seconds
 _STAMP_BYTES, _HASH_BYTES = 16, 32
 
 
@@ -33,7 +33,7 @@ def hash_files(
     paths: Sequence[str | Path],
     memo: Path | None = None,
     *,
-    settled_ns: int = _SETTLED_NS,
+    settled_ns: int = SETTLED_NS,
     hash_one: Callable[[Path], str] = hash_file,
 ) -> tuple[str, ...]:
     """Hash the bytes of each file.
@@ -50,7 +50,7 @@ def hash_files(
     """
     known = _read(memo) if memo else {}
     now_ns = time.time_ns()
-    stamps = [file_stamp(path, now_ns, settled_ns) if memo else None for path in paths]
+    stamps = [file_stamp(path, now_ns - settled_ns) if memo else None for path in paths]
     hashes = [known.get(stamp, "") if stamp else "" for stamp in stamps]
     unknown = [row for row, hashed in enumerate(hashes) if not hashed]
     parts = [unknown[start : start + _FILES_AT_ONCE] for start in range(0, len(unknown), _FILES_AT_ONCE)]
@@ -74,14 +74,13 @@ def _hash_or_reason(path: str | Path, hash_one: Callable[[Path], str]) -> str:
         return f"{NO_BYTES}{error.strerror}"
 
 
-def file_stamp(path: str | Path, now_ns: int, settled_ns: int = _SETTLED_NS) -> bytes | None:
-    """Return 16 bytes that change whenever a file does; None where it changed a moment before `now_ns`, or is gone."""
+def file_stamp(path: str | Path, before_ns: int) -> bytes | None:
+    """Return 16 bytes that change whenever a file does; None where it changed after `before_ns`, or is not there."""
     try:
         status = os.stat(path)  # noqa: PTH116  # a Path of each file takes longer than this
     except OSError:
         return None
-    settled = now_ns - max(status.st_mtime_ns, status.st_ctime_ns) >= settled_ns
-    if not settled or not status.st_ino:
+    if max(status.st_mtime_ns, status.st_ctime_ns) > before_ns or not status.st_ino:
         return None
     state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
     return hashlib.blake2b(repr(state).encode(), digest_size=_STAMP_BYTES).digest()

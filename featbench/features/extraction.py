@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from featbench.backbones.identity import Identity
+from featbench.backbones.identity import Identity, Layers
 from featbench.backbones.layers import FeatureNetwork
 from featbench.backbones.load import Backbone
 from featbench.config import BackboneConfig
@@ -84,22 +84,11 @@ def plan_extraction(config: BackboneConfig, device: torch.device, on_bad_image: 
 
 
 def extraction_for(
-    backbone: Backbone,
-    config: BackboneConfig,
-    image_shape: tuple[int, int, int],
-    device: torch.device,
-    on_bad_image: Literal["skip", "error"],
+    config: BackboneConfig, layers: Layers, device: torch.device, on_bad_image: Literal["skip", "error"]
 ) -> Extraction:
-    """Settle how features are computed by a network that is loaded: which layers, and how each is pooled.
-
-    Raises:
-        UsageError: A layer does not exist, or cannot be pooled so.
-    """
-    if config.name == "pixels":
-        return plan_extraction(config, device, on_bad_image)
-    layers = backbone.expand(config.layers, image_shape)
-    planned = plan_extraction(config.model_copy(update={"layers": layers}), device, on_bad_image)
-    return replace(planned, own_poolings=backbone.resolve(layers, config.pooling, image_shape))
+    """Settle how features are computed once it is known which layers an entry has, and how each is pooled."""
+    planned = plan_extraction(config.model_copy(update={"layers": layers.names}), device, on_bad_image)
+    return replace(planned, own_poolings=layers.own_poolings)
 
 
 def default_batch_size(image_shape: tuple[int, int, int]) -> int:

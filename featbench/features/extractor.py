@@ -20,6 +20,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from featbench.backbones.device import resolve_device
+from featbench.backbones.identity import Layers
 from featbench.backbones.load import Backbone, check_backbone, load_backbone
 from featbench.config import BackboneConfig, backbone_config
 from featbench.data.given import as_rows
@@ -184,7 +185,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]  
 
     def _prepare(self, backbone: Backbone, split: Split) -> Passes:
         config, device = self._config(), resolve_device(self.device)
-        extraction = extraction_for(backbone, config, self.image_shape_, device, "error")
+        extraction = extraction_for(config, Layers.of(backbone, config, self.image_shape_), device, "error")
         features = check_layers(backbone, extraction, split)
         self.layers_, self.widths_, self.n_features_out_ = features.layers, features.widths, sum(features.widths)
         self._preprocess = backbone.preprocess

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import featbench
+from featbench.data.hashes import SETTLED_NS
 from featbench.data.walk import walk
 from featbench.fingerprint import fingerprint
 
 RECORD = ".finished.json"
 _PACKAGES = ("torch", "torchvision", "scikit-learn", "pandas", "numpy", "pillow", "h5py")
 _ENVIRONMENT = ("TORCH_HOME", "XDG_CACHE_HOME", "CUDA_VISIBLE_DEVICES", "FEATBENCH_HOME")
-_SETTLED_NS = 2_000_000_000  # a file that changed less than two seconds ago may change again within a clock's tick
 
 
 def finished_rows(results_dir: Path, arguments: Mapping[str, Any]) -> list[str] | None:
@@ -69,7 +69,7 @@ def record_finished(
         files: Single files that it read: weights, caches.
     """
     with suppress(OSError):
-        before_ns = time.time_ns() - _SETTLED_NS
+        before_ns = time.time_ns() - SETTLED_NS
         found = [path for folder in inputs for path in _input_files(folder)]
         if any(_changed_ns(path) > before_ns for path in found):
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,15 +17,17 @@ from featbench.backbones.device import resolve_device
 from featbench.backbones.identity import KnownNetworks, Network
 from featbench.backbones.load import check_backbone
 from featbench.baselines.launch import check_can_start
-from featbench.classifiers.checks import check_trainable
-from featbench.classifiers.registry import check_grids
+from featbench.classifiers.params import check_grids
+from featbench.classifiers.registry import get_classifier
+from featbench.classifiers.rows import check_trainable
+from featbench.classifiers.spec import ClassifierSpec
 from featbench.config import BackboneConfig, Experiment, builtin_experiments, load_experiment
 from featbench.config.toml import read_toml
 from featbench.data.datasets import check_dataset, load_dataset
 from featbench.data.splits import Dataset
 from featbench.errors import UsageError
 from featbench.features.cache import CacheKey, read_info
-from featbench.features.extraction import Extraction, cache_keys, plan_extraction
+from featbench.features.extraction import Extraction, cache_keys, extraction_for
 from featbench.places import data_sets, expand_user, feature_caches
 from featbench.progress import OnceOnly, Progress, Silent
 from featbench.results.files import write_text
@@ -106,9 +108,7 @@ class Run:
         on_bad_image = self.experiment.dataset.on_bad_image
         planned = []
         for network in self.networks:
-            layers = network.layers
-            config = network.config.model_copy(update={"layers": layers.names})
-            extraction = replace(plan_extraction(config, self.device, on_bad_image), own_poolings=layers.own_poolings)
+            extraction = extraction_for(network.config, network.layers, self.device, on_bad_image)
             keys = cache_keys(self.dataset, network.identity, extraction, self.cache_dir)
             planned.append(PlannedExtraction(network, extraction, keys))
         return tuple(planned)
@@ -121,6 +121,11 @@ class Run:
     @cached_property
     def _known_networks(self) -> KnownNetworks:
         return KnownNetworks(self.cache_dir / ".networks")
+
+    @cached_property
+    def classifiers(self) -> dict[str, ClassifierSpec]:
+        """The classifiers of the experiment, by name; a user's own is imported when they are first needed."""
+        return {name: get_classifier(name) for name in self.experiment.evaluate.classifiers}
 
     def prepare(self) -> None:
         """Refuse what cannot work before any work is done, and write down what is about to be done.
@@ -147,7 +152,7 @@ class Run:
         check_dataset(self.experiment.dataset)
         for backbone in self.experiment.backbones:
             check_backbone(backbone)
-        check_grids(self.experiment.evaluate)
+        check_grids(self.classifiers.values(), self.experiment.evaluate)
         for baseline in self.experiment.baselines:
             check_can_start(baseline.devices)
 
@@ -178,7 +183,13 @@ class Run:
         """
         splits = self.dataset.splits
         val_labels = splits["val"].labels if "val" in splits else None
-        check_trainable(splits["train"].labels, self.dataset.classes, self.experiment.evaluate, val_labels)
+        check_trainable(
+            self.classifiers.values(),
+            splits["train"].labels,
+            self.dataset.classes,
+            self.experiment.evaluate,
+            val_labels,
+        )
 
 
 def resolve(
@@ -199,7 +210,7 @@ def resolve(
     Raises:
         UsageError: The experiment or an argument is wrong.
     """
-    progress = progress or Silent()
+    progress = OnceOnly(progress or Silent())
     if is_folder(experiment) and not any(override.startswith("backbones") for override in overrides):
         name, why = available_backbone(offline=offline)
         progress.say(f"backbone     {name}: {why}; --set backbones.0.name=NAME takes another")
@@ -212,7 +223,7 @@ def resolve(
         data_dir=data_sets(data),
         device=resolve_device(device),
         offline=offline,
-        progress=OnceOnly(progress),
+        progress=progress,
     )
 
 

@@ -1,24 +1,17 @@
-"""The README's lines of pandas, run as they stand."""
+"""The lines of pandas on the page about the results folder, run on made-up models."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from tests.docs.manual import PAGES, blocks
 from tests.report.folders import results_folder
 
-README = Path(__file__).resolve().parents[1] / "README.md"
-HEADING = "### Five questions in pandas\n"
-
-
-def blocks() -> list[str]:
-    section = README.read_text("utf-8").partition(HEADING)[2]
-    section = re.split(r"^##", section, maxsplit=1, flags=re.MULTILINE)[0]
-    return re.findall(r"^```python\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)
+PAGE = next(page for page in PAGES if page.name == "results.md")
 
 
 @pytest.fixture
@@ -48,10 +41,10 @@ def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     results_folder(tmp_path / "results" / "digits", models=models, n_test=30)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    found = blocks()
+    found = blocks(PAGE, "python")
     assert len(found) == 6
     for block in found:
-        exec(compile(block, "README.md", "exec"), names)
+        exec(compile(block, PAGE.name, "exec"), names)
     return names
 
 
