@@ -52,7 +52,7 @@ def _print_formatted(text: str) -> None:
     from rich.markdown import Markdown  # other commands need none
     from rich.theme import Theme
 
-    from featbench.cli.progress_bars import make_console
+    from featbench.progress_bars import make_console
 
     console = make_console()
     with console.use_theme(Theme({"markdown.code": "bold", "markdown.code_block": "bold"})):
