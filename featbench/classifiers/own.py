@@ -8,8 +8,6 @@ built-in grid: `evaluate.grids."python:module:factory"` names parameters as `set
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +16,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+from featbench.classifiers.spec import ClassifierSpec
 from featbench.errors import UsageError
 from featbench.factories import call_factory, failed, find_factory
 from featbench.fingerprint import hash_file
@@ -25,21 +24,8 @@ from featbench.fingerprint import hash_file
 _HASHES: dict[str, str] = {}  # of the files of modules, as they were imported
 
 
-@dataclass(frozen=True)
-class Own:
-    """A classifier of one's own.
-
-    Attributes:
-        make: Makes it, unfitted.
-        source: A hash of the module's file.
-    """
-
-    make: Callable[[], Any]
-    source: str
-
-
-def own_classifier(name: str) -> Own:
-    """Find the factory of a `python:module:factory` name, and call it once to see what it makes.
+def own_classifier(name: str) -> ClassifierSpec:
+    """Import the factory of a `python:module:factory` name, and call it once to check what it makes.
 
     Raises:
         UsageError: There is no such module or function, or what it returns is no scikit-learn classifier.
@@ -52,7 +38,15 @@ def own_classifier(name: str) -> Own:
         _HASHES[module.__name__] = source
         module, factory = find_factory(name, example)
     _check(name, call_factory(name, factory))
-    return Own(lambda: call_factory(name, factory), source)
+    return ClassifierSpec(
+        name=name,
+        summary="a classifier of your own",
+        estimator=lambda: call_factory(name, factory),
+        converged=converged,
+        all_cores=True,
+        has_trees=True,
+        source=source,
+    )
 
 
 def converged(estimator: Any) -> bool | None:

@@ -1,61 +1,62 @@
-"""A kept classifier, made anew from the numbers in its file: of each type only what this table names, checked.
+"""Fitted models made again from the arrays in their files: of each type only what a function here reads, checked.
 
-What a file says beside that is left behind, so that it can neither crash scikit-learn's code, which is compiled without
-checks, nor take the place of a method. A new classifier or step is a function here and a row in `_TYPES`.
+Everything else in a file is ignored, so that it can neither crash scikit-learn's code, which is compiled without bounds
+checks, nor replace a method. A classifier's row in the registry names its functions (`ClassifierSpec.restore`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.decomposition import PCA
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
-from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.linear_model import RidgeClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import LabelBinarizer, Normalizer, StandardScaler
-from sklearn.svm import SVC, LinearSVC
+from sklearn.svm import SVC
 
 from featbench.classifiers.skops_file import DamagedError, Limits, Record
+from featbench.classifiers.spec import MANAGED, Labels, Restore
 from featbench.classifiers.transforms import SignedSquareRoot
-from featbench.classifiers.trees import boosting, forest
 from featbench.solvers.neighbours import NearestNeighbours
 
-_PACKAGES = ("sklearn", "featbench")
-_MANAGED = ("random_state", "n_jobs", "verbose", "warm_start", "oob_score", "cache_size", "device", "copy", "copy_X")
+_NOT_RESTORED = (*MANAGED, "device", "copy", "copy_X")
 
 
 class ForeignError(Exception):
-    """A type in the file is none that this table has; the message is its name."""
+    """The file holds a type that nothing here restores; the message is its name."""
 
 
-def rebuild(record: Record, limits: Limits) -> Pipeline:
-    """Make a fitted pipeline of a file's.
+def rebuild(record: Record, limits: Limits, types: Mapping[type, Restore]) -> Pipeline:
+    """Make a fitted pipeline from a file's.
+
+    Args:
+        record: The pipeline in the file.
+        limits: What is known of the model.
+        types: How each type is restored.
 
     Raises:
-        ForeignError: There is a type in it that no classifier or step of featbench is.
-        DamagedError: A number is not what one of such a type can be.
+        ForeignError: It holds another type.
+        DamagedError: A number is impossible in a model of such a type.
     """
-    parts = _parts(record, limits)
+    parts = _parts(record, limits, types)
     if not hasattr(parts[-1], "classes_"):
         raise DamagedError("it ends without a classifier")
     return make_pipeline(*parts)
 
 
-def _parts(record: Record, limits: Limits) -> list[Any]:
-    if not _is(record, "Pipeline"):
+def _parts(record: Record, limits: Limits, types: Mapping[type, Restore]) -> list[Any]:
+    if not _is(record, Pipeline):
         raise ForeignError(record.type_name)
     parts: list[Any] = []
     width = limits.n_features
     for _, step in _pairs(record):
         within = replace(limits, n_features=width)
-        made = _parts(step, within) if _is(step, "Pipeline") else [_make(step, within)]
+        made = _parts(step, within, types) if _is(step, Pipeline) else [_make(step, within, types)]
         width = _width_after(made, width)
         parts += made
     if not parts:
@@ -76,38 +77,39 @@ def _width_after(made: list[Any], width: int) -> int:
     return width
 
 
-def _is(record: Record, name: str) -> bool:
+def _is(record: Record, kind: type) -> bool:
+    """Whether a file's type is this one; where in its package it lives changes from version to version."""
     package, _, rest = record.type_name.partition(".")
-    return package in _PACKAGES and rest.rpartition(".")[2] == name
+    return package == kind.__module__.partition(".")[0] and rest.rpartition(".")[2] == kind.__name__
 
 
-def _make(record: Record, limits: Limits) -> Any:
-    known = [name for name in _TYPES if _is(record, name)]
+def _make(record: Record, limits: Limits, types: Mapping[type, Restore]) -> Any:
+    known = [kind for kind in types if _is(record, kind)]
     if not known:
         raise ForeignError(record.type_name)
-    estimator, fill = _TYPES[known[0]]
+    restore = types[known[0]]
     width = record.plains(["n_features_in_"]).get("n_features_in_", limits.n_features)  # older files may not say
     if width != limits.n_features:
         raise DamagedError(f"it was trained on {width} features, and its card is of {limits.n_features}")
-    made = _unfitted(estimator, record)
+    made = _unfitted(known[0], record)
     made.n_features_in_ = limits.n_features
     if hasattr(made, "predict"):
         classes = record.ints("classes_", (range(1, limits.n_classes + 1),), range(limits.n_classes))
         if (np.diff(classes) <= 0).any():
             raise DamagedError("its classes are not in order")
-        # a property in some versions of scikit-learn, of what `fill` sets
+        # a property in some versions of scikit-learn, of what `restore` sets
         if not isinstance(getattr(type(made), "classes_", None), property):
             made.classes_ = classes
-        fill(made, record, limits, classes)
+        restore(made, record, limits, classes)
     else:
-        fill(made, record, limits, np.empty(0, np.int64))
+        restore(made, record, limits, np.empty(0, np.int64))
     return made
 
 
-def _unfitted(estimator: Callable[..., Any], record: Record) -> Any:
+def _unfitted(estimator: type, record: Record) -> Any:
     """Make an estimator with the parameters of a file, as far as they are plain; scikit-learn checks them."""
     made = estimator()
-    params = record.plains([name for name in made.get_params(deep=False) if name not in _MANAGED])
+    params = record.plains([name for name in made.get_params(deep=False) if name not in _NOT_RESTORED])
     try:
         made.set_params(**params)
         if hasattr(made, "_parameter_constraints"):  # what fit() starts with
@@ -117,15 +119,12 @@ def _unfitted(estimator: Callable[..., Any], record: Record) -> Any:
     return made
 
 
-Labels = npt.NDArray[np.int64]
-Fill = Callable[[Any, Record, Limits, Labels], None]
+def stateless(made: Any, record: Record, limits: Limits, classes: Labels) -> None:
+    """Restore what learns nothing from rows."""
 
 
-def _nothing(made: Any, record: Record, limits: Limits, classes: Labels) -> None:
-    """Add nothing: it learns nothing from rows."""
-
-
-def _scaler(made: StandardScaler, record: Record, limits: Limits, classes: Labels) -> None:
+def scaler(made: StandardScaler, record: Record, limits: Limits, classes: Labels) -> None:
+    """Restore a scaler."""
     shape = (limits.n_features,)
     made.mean_ = record.floats("mean_", shape) if record.has("mean_") else None
     made.var_ = record.floats("var_", shape) if record.has("var_") else None
@@ -135,7 +134,8 @@ def _scaler(made: StandardScaler, record: Record, limits: Limits, classes: Label
         raise DamagedError("a scaler has no mean, or no scale above 0")
 
 
-def _pca(made: PCA, record: Record, limits: Limits, classes: Labels) -> None:
+def pca(made: PCA, record: Record, limits: Limits, classes: Labels) -> None:
+    """Restore principal components."""
     d = limits.n_features
     made.components_ = record.floats("components_", (range(1, d + 1), d))
     made.n_components_ = len(made.components_)
@@ -145,7 +145,8 @@ def _pca(made: PCA, record: Record, limits: Limits, classes: Labels) -> None:
         raise DamagedError("a variance is below 0")
 
 
-def _linear(made: Any, record: Record, limits: Limits, classes: Labels) -> None:
+def linear(made: Any, record: Record, limits: Limits, classes: Labels) -> None:
+    """Restore a linear model, (n_classes, n_features) or one row for two classes."""
     rows = 1 if len(classes) == 2 else len(classes)
     flat = record.n_axes("coef_") == 1 and rows == 1  # as a ridge classifier of two classes has it
     made.coef_ = record.floats("coef_", (limits.n_features,) if flat else (rows, limits.n_features))
@@ -155,12 +156,14 @@ def _linear(made: Any, record: Record, limits: Limits, classes: Labels) -> None:
         made.intercept_ = record.floats("intercept_", (rows,))
 
 
-def _ridge(made: RidgeClassifier, record: Record, limits: Limits, classes: Labels) -> None:
-    _linear(made, record, limits, classes)
+def ridge(made: RidgeClassifier, record: Record, limits: Limits, classes: Labels) -> None:
+    """Restore a ridge classifier."""
+    linear(made, record, limits, classes)
     made._label_binarizer = LabelBinarizer(neg_label=-1, pos_label=1).fit(classes)
 
 
-def _bayes(made: GaussianNB, record: Record, limits: Limits, classes: Labels) -> None:
+def naive_bayes(made: GaussianNB, record: Record, limits: Limits, classes: Labels) -> None:
+    """Restore Gaussian naive Bayes."""
     k, d = len(classes), limits.n_features
     made.theta_, made.var_ = record.floats("theta_", (k, d)), record.floats("var_", (k, d))
     made.class_prior_ = record.floats("class_prior_", (k,))
@@ -168,7 +171,8 @@ def _bayes(made: GaussianNB, record: Record, limits: Limits, classes: Labels) ->
         raise DamagedError("a variance or a prior is not above 0")
 
 
-def _svc(made: SVC, record: Record, limits: Limits, classes: Labels) -> None:
+def svc(made: SVC, record: Record, limits: Limits, classes: Labels) -> None:
+    """Restore a support vector machine with a kernel."""
     k, d = len(classes), limits.n_features
     made.support_vectors_ = record.floats("support_vectors_", (range(1, limits.n_rows + 1), d))
     n_vectors = len(made.support_vectors_)
@@ -194,13 +198,15 @@ def _svc(made: SVC, record: Record, limits: Limits, classes: Labels) -> None:
     made._sparse, made.fit_status_, made.class_weight_, made.shape_fit_ = False, 0, np.ones(k), (limits.n_rows, d)
 
 
-def _neighbours(made: NearestNeighbours, record: Record, limits: Limits, classes: Labels) -> None:
+def neighbours(made: NearestNeighbours, record: Record, limits: Limits, classes: Labels) -> None:
+    """Restore featbench's nearest neighbours."""
     made.X_ = record.floats("X_", (range(made.n_neighbors, limits.n_rows + 1), limits.n_features))
     made.y_ = record.ints("y_", (len(made.X_),), range(len(classes)))
     made.mean_ = record.floats("mean_", (limits.n_features,))
 
 
-def _sklearn_neighbours(made: KNeighborsClassifier, record: Record, limits: Limits, classes: Labels) -> None:
+def sklearn_neighbours(made: KNeighborsClassifier, record: Record, limits: Limits, classes: Labels) -> None:
+    """Restore scikit-learn's nearest neighbours, by a fit on the rows that they hold."""
     X = record.floats("_fit_X", (range(made.n_neighbors, limits.n_rows + 1), limits.n_features))
     y = record.ints("_y", (len(X),), range(len(classes)))
     if record.has("metric_params"):
@@ -213,19 +219,4 @@ def _sklearn_neighbours(made: KNeighborsClassifier, record: Record, limits: Limi
         raise DamagedError(str(error)) from error
 
 
-_TYPES: dict[str, tuple[Callable[..., Any], Fill]] = {
-    "StandardScaler": (StandardScaler, _scaler),
-    "PCA": (PCA, _pca),
-    "Normalizer": (Normalizer, _nothing),
-    "SignedSquareRoot": (SignedSquareRoot, _nothing),
-    "LinearSVC": (LinearSVC, _linear),
-    "LogisticRegression": (LogisticRegression, _linear),
-    "LinearDiscriminantAnalysis": (LinearDiscriminantAnalysis, _linear),
-    "RidgeClassifier": (RidgeClassifier, _ridge),
-    "GaussianNB": (GaussianNB, _bayes),
-    "SVC": (SVC, _svc),
-    "NearestNeighbours": (NearestNeighbours, _neighbours),
-    "KNeighborsClassifier": (KNeighborsClassifier, _sklearn_neighbours),
-    "RandomForestClassifier": (RandomForestClassifier, forest),
-    "HistGradientBoostingClassifier": (HistGradientBoostingClassifier, boosting),
-}
+TRANSFORMS: dict[type, Restore] = {StandardScaler: scaler, PCA: pca, Normalizer: stateless, SignedSquareRoot: stateless}

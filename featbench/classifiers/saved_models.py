@@ -14,8 +14,10 @@ from pathlib import Path
 import skops.io
 from sklearn.pipeline import Pipeline
 
-from featbench.classifiers.rebuild import ForeignError, rebuild
+from featbench.classifiers.rebuild import TRANSFORMS, ForeignError, rebuild
+from featbench.classifiers.registry import CLASSIFIERS
 from featbench.classifiers.skops_file import DamagedError, Limits, SkopsFile
+from featbench.classifiers.spec import Restore
 from featbench.errors import ResultsError, UsageError
 from featbench.factories import PREFIX
 from featbench.results.artifacts import artifact_path
@@ -23,13 +25,8 @@ from featbench.results.cards import MODELS, Card
 from featbench.results.files import replacing
 from featbench.results.row import Row
 
-# what the classifiers of the table and the steps hold beyond the types that skops itself trusts
-_TRUSTED = (
-    "sklearn.tree._tree.Tree",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "featbench.solvers.neighbours.NearestNeighbours",
-    "featbench.classifiers.transforms.SignedSquareRoot",
-)
+# Parts of scikit-learn's forests and boosting that skops itself does not trust.
+_TREES = ("sklearn.tree._tree.Tree", "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor")
 
 
 class NotKeptError(Exception):
@@ -75,7 +72,7 @@ def load_model(path: Path, card: Card, limits: Limits, trust: Sequence[str] = ()
     """
     try:
         with SkopsFile(path, limits.n_trees) as file:
-            return rebuild(file.root, limits)
+            return rebuild(file.root, limits, _restored_types())
     except DamagedError as error:
         raise ResultsError(f"{path} is damaged or of another version: {error}; run the experiment again") from error
     except ForeignError as error:
@@ -95,7 +92,7 @@ def load_model(path: Path, card: Card, limits: Limits, trust: Sequence[str] = ()
 
 def _load_own(path: Path) -> Pipeline:
     try:
-        model = skops.io.load(path, trusted=list(_TRUSTED))
+        model = skops.io.load(path, trusted=_trusted())
     except Exception as error:  # skops and scikit-learn raise what they come upon in a damaged file
         why = str(error) or type(error).__name__
         raise ResultsError(f"{path} is damaged or of another version: {why}; run the experiment again") from error
@@ -107,4 +104,13 @@ def _load_own(path: Path) -> Pipeline:
 
 
 def _foreign(path: Path) -> list[str]:
-    return sorted(set(skops.io.get_untrusted_types(file=path)) - set(_TRUSTED))
+    return sorted(set(skops.io.get_untrusted_types(file=path)) - set(_trusted()))
+
+
+def _restored_types() -> dict[type, Restore]:
+    """Return every type that featbench makes again from checked arrays, and how."""
+    return TRANSFORMS | {kind: restore for spec in CLASSIFIERS.values() for kind, restore in spec.restore.items()}
+
+
+def _trusted() -> list[str]:
+    return [*_TREES, *(f"{kind.__module__}.{kind.__qualname__}" for kind in _restored_types())]

@@ -8,13 +8,18 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 import featbench
-from featbench.classifiers.engine import fit_engine
 from featbench.classifiers.fit_and_test import Fitted, fit_and_test
-from featbench.classifiers.memory import check_memory, memory_budget, needed_bytes
-from featbench.classifiers.place import fits_gpu, gpu_memory_named, has_gpu_solver
-from featbench.classifiers.registry import candidates, get_classifier
+from featbench.classifiers.memory import (
+    check_memory,
+    gpu_memory_named,
+    has_gpu_solver,
+    memory_budget,
+    needed_bytes,
+)
+from featbench.classifiers.params import candidates
 from featbench.classifiers.rows import LabelledFeatures, Subset, train_subsets
 from featbench.classifiers.saved_models import NotKeptError, save_model
+from featbench.classifiers.spec import ClassifierSpec, fit_engine
 from featbench.classifiers.transforms import label
 from featbench.fingerprint import fingerprint
 from featbench.results.artifacts import write_predictions
@@ -25,6 +30,7 @@ from featbench.runs.feature_sets import CachedNetwork, FeatureSet, feature_sets
 from featbench.runs.on_disk import load_on_disk
 from featbench.runs.resolve import Run
 from featbench.runs.rows import make_row
+from featbench.solvers.memory import fits_gpu
 from featbench.solvers.streamed import StreamedRows
 
 
@@ -32,7 +38,7 @@ from featbench.solvers.streamed import StreamedRows
 class _Task:
     """One classifier to train, on a subset of the training rows."""
 
-    method: str
+    spec: ClassifierSpec
     steps: tuple[str, ...]
     subset: Subset
     fingerprint: str
@@ -74,11 +80,11 @@ def _classify_on(run: Run, source: FeatureSet, tasks: Sequence[_Task], budget: f
     with run.progress.bar(f"{source.backbone} {source.layer}", len(tasks)) as advance:
         for task in tasks:
             if run.table.has(task.fingerprint):
-                run.progress.say(f"{task.method} on {source.backbone} {source.layer}: already in results.csv")
+                run.progress.say(f"{task.spec.name} on {source.backbone} {source.layer}: already in results.csv")
             else:
                 splits = splits or _load(run, source, budget)
                 _fit(run, source, splits, task, budget)
-            advance(1, task.method)
+            advance(1, task.spec.name)
 
 
 def _load(run: Run, source: FeatureSet, budget: float) -> dict[str, LabelledFeatures]:
@@ -96,8 +102,8 @@ def _load(run: Run, source: FeatureSet, budget: float) -> dict[str, LabelledFeat
 def _check_memory(run: Run, source: FeatureSet, task: _Task, budget: float) -> None:
     config = run.experiment.evaluate
     check_memory(
-        task.method,
-        candidates(task.method, config),
+        task.spec,
+        candidates(task.spec, config),
         task.steps,
         config,
         features=f"{source.backbone} {source.layer}",
@@ -113,24 +119,23 @@ def _rows_of(source: FeatureSet, task: _Task) -> int:
 def _tasks(run: Run, source: FeatureSet) -> Iterator[_Task]:
     config = run.experiment.evaluate
     labels, _ = source.labels("train")
-    for method, steps in product(config.classifiers, config.steps):
-        spec = get_classifier(method)
+    for spec, steps in product(run.classifiers.values(), config.steps):
         for subset in train_subsets(
             labels, config.train_sizes, config.repeats, run.experiment.seed, seeded=spec.seeded
         ):
             content = source.content() | {
-                "method": method,
+                "method": spec.name,
                 "selection": config.selection,
                 "folds": config.folds,
-                "candidates": candidates(method, config),
-                "engine": fit_engine(method, candidates(method, config), config),
+                "candidates": candidates(spec, config),
+                "engine": fit_engine(spec, candidates(spec, config), config),
                 "subset": [subset.size, subset.repeat],
                 "seed": subset.seed,
                 "version": featbench.__version__,
             }
             extra = {"steps": list(steps), "source": spec.source}
             content |= {key: value for key, value in extra.items() if value}
-            yield _Task(method, steps, subset, fingerprint(content))
+            yield _Task(spec, steps, subset, fingerprint(content))
 
 
 def _fit(run: Run, source: FeatureSet, splits: Mapping[str, LabelledFeatures], task: _Task, budget: float) -> None:
@@ -140,9 +145,9 @@ def _fit(run: Run, source: FeatureSet, splits: Mapping[str, LabelledFeatures], t
         splits = {name: split.in_memory() for name, split in splits.items()}
     train, test = splits["train"], splits["test"]
     device = _device(run, source, task, train)
-    with gpu_memory_named(task.method):
+    with gpu_memory_named(task.spec.name):
         fitted = fit_and_test(
-            task.method,
+            task.spec,
             train,
             splits.get("val"),
             test,
@@ -157,7 +162,7 @@ def _fit(run: Run, source: FeatureSet, splits: Mapping[str, LabelledFeatures], t
         save_model(run.results_dir, row, fitted.model)
     except NotKeptError as error:
         row = replace(row, params=params_json(json.loads(row.params) | {"model_not_kept": str(error)}))
-        run.progress.warn(f"the model of {task.method} on {source.backbone} {source.layer} is not kept: {error}")
+        run.progress.warn(f"the model of {task.spec.name} on {source.backbone} {source.layer} is not kept: {error}")
     else:
         write_card(
             run.results_dir,
@@ -171,18 +176,18 @@ def _fit(run: Run, source: FeatureSet, splits: Mapping[str, LabelledFeatures], t
     write_predictions(run.results_dir, row, test.ids, test.y, fitted.predicted, fitted.scores, classes)
     run.table.add(row)  # last, so that a row's files are there when the row is
     if fitted.converged is False:
-        run.progress.warn(f"{task.method} on {source.backbone} {source.layer} did not converge; its row says so")
+        run.progress.warn(f"{task.spec.name} on {source.backbone} {source.layer} did not converge; its row says so")
 
 
 def _device(run: Run, source: FeatureSet, task: _Task, train: LabelledFeatures) -> str:
     """Return where to fit a classifier; rows that stay on disk are for the CPU."""
     config = run.experiment.evaluate
-    wanted = has_gpu_solver(task.method, candidates(task.method, config), config)
+    wanted = has_gpu_solver(task.spec, candidates(task.spec, config), config)
     if run.device.type == "cpu" or not wanted or isinstance(train.X, StreamedRows):
         return "cpu"
     if not fits_gpu(run.device, (_rows_of(source, task), source.width)):
         run.progress.say(
-            f"{task.method} on {source.backbone} {source.layer} is fitted on the CPU: its rows do not fit the GPU"
+            f"{task.spec.name} on {source.backbone} {source.layer} is fitted on the CPU: its rows do not fit the GPU"
         )
         return "cpu"
     return str(run.device)
@@ -208,7 +213,7 @@ def _row(
         layer=source.layer,
         pooling=source.pooling,
         feature_dim=splits["train"].X.shape[1],
-        method=task.method,
+        method=task.spec.name,
         kind="classifier",
         selection=fitted.selection,
         seed=task.subset.seed,

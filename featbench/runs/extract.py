@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from featbench.classifiers.checks import check_trainable
+from featbench.classifiers.rows import check_trainable
 from featbench.data.splits import Skipped
 from featbench.errors import CacheError
 from featbench.features.cache import read_info, read_labels
@@ -100,4 +100,10 @@ def _check_classes(run: Run, cached: Sequence[CachedNetwork]) -> None:
             labels = {split: read_labels(key.path)[0] for split, key in entry.keys.items()}
             reasons = dict(skipped for info in entry.infos.values() for skipped in info.skipped)
             run.images.check_classes(run.dataset.splits, labels, reasons)
-            check_trainable(labels["train"], run.dataset.classes, run.experiment.evaluate, labels.get("val"))
+            check_trainable(
+                run.classifiers.values(),
+                labels["train"],
+                run.dataset.classes,
+                run.experiment.evaluate,
+                labels.get("val"),
+            )

@@ -17,8 +17,10 @@ from featbench.backbones.device import resolve_device
 from featbench.backbones.identity import KnownNetworks, Network
 from featbench.backbones.load import check_backbone
 from featbench.baselines.launch import check_can_start
-from featbench.classifiers.checks import check_trainable
-from featbench.classifiers.registry import check_grids
+from featbench.classifiers.params import check_grids
+from featbench.classifiers.registry import get_classifier
+from featbench.classifiers.rows import check_trainable
+from featbench.classifiers.spec import ClassifierSpec
 from featbench.config import BackboneConfig, Experiment, builtin_experiments, load_experiment
 from featbench.config.toml import read_toml
 from featbench.data.datasets import check_dataset, load_dataset
@@ -120,6 +122,11 @@ class Run:
     def _known_networks(self) -> KnownNetworks:
         return KnownNetworks(self.cache_dir / ".networks")
 
+    @cached_property
+    def classifiers(self) -> dict[str, ClassifierSpec]:
+        """The classifiers of the experiment, by name; a user's own is imported when they are first needed."""
+        return {name: get_classifier(name) for name in self.experiment.evaluate.classifiers}
+
     def prepare(self) -> None:
         """Refuse what cannot work before any work is done, and write down what is about to be done.
 
@@ -145,7 +152,7 @@ class Run:
         check_dataset(self.experiment.dataset)
         for backbone in self.experiment.backbones:
             check_backbone(backbone)
-        check_grids(self.experiment.evaluate)
+        check_grids(self.classifiers.values(), self.experiment.evaluate)
         for baseline in self.experiment.baselines:
             check_can_start(baseline.devices)
 
@@ -176,7 +183,13 @@ class Run:
         """
         splits = self.dataset.splits
         val_labels = splits["val"].labels if "val" in splits else None
-        check_trainable(splits["train"].labels, self.dataset.classes, self.experiment.evaluate, val_labels)
+        check_trainable(
+            self.classifiers.values(),
+            splits["train"].labels,
+            self.dataset.classes,
+            self.experiment.evaluate,
+            val_labels,
+        )
 
 
 def resolve(

@@ -1,1 +1,25 @@
-"""Numerical methods as scikit-learn estimators; they know nothing of featbench but its errors."""
+"""Numerical methods as scikit-learn estimators; they know nothing of featbench but its errors.
+
+    from featbench.solvers import PrimalLinearSVC
+
+Names load when they are used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_MODULES = {
+    "PrimalLinearSVC": "featbench.solvers.linear",
+}
+__all__ = ["PrimalLinearSVC"]
+
+if TYPE_CHECKING:
+    from featbench.solvers.linear import PrimalLinearSVC
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
+    raise AttributeError(f"module 'featbench.solvers' has no attribute {name!r}; it has {', '.join(__all__)}")

@@ -9,7 +9,8 @@ import numpy.typing as npt
 from joblib import Parallel, delayed
 from sklearn.metrics.pairwise import euclidean_distances
 
-from featbench.solvers.rbf import KERNEL_BYTES, Floats, kernel_of
+from featbench.solvers.memory import KERNEL_BYTES
+from featbench.solvers.rbf import Floats, kernel_of
 
 _STRIP = 128  # columns that are transposed at a time, so that they stay in the processor's cache
 

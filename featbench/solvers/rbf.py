@@ -17,7 +17,6 @@ from sklearn.svm import SVC
 from sklearn.utils.multiclass import _ovr_decision_function
 
 Floats = npt.NDArray[np.float64]
-KERNEL_BYTES = 2**31  # distances and one kernel, of training and held-out rows; as much for blocks that pairs share
 _BLOCK_BYTES = 2**27  # of the kernel of rows that are scored
 
 

@@ -9,17 +9,19 @@ import numpy.typing as npt
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.svm import SVC
 
-from featbench.solvers.rbf import KERNEL_BYTES, gamma_of, kernel_of
-from featbench.solvers.rbf_pairs import fit_pairs, pairs_fit_memory
+from featbench.solvers.memory import KERNEL_BYTES, pair_kernel_bytes
+from featbench.solvers.rbf import gamma_of, kernel_of
+from featbench.solvers.rbf_pairs import fit_pairs
 
 
-def fit_rbf(machine: SVC, X: npt.NDArray[Any], y: npt.NDArray[np.int64]) -> SVC:
+def fit_rbf(machine: SVC, X: npt.NDArray[Any], y: npt.NDArray[np.int64], memory_bytes: float = KERNEL_BYTES) -> SVC:
     """Fit one machine to all rows, by their kernel where it fits the memory.
 
     Args:
         machine: Unfitted, kernel="rbf".
         X: (N, D) float, finite, scaled.
         y: (N,) int64 labels.
+        memory_bytes: Budget for kernels.
 
     Returns:
         The machine, fitted, as scikit-learn's own `fit` would leave it.
@@ -30,8 +32,10 @@ def fit_rbf(machine: SVC, X: npt.NDArray[Any], y: npt.NDArray[np.int64]) -> SVC:
     if machine.probability is True:
         return machine.fit(X, y)
     X = np.ascontiguousarray(X, np.float64)
-    if 8 * len(X) ** 2 > KERNEL_BYTES:
-        return fit_pairs([machine], X, y)[0] if pairs_fit_memory(y) else machine.fit(X, y)
+    if 8 * len(X) ** 2 > memory_bytes:
+        if pair_kernel_bytes(y) <= memory_bytes:
+            return fit_pairs([machine], X, y, memory_bytes)[0]
+        return machine.fit(X, y)
     gamma = gamma_of(machine, X)
     kernel = euclidean_distances(X, squared=True)
     kernel_of(kernel, gamma, kernel)

@@ -18,19 +18,11 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from featbench.solvers.rbf import KERNEL_BYTES, Floats, blocks_of, by_gamma, kernel_of, labels_of, pair_weights
-from featbench.solvers.rbf_pairs import fit_pairs, pairs_fit_memory
+from featbench.solvers.memory import KERNEL_BYTES, split_kernel_bytes
+from featbench.solvers.rbf import Floats, blocks_of, by_gamma, kernel_of, labels_of, pair_weights
+from featbench.solvers.rbf_pairs import fit_pairs
 
 Rows = npt.NDArray[np.intp]
-
-
-def fits_memory(y: npt.NDArray[np.int64], splits: Sequence[tuple[Rows, Rows]]) -> bool:
-    """Say whether the kernels of every split stay within `KERNEL_BYTES`, at least those of two classes."""
-    return all(_fits_whole(*split) or pairs_fit_memory(y[split[0]]) for split in splits)
-
-
-def _fits_whole(kept: Rows, held_out: Rows) -> bool:
-    return 2 * 8 * len(kept) * (len(kept) + len(held_out)) <= KERNEL_BYTES
 
 
 def rbf_grid(
@@ -38,6 +30,7 @@ def rbf_grid(
     y: npt.NDArray[np.int64],
     splits: Sequence[tuple[Rows, Rows]],
     machines: Sequence[SVC],
+    memory_bytes: float = KERNEL_BYTES,
 ) -> list[list[tuple[float, bool]]]:
     """Fit every machine on every split, and score it on the rows held out.
 
@@ -46,6 +39,7 @@ def rbf_grid(
         y: (N,) int64 labels.
         splits: (rows to fit on, rows to score on).
         machines: Unfitted, kernel="rbf", which tell C, gamma and the rest.
+        memory_bytes: Budget for kernels.
 
     Returns:
         For every machine and every split: the accuracy, and whether the solver converged.
@@ -58,17 +52,26 @@ def rbf_grid(
         kept = rows[np.argsort(y[rows], kind="stable")]  # libsvm then finds a pair of classes side by side
         scaler = StandardScaler().fit(X[kept])
         train, test = scaler.transform(X[kept]).astype(np.float64), scaler.transform(X[held_out]).astype(np.float64)
-        of_split = _on_whole if _fits_whole(kept, held_out) else _by_pairs
-        for result, tried in zip(results, of_split(machines, train, y[kept], test, y[held_out]), strict=True):
+        data = train, y[kept], test, y[held_out]
+        if split_kernel_bytes(len(kept), len(held_out)) <= memory_bytes:
+            found = _on_whole(machines, *data)
+        else:
+            found = _by_pairs(machines, *data, memory_bytes)
+        for result, tried in zip(results, found, strict=True):
             result.append(tried)
     return results
 
 
 def _by_pairs(
-    machines: Sequence[SVC], train: Floats, y: npt.NDArray[np.int64], test: Floats, y_held_out: npt.NDArray[np.int64]
+    machines: Sequence[SVC],
+    train: Floats,
+    y: npt.NDArray[np.int64],
+    test: Floats,
+    y_held_out: npt.NDArray[np.int64],
+    memory_bytes: float,
 ) -> list[tuple[float, bool]]:
     plain = [clone(machine).set_params(probability=SVC().probability) for machine in machines]
-    fitted = fit_pairs(plain, train, y)
+    fitted = fit_pairs(plain, train, y, memory_bytes)
     groups = by_gamma(machines, train)
     # side by side, so that a kernel is read once for all C
     weights = [np.hstack([_weights(fitted[number], len(train)) for number in alike]) for alike in groups.values()]

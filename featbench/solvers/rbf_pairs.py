@@ -20,7 +20,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from threadpoolctl import threadpool_limits
 
 from featbench.solvers.class_kernels import ClassKernels
-from featbench.solvers.rbf import KERNEL_BYTES, Floats, by_gamma, gamma_of
+from featbench.solvers.memory import KERNEL_BYTES, pair_kernel_bytes
+from featbench.solvers.rbf import Floats, by_gamma, gamma_of
 
 Rows = npt.NDArray[np.intp]
 
@@ -44,22 +45,21 @@ class _Pair:
     status: int
 
 
-def pairs_fit_memory(y: npt.NDArray[np.int64]) -> bool:
-    """Say whether distances and one kernel of the two largest classes stay within `KERNEL_BYTES`."""
-    return _pair_bytes(y) <= KERNEL_BYTES
-
-
-def _pair_bytes(y: npt.NDArray[np.int64]) -> int:
-    return 2 * 8 * int(np.sort(np.bincount(y))[-2:].sum()) ** 2
-
-
-def fit_pairs(machines: Sequence[SVC], X: Floats, y: npt.NDArray[np.int64]) -> list[SVC]:
+def fit_pairs(
+    machines: Sequence[SVC],
+    X: Floats,
+    y: npt.NDArray[np.int64],
+    memory_bytes: float = KERNEL_BYTES,
+    n_cores: int | None = None,
+) -> list[SVC]:
     """Fit machines as their own `fit` would.
 
     Args:
         machines: Unfitted, kernel="rbf"; they are changed in place.
         X: (N, D) float64, finite, scaled.
         y: (N,) int64 labels of at least two classes.
+        memory_bytes: Budget for kernels.
+        n_cores: Processor cores to use; None: all.
 
     Returns:
         The machines.
@@ -73,9 +73,9 @@ def fit_pairs(machines: Sequence[SVC], X: Floats, y: npt.NDArray[np.int64]) -> l
         machine.fit(X[few], y[few])
         machine.class_weight_ = compute_class_weight(machine.class_weight, classes=machine.classes_, y=y)
     pairs = list(combinations(range(len(rows)), 2))
-    at_a_time = KERNEL_BYTES // _pair_bytes(y)
-    jobs = max(1, min(cpu_count(), len(pairs), at_a_time))
-    share = max(1, cpu_count() // jobs)  # of the cores, for each pair
+    n_cores = n_cores or cpu_count()
+    jobs = int(max(1, min(n_cores, len(pairs), memory_bytes // pair_kernel_bytes(y))))
+    share = max(1, n_cores // jobs)  # of the cores, for each pair
     numbers = by_gamma(machines, X)
     with threadpool_limits(share):
         kernels = ClassKernels([X[own] for own in rows], list(numbers), jobs)

@@ -18,18 +18,19 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
-from featbench.classifiers.engine import fit_engine
 from featbench.classifiers.fit_and_test import class_scores
-from featbench.classifiers.registry import CLASSIFIERS, candidates, n_trees
+from featbench.classifiers.params import candidates
+from featbench.classifiers.registry import CLASSIFIERS, n_trees
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.classifiers.saved_models import NotKeptError, load_model, save_model
 from featbench.classifiers.select import fit
 from featbench.classifiers.skops_file import Limits
+from featbench.classifiers.spec import planned_fit
 from featbench.classifiers.transforms import fit_steps
 from featbench.config import EvaluateConfig
 from featbench.errors import ResultsError, UsageError
-from featbench.results.cards import Card
 from featbench.results.row import Row
+from tests.cards import make_card
 
 Digits = Callable[[int, int], LabelledFeatures]
 FileOf = Callable[[str, Path], Path]
@@ -60,25 +61,6 @@ def make_row(method: str) -> Row:
 N_ROWS = 200
 
 
-def make_card(method: str) -> Card:
-    preprocess = {"resize_px": 8, "crop_px": 8, "mean": (), "std": (), "interpolation": "bilinear"}
-    return Card(
-        backbone="pixels",
-        weights="none",
-        weights_hash="0" * 16,
-        preprocess=preprocess | {"antialias": True, "native_arrays": True},
-        layer="pixels",
-        precision="float32",
-        fingerprint="f0",
-        kind="classifier",
-        method=method,
-        classes=tuple("0123456789"),
-        seed=0,
-        array_shape=(8, 8, 1),
-        sha256="0" * 64,
-    )
-
-
 def load(path: Path, method: str = "linear_svc", trust: tuple[str, ...] = (), **limits: int) -> Pipeline:
     given = {"n_features": 64, "n_classes": 10, "n_rows": N_ROWS, "n_trees": 300} | limits
     return load_model(path, make_card(method), Limits(**given), trust)
@@ -101,8 +83,10 @@ def file_of(tmp_path_factory: pytest.TempPathFactory, digits: Digits) -> FileOf:
 def model_of(name: str, train: LabelledFeatures, **changes: Any) -> Pipeline:
     """Fit as a run does, with few trees."""
     few = {"gradient_boosting": {"max_iter": 2}, "random_forest": {"n_estimators": 5}}.get(name, {})
-    params = candidates(name, EvaluateConfig())[0] | few | changes
-    return fit(name, params, train.X, train.y, 0, fit_engine(name, [params], EvaluateConfig()))
+    params = candidates(CLASSIFIERS[name], EvaluateConfig())[0] | few | changes
+    return fit(
+        CLASSIFIERS[name], params, train.X, train.y, 0, planned_fit(CLASSIFIERS[name], [params], EvaluateConfig())
+    )
 
 
 @pytest.mark.parametrize(
@@ -216,7 +200,9 @@ class Strange(LinearSVC):  # type: ignore[misc]
 def test_a_users_own_class_is_not_kept_and_the_reason_is_told(tmp_path: Path, digits: Digits) -> None:
     train = digits(0, 100)
     model = make_pipeline(Strange()).fit(train.X, train.y)
-    with pytest.raises(NotKeptError, match=r"it holds tests\.classifiers\.test_models\.Strange, which is not loaded"):
+    with pytest.raises(
+        NotKeptError, match=r"it holds tests\.classifiers\.test_saved_models\.Strange, which is not loaded"
+    ):
         save_model(tmp_path, make_row("python:mine:make"), model)
     model[-1].generator = (number for number in range(3))
     with pytest.raises(NotKeptError, match="skops cannot write it"):

@@ -13,7 +13,6 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from featbench.classifiers import place
 from featbench.classifiers.saved_models import load_model
 from featbench.classifiers.skops_file import Limits
 from featbench.config import Experiment
@@ -96,7 +95,7 @@ def test_linear_svc_alone_is_fitted_on_the_gpu_of_the_networks(home: Path, gpu: 
 def test_rows_too_many_for_the_gpu_are_fitted_on_the_cpu_and_it_is_said(
     home: Path, gpu: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(place, "free_bytes", lambda device: 2**10)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**10, 2**10))
     job = replace(make_job(home), device=torch.device(gpu, 0))
     classify(job)
     assert load_results(job.results_dir).device.tolist() == ["cpu"]

@@ -13,6 +13,7 @@ from sklearn.svm import SVC
 from featbench.classifiers import rbf_grid as rbf_grid_
 from featbench.classifiers import rbf_pairs
 from featbench.classifiers.fit_and_test import fit_and_test
+from featbench.classifiers.registry import CLASSIFIERS
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.config import EvaluateConfig
 from featbench.solvers.intelex import intelex_grid
@@ -37,10 +38,10 @@ def test_it_takes_over_beyond_the_kernels_budget(
 ) -> None:
     train, test = digits(0, 600), digits(600, 900)
     config = EvaluateConfig(classifiers=("svm_rbf",))
-    within = fit_and_test("svm_rbf", train, None, test, config, 0, 10)
+    within = fit_and_test(CLASSIFIERS["svm_rbf"], train, None, test, config, 0, 10)
     for module in (rbf_grid_, rbf_pairs):
         monkeypatch.setattr(module, "KERNEL_BYTES", 0)
-    beyond = fit_and_test("svm_rbf", train, None, test, config, 0, 10)
+    beyond = fit_and_test(CLASSIFIERS["svm_rbf"], train, None, test, config, 0, 10)
     assert (within.engine, beyond.engine) == ("featbench", "scikit-learn-intelex")
     assert beyond.params == within.params
     assert beyond.val_accuracy == pytest.approx(within.val_accuracy, abs=1e-9)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from featbench.classifiers.fit_and_test import fit_and_test
+from featbench.classifiers.registry import CLASSIFIERS
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.config import EvaluateConfig
 from featbench.errors import DataError
@@ -63,7 +64,9 @@ def test_rows_on_disk_give_what_those_in_memory_do(
 
     def run(parts: list[LabelledFeatures]) -> Any:
         train, test, val = parts
-        return fit_and_test("linear_svc", train, val if has_val else None, test, config, 3, N_CLASSES, steps)
+        return fit_and_test(
+            CLASSIFIERS["linear_svc"], train, val if has_val else None, test, config, 3, N_CLASSES, steps
+        )
 
     mine, expected = run(on_disk(tmp_path / "x", *splits, store=store)), run(splits)
     assert (mine.params, mine.engine) == (expected.params, "featbench")
@@ -89,7 +92,7 @@ def test_many_features(tmp_path: Path, n: int, d: int, n_classes: int) -> None:
     grids = {"linear_svc": {"C": [1e-4]}}
     config = EvaluateConfig(classifiers=("linear_svc",), selection="holdout", grids=grids)
     mine, expected = (
-        fit_and_test("linear_svc", train, None, test, config, 0, n_classes)
+        fit_and_test(CLASSIFIERS["linear_svc"], train, None, test, config, 0, n_classes)
         for train, test in (on_disk(tmp_path / "x", *splits, columns=1), splits)
     )
     np.testing.assert_array_equal(mine.predicted, expected.predicted)
@@ -103,4 +106,4 @@ def test_features_on_disk_that_are_not_finite(digits: Digits, tmp_path: Path) ->
     wrong[[3, 50], 7] = np.nan
     splits = on_disk(tmp_path / "x", LabelledFeatures(wrong, train.y, train.ids), test)
     with pytest.raises(DataError, match="2 of 100 train rows hold features that are not finite"):
-        fit_and_test("linear_svc", splits[0], None, splits[1], EvaluateConfig(), 0, N_CLASSES)
+        fit_and_test(CLASSIFIERS["linear_svc"], splits[0], None, splits[1], EvaluateConfig(), 0, N_CLASSES)

@@ -20,8 +20,10 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
-from featbench.classifiers.registry import GAMMA_SCALE, candidates, get_classifier
-from featbench.classifiers.select import final_rows, splits_of
+from featbench.classifiers.params import candidates
+from featbench.classifiers.registry import get_classifier
+from featbench.classifiers.rows import final_rows, splits_of
+from featbench.classifiers.spec import GAMMA_SCALE
 from featbench.config import load_experiment
 from featbench.results.store import load_results
 from featbench.runs.extract import find_cached
@@ -58,7 +60,7 @@ def main() -> None:
             spec = get_classifier(row["method"])
             grid = [
                 {"gamma" if k == GAMMA_SCALE else k: [v / X.shape[1] if k == GAMMA_SCALE else v] for k, v in c.items()}
-                for c in candidates(row["method"], experiment.evaluate)
+                for c in candidates(spec, experiment.evaluate)
             ]
             pipeline = spec.make({}, row["seed"], X.shape[1])
             step = pipeline.steps[-1][0]

@@ -26,6 +26,7 @@ from typing import Any, cast
 import numpy as np
 
 from featbench.classifiers.fit_and_test import Fitted, fit_and_test
+from featbench.classifiers.registry import CLASSIFIERS
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.config import EvaluateConfig
 from featbench.features.cache import CacheKey, read_info, write_cache
@@ -92,7 +93,7 @@ def sampled(peak: dict[str, float]) -> Iterator[None]:
 def fit(splits: dict[str, LabelledFeatures], n_classes: int) -> Fitted:
     grids = {"linear_svc": {"C": [1e-5, 1e-4, 1e-3]}}
     config = EvaluateConfig(classifiers=("linear_svc",), grids=grids, selection="holdout")
-    return fit_and_test("linear_svc", splits["train"], None, splits["test"], config, 0, n_classes)
+    return fit_and_test(CLASSIFIERS["linear_svc"], splits["train"], None, splits["test"], config, 0, n_classes)
 
 
 def run_way(way: str, folder: Path, n_classes: int, memory_gb: float, store: str) -> dict[str, Any]:

@@ -7,10 +7,7 @@ import pytest
 import torch
 from sklearn.model_selection import StratifiedKFold
 
-from featbench.classifiers import linear, linear_grid, problem
-from featbench.classifiers.place import gpu_memory_named, has_gpu_solver
-from featbench.config import EvaluateConfig
-from featbench.errors import UsageError
+from featbench.solvers import linear, linear_grid, problem
 from featbench.solvers.linear import PrimalLinearSVC
 from featbench.solvers.linear_folds import LinearSettings
 from featbench.solvers.linear_path import fit_path
@@ -90,19 +87,3 @@ def test_columns_in_batches_are_the_same_columns(
     parts = PrimalLinearSVC(C=0.1).fit(X, y)
     np.testing.assert_allclose(parts.coef_, whole.coef_, rtol=1e-3, atol=1e-5)
     assert fitted == [("cpu", 7), ("cpu", 2), ("cpu", 2), ("cpu", 2), ("cpu", 1)]
-
-
-@pytest.mark.parametrize(
-    ("name", "engine", "expected"),
-    [("linear_svc", "auto", True), ("linear_svc", "sklearn", False), ("svm_rbf", "auto", False)],
-)
-def test_what_has_a_solver_for_gpus(name: str, engine: str, expected: bool) -> None:
-    assert has_gpu_solver(name, [{}], EvaluateConfig(engine=engine)) is expected  # type: ignore[arg-type]
-
-
-def test_a_full_gpu_is_named() -> None:
-    with (
-        pytest.raises(UsageError, match="linear_svc found no more memory on the GPU; --device cpu"),
-        gpu_memory_named("linear_svc"),
-    ):
-        raise torch.OutOfMemoryError("CUDA out of memory")
