@@ -1,4 +1,4 @@
-"""How long work tells of itself: stages report to a `Progress`, and only the command line knows how it looks."""
+"""Progress of long work: stages report to a `Progress`, which decides how to show it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Progress that nobody looks at."""
+    """Progress that is not shown."""
 
     def say(self, message: str) -> None:
         """Do nothing."""
 
     def warn(self, message: str) -> None:
-        """Do nothing; what matters is in the results as well."""
+        """Do nothing; warnings that matter are in the results as well."""
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Advance]:

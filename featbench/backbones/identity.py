@@ -1,4 +1,4 @@
-"""Which weights and layers a `[[backbones]]` entry comes to, remembered so that no network is built to know it.
+"""Which weights and layers a `[[backbones]]` entry has, remembered so that no network is built to look them up.
 
 Weights count as unchanged while their file is (see `featbench.data.hashes`); random weights while the seed and the
 libraries are. Networks whose code may change under the same name (`python:`, timm's) are built each time.
@@ -34,7 +34,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Identity:
-    """What tells a network's features from those of all others; fields as those of `Backbone`.
+    """Everything about a network that its features depend on; fields as those of `Backbone`.
 
     Attributes:
         name: The backbone's name.
@@ -42,7 +42,7 @@ class Identity:
         source: The same, but with a file's whole path.
         weights_hash: See `Backbone.weights_hash`.
         preprocess: What images go through before it.
-        notes: What the user is told of its weights.
+        notes: Sentences for the user about its weights.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Layers:
-    """The layers of an entry by name, and the poolings that are not what `pooling` says; see `Backbone.resolve`."""
+    """The layers of an entry by name, and the poolings that differ from `pooling`; see `Backbone.resolve`."""
 
     names: tuple[str, ...]
     own_poolings: Mapping[str, str | None]

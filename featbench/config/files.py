@@ -35,7 +35,7 @@ def load_experiment(source: str | Path | Mapping[str, Any] | Experiment, overrid
     Args:
         source: A built-in name, the path of a TOML file, a folder of images, what such a file holds as nested dicts and
             lists, or an `Experiment`. Relative paths in the last two start at the current folder.
-        overrides: `KEY=VALUE` settings that replace what the file says; dotted keys, list items by number, as in
+        overrides: `KEY=VALUE` settings that replace those of the file; dotted keys, list items by number, as in
             `backbones.0.name=resnet18`.
 
     Raises:
@@ -80,7 +80,7 @@ def backbone_config(settings: Mapping[str, Any]) -> BackboneConfig:
 
 
 def _plain(value: Any) -> Any:
-    """Copy what somebody wrote in Python as TOML would give it: paths as text, NumPy's numbers and arrays as lists."""
+    """Copy values from Python as TOML would give them: paths as text, NumPy's arrays as lists."""
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
