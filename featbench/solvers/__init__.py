@@ -11,12 +11,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _MODULES = {
+    "NearestNeighbours": "featbench.solvers.neighbours",
     "PrimalLinearSVC": "featbench.solvers.linear",
+    "RBFSVCCV": "featbench.solvers.rbf",
 }
-__all__ = ["PrimalLinearSVC"]
+__all__ = ["RBFSVCCV", "NearestNeighbours", "PrimalLinearSVC"]
 
 if TYPE_CHECKING:
     from featbench.solvers.linear import PrimalLinearSVC
+    from featbench.solvers.neighbours import NearestNeighbours
+    from featbench.solvers.rbf import RBFSVCCV
 
 
 def __getattr__(name: str) -> Any:
