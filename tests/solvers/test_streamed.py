@@ -12,7 +12,7 @@ from featbench.classifiers.fit_and_test import fit_and_test
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.config import EvaluateConfig
 from featbench.errors import DataError
-from featbench.solvers.problem import COLUMN_BYTES
+from featbench.solvers.memory import COLUMN_BYTES
 from featbench.solvers.products import ScaledRows
 from featbench.solvers.streamed import StreamedRows, one_after_the_other, read_rows
 
