@@ -39,3 +39,30 @@ class Silent:
     def bar(self, label: str, total: int) -> Iterator[Advance]:
         """Count nothing."""
         yield lambda steps, note: None
+
+
+class OnceOnly:
+    """Progress that passes each message on once."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._passed_on: set[str] = set()
+
+    def say(self, message: str) -> None:
+        """Pass a line of news on."""
+        if self._is_new(message):
+            self._progress.say(message)
+
+    def warn(self, message: str) -> None:
+        """Pass a warning on."""
+        if self._is_new(message):
+            self._progress.warn(message)
+
+    def bar(self, label: str, total: int) -> AbstractContextManager[Advance]:
+        """Follow work; every bar is shown."""
+        return self._progress.bar(label, total)
+
+    def _is_new(self, message: str) -> bool:
+        new = message not in self._passed_on
+        self._passed_on.add(message)
+        return new

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from featbench.results.artifacts import write_predictions
 from featbench.results.row import Row
-from featbench.results.store import load_results, write_predictions, write_rows
+from featbench.results.store import load_results, write_rows
 
 CLASSES = ("ant", "bee", "cat")
 

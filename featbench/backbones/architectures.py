@@ -18,7 +18,7 @@ from featbench.backbones import factory, small, timm_models
 from featbench.backbones.options import Parse, one_of, parse_options, share, switch, widths
 from featbench.backbones.own import Pixels, ResNet20
 from featbench.backbones.spec import Architecture, Pretrained
-from featbench.backbones.weights import load_torchvision
+from featbench.backbones.weights import downloaded_file, load_torchvision
 from featbench.data.preprocess import Preprocess, from_transforms
 from featbench.errors import UsageError, unknown
 
@@ -128,7 +128,7 @@ def _pretrained(name: str, member: Any) -> Pretrained:
             return load_torchvision(name, member, offline=offline)
         return load_torchvision(name, member, offline=offline, build=lambda state: _build_vit(name, size_px, state))
 
-    return Pretrained(lambda: from_transforms(member.transforms()), load)
+    return Pretrained(lambda: from_transforms(member.transforms()), load, lambda: downloaded_file(member.url))
 
 
 def _build_vit(name: str, size_px: int, state: Mapping[str, Tensor]) -> nn.Module:

@@ -127,6 +127,19 @@ def weights_name(architecture: Architecture, config: BackboneConfig) -> str:
     raise unknown(f"weights of {architecture.name}", chosen, valid)
 
 
+def weights_file(architecture: Architecture, config: BackboneConfig) -> Path | None:
+    """Return the file that an entry's weights are read from, which a download may still have to make.
+
+    None where they are random, or where their library alone knows the file.
+    """
+    chosen = weights_name(architecture, config)
+    if chosen in architecture.pretrained:
+        return architecture.pretrained[chosen].file()
+    if chosen in architecture.bundled:
+        return architecture.bundled[chosen]
+    return split_part(chosen)[0] if is_weights_file(chosen) else None
+
+
 def load_backbone(config: BackboneConfig, *, seed: int, offline: bool = False, channels: int = 3) -> Backbone:
     """Build a backbone with its weights.
 

@@ -17,11 +17,12 @@ from featbench.errors import UsageError
 class Pretrained:
     """Weights by name: the preprocessing they were trained with, and how to build the network with them.
 
-    `load(size_px, offline)` downloads what is missing, unless `offline`.
+    `load(size_px, offline)` downloads what is missing, unless `offline`; `file()` says where downloads are kept.
     """
 
     preprocess: Callable[[], Preprocess]
     load: Callable[[int, bool], nn.Module]
+    file: Callable[[], Path | None] = lambda: None
 
 
 @dataclass(frozen=True)

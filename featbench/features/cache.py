@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featbench.data.notes import Notes, add_notes
-from featbench.errors import CacheError, unknown
+from featbench.errors import CacheError, UsageError, unknown
 from featbench.features.opening import ForeignCacheError, NoCacheError, open_cache
 from featbench.features.rows import Features, blocks, read_all, read_labels_and_ids, read_rows
 from featbench.features.steady import SteadyFile
@@ -73,22 +73,23 @@ class CacheInfo:
     notes: Notes = field(default_factory=dict)
 
 
-def load_features(cache_file: str | Path, layer: str) -> tuple[Features, npt.NDArray[np.int64], list[str]]:
-    """Read one layer of a cache file.
+def read_layer(path: Path, layer: str | None) -> tuple[Features, npt.NDArray[np.int64], list[str]]:
+    """Read one layer of a cache file; None is its only one.
 
     Returns:
         X (N, D) float32 or float16, y (N,) int64, and N ids; row i of each belongs to one image.
 
     Raises:
         CacheError: The file is missing, damaged or not a cache file.
-        UsageError: It has no such layer.
+        UsageError: It has no such layer, or several and none is named.
     """
-    path = Path(cache_file)
     with open_cache(path) as file:
         layers = list(file["features"])
-        if layer not in layers:
+        if layer is None and len(layers) > 1:
+            raise UsageError(f"{path.name} has more than one layer; give layer=, one of {', '.join(layers)}")
+        if layer is not None and layer not in layers:
             raise unknown(f"layer of {path.name}", layer, layers)
-        return (read_all(file["features"][layer]), *read_labels_and_ids(file))
+        return (read_all(file["features"][layer or layers[0]]), *read_labels_and_ids(file))
 
 
 def read_labels(path: Path) -> tuple[npt.NDArray[np.int64], list[str]]:

@@ -32,7 +32,7 @@ from featbench.fingerprint import fingerprint
 
 _PART = re.compile(r"\d{9,}-\d{9,}\.(npz|tmp)")
 _PART_BYTES = 1 << 26
-_PART_SECONDS = 10.0
+PART_S = 10.0
 _DAMAGE = (
     OSError,
     ValueError,
@@ -69,21 +69,26 @@ class Part:
     notes: Notes = field(default_factory=dict)
 
 
-class Spool:
-    """The parts of one cache file that is being made; a context that puts what it still holds on disk.
+class Parts:
+    """The parts of one cache file that is being made; a context that writes what is still in memory if it fails.
 
     Args:
         key: The cache file.
         layers: The layers that are computed.
+        part_bytes: With more than this in memory a part is written ...
+        part_s: ... and after so many seconds.
 
     Raises:
         CacheError: A part cannot be written.
     """
 
-    def __init__(self, key: CacheKey, layers: Sequence[str]) -> None:
+    def __init__(
+        self, key: CacheKey, layers: Sequence[str], *, part_bytes: int = _PART_BYTES, part_s: float = PART_S
+    ) -> None:
         suffix = f"-{fingerprint(list(layers))[:8]}.partial"
         self.folder = key.path.with_name(f".{key.path.stem}{suffix}")
         self.layers = tuple(layers)
+        self._part_bytes, self._part_s = part_bytes, part_s
         self._files: list[Path] = []
         self._pending: list[Part] = []
         self._pending_bytes = 0
@@ -101,26 +106,26 @@ class Spool:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            with suppress(CacheError):  # the error that ended the work is the one to be told
+            with suppress(CacheError):  # the user sees the error that ended the work
                 self._write()
 
     def add(self, part: Part) -> None:
-        """Take over the rows that follow those it has."""
+        """Add the rows that follow those it has."""
         assert part.start == self.next_row
         self.next_row = part.stop
         self._pending.append(part)
         self._pending_bytes += sum(rows.nbytes for rows in part.features.values())
-        if self._pending_bytes > _PART_BYTES or time.monotonic() - self._written_s > _PART_SECONDS:
+        if self._pending_bytes > self._part_bytes or time.monotonic() - self._written_s > self._part_s:
             self._write()
 
-    def parts(self) -> Iterator[Part]:
-        """Give back all rows in order."""
+    def read(self) -> Iterator[Part]:
+        """Yield all rows in order."""
         for path in self._files:
             yield self._read(path)
         yield from self._pending
 
     def remove(self) -> None:
-        """Forget the rows, on disk too."""
+        """Remove the rows from memory and disk."""
         self._files, self._pending = [], []
         with suppress(CacheError, OSError):  # the cache file is whole, and the next run tries again
             remove_parts(self.folder)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from featbench.errors import UsageError, unknown
+from featbench.results.artifacts import has_artifact
 from featbench.results.cards import MODELS
-from featbench.results.store import has_artifact, load_current, load_results
+from featbench.results.store import load_current, load_results
 from featbench.stats.accuracy import best_by_validation, never_predicts
 from featbench.stats.models import main_rows, model_names
 

@@ -26,23 +26,24 @@ from featbench.classifiers.fit_and_test import class_scores
 from featbench.classifiers.registry import n_trees
 from featbench.classifiers.saved_models import load_model as load_classifier
 from featbench.classifiers.skops_file import Limits
+from featbench.data.given import ImageLike, as_split
 from featbench.data.splits import Skipped, Split
-from featbench.errors import DataError, ResultsError, UsageError
+from featbench.errors import DataError, ResultsError, UsageError, unknown
 from featbench.features.cache import as_stored
 from featbench.features.forward import Outputs
+from featbench.features.passes import Pass, Passes
 from featbench.predict.choose import choose_model
-from featbench.predict.images import ImageLike, as_split
 from featbench.predict.networks import (
     card_preprocess,
     logits_network,
+    make_passes,
     read_head,
     read_tensors,
     trained_backbone,
     trained_network,
 )
-from featbench.predict.passes import Pass, Passes, make_passes
 from featbench.progress import Progress, Silent
-from featbench.results.cards import AGAIN, Card, read_card
+from featbench.results.cards import RUN_AGAIN, Card, read_card
 from featbench.results.store import load_results
 
 Scores = npt.NDArray[np.float64]
@@ -82,7 +83,7 @@ class Model:
         name: str,
         card: Card,
         passes: Passes,
-        score: Callable[[Sequence[Outputs]], Scores],
+        score_outputs: Callable[[Sequence[Outputs]], Scores],
         *,
         gives: Gives,
     ) -> None:
@@ -92,7 +93,7 @@ class Model:
         self.classes_ = np.array(card.classes)
         self.gives: Gives = gives
         self._passes = passes
-        self._score = score
+        self._score_outputs = score_outputs
 
     def __repr__(self) -> str:
         return f"<{self.name}: {len(self.classes)} classes>"
@@ -105,6 +106,26 @@ class Model:
             DataError: A file cannot be read.
         """
         return [self.classes[index] for index in self.scores(images).argmax(axis=1)]
+
+    def score(self, images: Images, labels: Sequence[object]) -> float:
+        """Return the accuracy on labelled images, in [0, 1].
+
+        Args:
+            images: N images.
+            labels: N names of classes.
+
+        Raises:
+            UsageError: As `predict`; or there are no images, another number of labels, or a label is none of `classes`.
+            DataError: A file cannot be read.
+        """
+        predicted = self.predict(images)
+        names = [str(label) for label in ([labels] if isinstance(labels, str) else labels)]
+        if len(names) != len(predicted) or not names:
+            raise UsageError(f"there are {len(predicted)} images and {len(names)} labels; give as many, one at least")
+        for name in dict.fromkeys(names):
+            if name not in self.classes:
+                raise unknown("class", name, self.classes)
+        return float(np.mean([name == found for name, found in zip(names, predicted, strict=True)]))
 
     def predict_proba(self, images: Images) -> Scores:
         """Return the probabilities of the classes, (N, K) float64; the highest is the class that `predict` returns.
@@ -150,11 +171,11 @@ class Model:
         if not len(images):
             return
         for batch, outputs in self._passes.stream(images, progress or Silent()):
-            scores = self._score(outputs) if len(batch.rows) else np.empty((0, len(self.classes)))
+            scores = self._score_outputs(outputs) if len(batch.rows) else np.empty((0, len(self.classes)))
             if np.isnan(scores).any():
                 raise ResultsError(
                     f"{self.name} gives no numbers for {images.ids[batch.rows[0]]}: its training diverged, or its file "
-                    f"is not one that featbench wrote; {AGAIN}"
+                    f"is not one that featbench wrote; {RUN_AGAIN}"
                 )
             yield Scored(batch.rows, scores, batch.skipped)
 
@@ -224,7 +245,8 @@ def load_model(
             (rows,) = outputs[0].values()
             return np.asarray(softmax(rows.astype(np.float64), axis=1))
 
-    return Model(name, card, Passes([Pass(features, preprocess, card.precision)], where), score, gives=gives)
+    only = Pass(features, preprocess, card.precision, preprocess.photo_shape)
+    return Model(name, card, Passes([only], where), score, gives=gives)
 
 
 def _limits(folder: Path, card: Card, n_features: int) -> Limits:
@@ -248,5 +270,5 @@ def _class_scores(classifier: Pipeline, rows: npt.NDArray[np.float32], card: Car
         with np.errstate(all="ignore"):
             scores = class_scores(classifier, rows, len(card.classes))
     except (ValueError, IndexError) as error:  # scikit-learn's, of infinite values between two steps
-        raise ResultsError(f"{file} does not fit the features that its card names: {error}; {AGAIN}") from error
+        raise ResultsError(f"{file} does not fit the features that its card names: {error}; {RUN_AGAIN}") from error
     return scores

@@ -15,8 +15,9 @@ from featbench.baselines.network import with_new_head
 from featbench.config import BackboneConfig, is_weights_file, split_part
 from featbench.data.preprocess import Preprocess
 from featbench.errors import ResultsError, WeightsError
+from featbench.features.passes import Pass
 from featbench.predict.images import ArrayPreprocess
-from featbench.results.cards import AGAIN, Card
+from featbench.results.cards import RUN_AGAIN, Card
 
 WEIGHTS = "weights"  # a folder inside results, where weights files are looked for that are not where they were
 
@@ -41,9 +42,32 @@ def trained_backbone(folder: Path, card: Card, *, offline: bool) -> Backbone:
         what = "random weights" if source == RANDOM else "weights"
         raise WeightsError(
             f"the {what} of {card.backbone} ({source}) are not those that the model was trained on; bring those back "
-            f"(environment.json has the versions of then), or {AGAIN}"
+            f"(environment.json has the versions of then), or {RUN_AGAIN}"
         )
     return backbone
+
+
+def make_passes(folder: Path, card: Card, *, offline: bool) -> tuple[list[Pass], list[int]]:
+    """Build the networks of a classifier's features; layers of one backbone come out of one pass.
+
+    Returns:
+        The passes; and for each of the card's parts, which pass its layer comes out of.
+
+    Raises:
+        UsageError: A backbone or a layer does not exist here.
+        WeightsError: Weights are missing, or are not those of the training.
+    """
+    groups: dict[str, list[Card]] = {}
+    for part in card.parts:
+        groups.setdefault(part.model_dump_json(exclude={"layer"}), []).append(part)
+    passes = []
+    for parts in groups.values():
+        preprocess = card_preprocess(parts[0])
+        backbone = trained_backbone(folder, parts[0], offline=offline)
+        layers = [str(part.layer) for part in parts]
+        features = backbone.features(layers, parts[0].pooling or "flatten", preprocess.photo_shape, as_written=True)
+        passes.append(Pass(features, preprocess, parts[0].precision, preprocess.photo_shape))
+    return passes, [number for part in card.parts for number, parts in enumerate(groups.values()) if part in parts]
 
 
 def trained_network(card: Card, state: dict[str, Tensor], file: Path) -> nn.Module:
@@ -76,10 +100,10 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     try:
         tensors = safetensors.torch.load_file(file)
     except Exception as error:  # safetensors and torch raise what they come upon in a damaged file
-        raise ResultsError(f"{file} is damaged: {str(error) or type(error).__name__}; {AGAIN}") from error
+        raise ResultsError(f"{file} is damaged: {str(error) or type(error).__name__}; {RUN_AGAIN}") from error
     wrong = next((name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())), None)
     if wrong is not None:
-        raise ResultsError(f"{file} holds numbers that are not finite ({wrong}): the training diverged; {AGAIN}")
+        raise ResultsError(f"{file} holds numbers that are not finite ({wrong}): the training diverged; {RUN_AGAIN}")
     return tensors
 
 
@@ -92,7 +116,7 @@ def read_head(file: Path, n_classes: int, width: int) -> tuple[Tensor, Tensor]:
     tensors = read_tensors(file)
     shapes = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
     if shapes != {"weight": ((n_classes, width), torch.float32), "bias": ((n_classes,), torch.float32)}:
-        raise ResultsError(f"{file} is not the head of {n_classes} classes on {width} features; {AGAIN}")
+        raise ResultsError(f"{file} is not the head of {n_classes} classes on {width} features; {RUN_AGAIN}")
     return tensors["weight"], tensors["bias"]
 
 

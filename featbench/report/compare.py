@@ -136,13 +136,8 @@ def _summary(folder: Folder, label: str, dataset: str) -> dict[str, Any]:
         "n_test": rows["n_test"].iloc[0],
         "n_models": int((folder.models["dataset"] == dataset).sum()),
         "best": best,
-        "total_s": None if best is None else _seconds(best),
+        "total_s": None if best is None else plain(best["total_s"]),
     }
-
-
-def _seconds(model: dict[str, Any]) -> float | None:
-    extract_s = 0.0 if model["kind"] == "baseline" else model["extract_s"]
-    return plain(extract_s + model["fit_s"] + model["predict_s"])  # type: ignore[no-any-return]
 
 
 def _environments(folders: Sequence[Folder], labels: Sequence[str]) -> list[dict[str, str]]:

@@ -202,7 +202,6 @@ def _cards(folder: Folder, dataset: str) -> list[tuple[str, str, str]]:
     best = folder.best(dataset)
     if best is None:
         return []
-    cost_s = (0.0 if best["kind"] == "baseline" else best["extract_s"]) + best["fit_s"] + best["predict_s"]
     cards = [
         ("Recommended" if len(folder.datasets) == 1 else dataset, best["method"], best["name"].partition("/")[2]),
         (
@@ -212,8 +211,8 @@ def _cards(folder: Folder, dataset: str) -> list[tuple[str, str, str]]:
         ),
         ("Validation accuracy", f"{best['val_accuracy']:.4f}", "which it was chosen by"),
     ]
-    if cost_s == cost_s:
-        cards.append(("Seconds in all", f"{cost_s:.3g}", "features, fit and test"))
+    if not pd.isna(best["total_s"]):
+        cards.append(("Seconds in all", f"{best['total_s']:.3g}", "features, fit and test"))
     tied = folder.models[(folder.models["dataset"] == dataset) & (folder.models["verdict"] == "tied")]
     cards.append(("Tied with it", str(len(tied)), f"of {(folder.models['dataset'] == dataset).sum() - 1} other models"))
     return cards

@@ -27,7 +27,6 @@ from featbench.report.series import (
 )
 from featbench.report.thumbnails import read_thumbnail
 from featbench.results.files import replacing
-from featbench.stats.spread import IMAGES_PER_CLASS
 
 PLOTS = "plots"
 DPI = 150
@@ -129,8 +128,8 @@ def _curves(folder: Folder) -> Figure | None:
     for index, line in enumerate(lines):
         mean, low, high = (np.array(line[f"accuracy_{name}"]) for name in ("mean", "min", "max"))
         style = _style(index) | {"linestyle": _dash(index), "label": _text(line["name"]), "capsize": 2}
-        axes.errorbar(line[IMAGES_PER_CLASS], mean, yerr=np.maximum(0.0, [mean - low, high - mean]), **style)
-    sizes = sorted({size for line in lines for size in line[IMAGES_PER_CLASS]})
+        axes.errorbar(line["images_per_class"], mean, yerr=np.maximum(0.0, [mean - low, high - mean]), **style)
+    sizes = sorted({size for line in lines for size in line["images_per_class"]})
     axes.set_xscale("log")
     axes.set_xticks(sizes, [f"{size:g}" for size in sizes], minor=False)
     axes.minorticks_off()

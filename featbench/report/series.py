@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 
 from featbench.report.folder import Folder
-from featbench.stats.models import CELL
-from featbench.stats.spread import IMAGES_PER_CLASS
+from featbench.stats.models import MODEL_KEYS
 
 Series = dict[str, Any]
 
@@ -23,32 +22,15 @@ COSTS = {  # column of `Folder.models` -> what it is called
 
 def model_points(folder: Folder) -> list[Series]:
     """Describe each model: what it is, its accuracy with the interval, what it cost."""
-    points = []
-    for record in folder.models.to_dict("records"):
-        extract_s = 0.0 if record["kind"] == "baseline" else record["extract_s"]
-        total_s = extract_s + record["fit_s"] + record["predict_s"]
-        kept = {str(column): plain(record[column]) for column in _POINT if column in record}
-        points.append(kept | {"total_s": plain(total_s)})
-    return points
+    return [{column: plain(record[column]) for column in _POINT} for record in folder.models.to_dict("records")]
 
 
 _POINT = (
-    *(
-        "fingerprint",
-        "name",
-        "dataset",
-        "kind",
-        "method",
-        "backbone",
-        "weights",
-        "layer",
-        "pooling",
-        "feature_dim",
-        "steps",
-    ),
+    *("fingerprint", "name", "dataset", "kind", "method", "backbone", "weights", "layer", "pooling"),
+    *("feature_dim", "steps"),
     *("val_accuracy", "accuracy", "accuracy_low", "accuracy_high", "verdict", "never", "gain", "gain_low", "gain_high"),
-    *("p_holm", "fit_s", "extract_s", "predict_s", "images_per_s", "n_train", "n_test", "params", "selection", "seed"),
-    *("converged", "engine", "device", "precision"),
+    *("p_holm", "fit_s", "extract_s", "predict_s", "images_per_s", "total_s", "n_train", "n_test"),
+    *("params", "selection", "seed", "converged", "engine", "device", "precision"),
 )
 
 
@@ -74,13 +56,13 @@ def curve_series(folder: Folder) -> list[Series]:
     """Follow each classifier through the sizes of its training set."""
     curves = folder.tables["curves.csv"]
     series = []
-    for _, group in curves.groupby(list(CELL), dropna=False, sort=False):
+    for _, group in curves.groupby(list(MODEL_KEYS), dropna=False, sort=False):
         first = group.iloc[0]
         parts = (first["backbone"], first["layer"], first["steps"])
         features = "/".join(dict.fromkeys(part for part in parts if part))
         if curves.loc[curves["backbone"] == first["backbone"], "weights"].nunique() > 1:
             features += f" ({first['weights']})"
-        numbers = (IMAGES_PER_CLASS, "n_repeats", "accuracy_mean", "accuracy_min", "accuracy_max")
+        numbers = ("images_per_class", "n_repeats", "accuracy_mean", "accuracy_min", "accuracy_max")
         series.append(
             {"name": f"{first['method']}/{features}", "features": features}
             | {key: first[key] for key in ("dataset", "backbone", "weights", "layer", "method")}

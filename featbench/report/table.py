@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from featbench.report.folder import Folder
-from featbench.stats.accuracy import KEYS, accuracy_table, is_reference
-from featbench.stats.models import CELL, strategy_of
+from featbench.stats.accuracy import KEYS, accuracy_table, is_on_line, is_reference
+from featbench.stats.models import MODEL_KEYS
 
 
 @dataclass(frozen=True)
@@ -53,47 +53,35 @@ class AccuracyTable:
 
 
 def page_table(folder: Folder, shown: tuple[str, ...] = KEYS) -> AccuracyTable:
-    """Arrange the models as `accuracy_table` does, with the key columns that are to be shown."""
+    """Arrange the models as `accuracy_table` does, with the key columns in `shown`."""
     table = accuracy_table(folder.rows)
     methods = tuple(column for column in table.columns if column not in KEYS)
     spread = _spread(folder)
     records = folder.models.to_dict("records")
     lines = []
     for line in table.to_dict("records"):
-        key = {name: str(line[name]) for name in KEYS}
+        key = tuple(line[name] for name in KEYS)
         cells = tuple(
-            tuple(_entry(r, spread) for r in records if r["method"] == method and _belongs(r, key))
+            tuple(_entry(r, spread) for r in records if r["method"] == method and is_on_line(r, key))
             for method in methods
         )
-        lines.append(Line(tuple(key[name] for name in shown), cells))
+        lines.append(Line(tuple(line[name] for name in shown), cells))
     n_references = sum(is_reference(method) for method in methods)
     return AccuracyTable(shown, methods, n_references, tuple(lines))
 
 
-def _text(value: Any) -> str:
-    return "" if pd.isna(value) else str(value)
-
-
-def _belongs(record: dict[Any, Any], key: dict[str, str]) -> bool:
-    if record["kind"] == "classifier":
-        return all(_text(record[name]) == key[name] for name in KEYS)
-    same_weights = strategy_of(record["method"]) == "scratch" or _text(record["weights"]) == key["weights"]
-    return record["dataset"] == key["dataset"] and record["backbone"] == key["backbone"] and same_weights
-
-
-def _cell_key(record: dict[Any, Any]) -> tuple[str, ...]:
-    def text(value: Any) -> str:
-        return _text(value) if not isinstance(value, float) or pd.isna(value) else str(int(value))
-
-    return tuple(text(record[name]) for name in CELL)
+def _model_key(record: dict[Any, Any]) -> tuple[str, ...]:
+    """Return what identifies a model over its repeats, of a row of results.csv or of spread.csv."""
+    values = [record[name] for name in MODEL_KEYS]
+    return tuple("" if pd.isna(v) else str(int(v)) if isinstance(v, float) else str(v) for v in values)
 
 
 def _spread(folder: Folder) -> dict[tuple[str, ...], dict[Any, Any]]:
-    return {_cell_key(record): record for record in folder.tables["spread.csv"].to_dict("records")}
+    return {_model_key(record): record for record in folder.tables["spread.csv"].to_dict("records")}
 
 
 def _entry(record: dict[Any, Any], spread: dict[tuple[str, ...], dict[Any, Any]]) -> Entry:
-    found = spread.get(_cell_key(record))
+    found = spread.get(_model_key(record))
     if found is None or not found["n_repeats"] > 1:
         return Entry(record)
     return Entry(record, found["accuracy_mean"], found["accuracy_sd"], int(found["n_repeats"]))

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from featbench.results.files import read_limited
-from featbench.results.pictures import thumbnail_path
+from featbench.results.images import thumbnail_path
 
 _MOST_BYTES = 2**18
 _MOST_PX = 512

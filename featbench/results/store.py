@@ -1,4 +1,4 @@
-"""The results folder: results.csv, the per-sample predictions and the other tables, written whole or not at all.
+"""results.csv, a row a trained model: read as typed columns, appended to row by row, written whole or not at all.
 
     rows = featbench.load_results("results/digits")
 
@@ -8,34 +8,30 @@ Two processes may write into one folder: results.csv is changed under a file loc
 from __future__ import annotations
 
 import csv
-import re
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from filelock import Timeout
 
-from featbench.errors import ResultsError, first_line
+from featbench.errors import ResultsError
 from featbench.locks import file_lock
 from featbench.results.cells import CellError, typed
-from featbench.results.files import AS_IT_WAS, csv_dialect, read_limited, replacing, write_csv, writing_to
+from featbench.results.files import RESTORE, csv_dialect, read_limited, write_csv, writing_to
 from featbench.results.row import COLUMNS, Row
 
-_FLOATS = [field.name for field in fields(Row) if "float" in str(field.type)]
 RESULTS_CSV = "results.csv"
 CURRENT_CSV = "current.csv"
-NOTES_CSV = "notes.csv"
-NOTE_COLUMNS = ("split", "note", "images", "example")
-PREDICTIONS = "predictions"
+_FLOATS = [field.name for field in fields(Row) if "float" in str(field.type)]
+_LATER = COLUMNS[COLUMNS.index("created_at") + 1 :]  # columns that files of earlier versions lack
 _LOCK_TIMEOUT_S = 60.0
-_MOST_BYTES = 2**26  # of current.csv, which has a line for each row
-_NAME_LENGTH = 60  # characters of each part: four parts stay below the 255 bytes that file systems allow
+_MAX_BYTES = 2**26  # of current.csv, which has a line for each row
+
+Cells = dict[str, str]  # column -> the cell's text; "" where the column does not apply
 
 
 def prepare_folder(folder: Path) -> None:
@@ -50,25 +46,82 @@ def prepare_folder(folder: Path) -> None:
             pass
 
 
-def write_rows(folder: Path, rows: Sequence[Row]) -> None:
-    """Put rows into results.csv: one with a known fingerprint replaces the old one in place, others go at the end.
+class ResultsTable:
+    """results.csv of one folder, parsed once and kept up to date.
 
-    Columns that a newer version put into the file are kept, after those of this version.
+    Rows added through this object are written to the file at once and need no reading. When another process has
+    changed the file (another size, time or inode), it is parsed again. The file is read when it is first needed, and
+    need not exist before the first `add`.
+
+    Every method raises ResultsError where the file is no CSV file, lacks columns, or a cell has the wrong type: such a
+    file is never written over.
+    """
+
+    def __init__(self, folder: Path, *, lock_timeout_s: float = _LOCK_TIMEOUT_S) -> None:
+        """Name the folder; nothing is read.
+
+        Args:
+            folder: The results folder.
+            lock_timeout_s: Seconds that `add` waits for another process.
+        """
+        self._path = folder / RESULTS_CSV
+        self._lock_timeout_s = lock_timeout_s
+        self._version: tuple[int, ...] | None = None  # of the file that was parsed; None where there was none
+        self._extra: list[str] = []  # columns of a newer version
+        self._cells: dict[str, Cells] = {}  # by fingerprint, in the order of the file
+
+    def has(self, fingerprint: str) -> bool:
+        """Say whether there is a row with this fingerprint."""
+        self._refresh()
+        return fingerprint in self._cells
+
+    def add(self, *rows: Row) -> None:
+        """Write rows: one with a known fingerprint replaces the old one in place, others go at the end.
+
+        Columns that a newer version put into the file are kept, after those of this version.
+
+        Raises:
+            ResultsError: The file is damaged, locked by another process for a minute, or cannot be written.
+        """
+        with _locked(self._path, self._lock_timeout_s):
+            self._refresh()
+            cells = dict(self._cells)
+            for row in rows:
+                kept = {column: cells.get(row.fingerprint, {}).get(column, "") for column in self._extra}
+                own = {name: "" if value is None else str(value) for name, value in asdict(row).items()}
+                cells[row.fingerprint] = own | kept
+            header = [*COLUMNS, *self._extra]
+            write_csv(self._path, header, ([line.get(name, "") for name in header] for line in cells.values()))
+            self._cells, self._version = cells, _version(self._path)
+
+    def load(self) -> pd.DataFrame:
+        """Return the rows as `load_results` does."""
+        self._refresh()
+        if self._version is None:
+            raise _missing(self._path.parent)
+        return _typed(self._path, [*COLUMNS, *self._extra], list(self._cells.values()))
+
+    def _refresh(self) -> None:
+        """Parse the file where it is not the one that was parsed or written last."""
+        version = _version(self._path)
+        if version == self._version:
+            return
+        self._extra, self._cells = [], {}
+        if version is not None:
+            columns, cells = _read_cells(self._path)
+            _typed(self._path, columns, cells)  # a wrong cell is an error before hours of training, not after
+            self._extra = [column for column in columns if column not in COLUMNS]
+            self._cells = {line["fingerprint"]: line for line in cells}
+        self._version = version
+
+
+def write_rows(folder: Path, rows: Sequence[Row]) -> None:
+    """Put rows into results.csv of a folder, which is made where there is none; see `ResultsTable.add`.
 
     Raises:
-        ResultsError: The file is damaged, locked by another process for a minute, or cannot be written.
+        ResultsError: As `ResultsTable.add`.
     """
-    prepare_folder(folder)
-    path = folder / RESULTS_CSV
-    with _locked(path):
-        columns, old = _read_cells(path)
-        extra = [column for column in columns if column not in COLUMNS]
-        by_fingerprint = {cells["fingerprint"]: cells for cells in old}
-        for row in rows:
-            kept = {column: by_fingerprint.get(row.fingerprint, {}).get(column, "") for column in extra}
-            by_fingerprint[row.fingerprint] = asdict(row) | kept
-        header = [*COLUMNS, *extra]
-        write_csv(path, header, ([cells.get(name, "") for name in header] for cells in by_fingerprint.values()))
+    ResultsTable(folder).add(*rows)
 
 
 def load_results(path: str | Path) -> pd.DataFrame:
@@ -79,34 +132,17 @@ def load_results(path: str | Path) -> pd.DataFrame:
 
     Returns:
         One row a trained model: counts and seeds as Int64, numbers as float64, `converged` as boolean, `created_at`
-        as UTC datetimes, the rest as strings. Empty cells are missing values.
+        as UTC datetimes, the rest as strings. Empty cells are missing values. `images_per_class` of rows that an
+        earlier version wrote is taken out of their `params`.
 
     Raises:
         ResultsError: There is no results.csv, it is no CSV file, a column is missing, or a cell has the wrong type.
     """
-    file = _results_file(Path(path))
-    try:
-        # Only an empty cell is missing: a class or a weights file may be called "NA" or "None".
-        dialect = csv_dialect(file)
-        table = pd.read_csv(
-            file, dtype=str, keep_default_na=False, na_values=[""], encoding=dialect.encoding, sep=dialect.separator
-        )
-    except (ValueError, OSError) as error:  # pandas' parser errors and decoding errors are ValueErrors
-        raise ResultsError(f"{file} is not a readable CSV file: {first_line(error)}; {AS_IT_WAS}") from error
-    later = COLUMNS[COLUMNS.index("created_at") + 1 :]  # columns that files of earlier versions lack
-    table = table.reindex(columns=[*table.columns, *(column for column in later if column not in table.columns)])
-    missing = [column for column in COLUMNS if column not in table.columns]
-    if missing:
-        raise ResultsError(
-            f"{file} lacks the columns {', '.join(missing)}: another version or program wrote it; "
-            "run the experiment again into a new folder (--results)"
-        )
-    for name in _FLOATS:
-        table[name] = table[name].map(dialect.number, na_action="ignore")
-    try:
-        return typed(table)
-    except CellError as error:
-        raise ResultsError(f"{file}: {error}; correct the cell, or {AS_IT_WAS}") from error
+    path = Path(path)
+    file = path / RESULTS_CSV if path.is_dir() else path
+    if not file.is_file():
+        raise _missing(path)
+    return _typed(file, *_read_cells(file))
 
 
 def write_current(folder: Path, rows: pd.DataFrame) -> None:
@@ -126,7 +162,7 @@ def load_current(folder: Path) -> pd.DataFrame:
     """
     rows = load_results(folder)
     try:
-        listed = read_limited(folder / CURRENT_CSV, _MOST_BYTES).decode("utf-8").split()
+        listed = read_limited(folder / CURRENT_CSV, _MAX_BYTES).decode("utf-8").split()
     except FileNotFoundError:
         return rows
     except (ValueError, OSError) as error:
@@ -139,137 +175,16 @@ def load_current(folder: Path) -> pd.DataFrame:
     return current
 
 
-def artifact_path(folder: Path, kind: str, row: Row, suffix: str) -> Path:
-    """Return where a file that belongs to a row lives: `<folder>/<kind>/<artifact name><suffix>`."""
-    return folder / kind / f"{artifact_name(row)}{suffix}"
-
-
-def artifact_name(row: Row) -> str:
-    """Name a row's files: readable and unique, `<method>-<backbone>-<layer>-<fingerprint>`."""
-    parts = [part for part in (row.method, row.backbone, row.layer) if part]
-    return "-".join([*(_safe(part)[:_NAME_LENGTH] for part in parts), row.fingerprint])
-
-
-def find_artifact(folder: Path, kind: str, fingerprint: str, suffix: str) -> Path:
-    """Find the file of the row with this fingerprint.
-
-    Raises:
-        ResultsError: There is none, or more than one.
-    """
-    found = _artifacts(folder, kind, fingerprint, suffix)
-    if len(found) != 1:
-        names = ", ".join(file.name for file in found) or "none"
-        raise ResultsError(
-            f"one file of row {fingerprint} should be in {folder / kind}, found: {names}; "
-            "the fingerprint column of results.csv names the rows, and running the experiment again writes their files"
-        )
-    return found[0]
-
-
-def has_artifact(folder: Path, kind: str, fingerprint: str, suffix: str) -> bool:
-    """Say whether there is a file of the row with this fingerprint."""
-    return bool(_artifacts(folder, kind, fingerprint, suffix))
-
-
-def write_predictions(
-    folder: Path,
-    row: Row,
-    ids: Sequence[str],
-    labels: npt.NDArray[np.int64],
-    predicted: npt.NDArray[np.int64],
-    scores: npt.NDArray[np.floating[Any]],
-    classes: Sequence[str],
-) -> Path:
-    """Write what a model said about each test image.
-
-    Args:
-        folder: The results folder.
-        row: The model's row.
-        ids: N sample ids.
-        labels: True classes, (N,) int64 in [0, n_classes).
-        predicted: Predicted classes, (N,) int64 in [0, n_classes).
-        scores: Probabilities or decision values, (N, n_classes) float; -inf for a class that was not trained.
-        classes: n_classes names.
-
-    Returns:
-        The CSV file: id, label, predicted, then one `score:<class>` a class.
-
-    Raises:
-        ResultsError: The file cannot be written.
-    """
-    names = np.asarray(classes, dtype=object)
-    table = pd.DataFrame(scores, columns=[f"score:{name}" for name in classes])
-    table.insert(0, "id", list(ids))
-    table.insert(1, "label", names[labels])
-    table.insert(2, "predicted", names[predicted])
-    path = artifact_path(folder, PREDICTIONS, row, ".csv")
-    with replacing(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n", encoding="utf-8")
-    return path
-
-
-def load_predictions(folder: str | Path, fingerprint: str) -> pd.DataFrame:
-    """Read the per-sample predictions of a row: id, label and predicted as strings, scores as float64.
-
-    The scores of a network that diverged are NaN.
-
-    Raises:
-        ResultsError: There is no such file, or it is no CSV file.
-    """
-    path = find_artifact(Path(folder), PREDICTIONS, fingerprint, ".csv")
-    try:
-        dialect = csv_dialect(path)
-        sep, encoding = dialect.separator, dialect.encoding
-        header = pd.read_csv(path, nrows=0, sep=sep, encoding=encoding).columns
-        scores = [column for column in header if column.startswith("score:")]
-        table: pd.DataFrame = pd.read_csv(
-            path,
-            dtype=dict.fromkeys(header, "str") | dict.fromkeys(scores, "float64"),
-            keep_default_na=False,
-            na_values={score: [""] for score in scores},  # and nowhere else: an image may be called NA
-            decimal="," if sep == ";" else ".",
-            sep=sep,
-            encoding=encoding,
-        )
-        return table
-    except (ValueError, OSError) as error:
-        raise ResultsError(
-            f"{path} is not a readable CSV file: {first_line(error)}; run the experiment again"
-        ) from error
-
-
-def write_skipped(folder: Path, skipped: Sequence[tuple[str, str, str]]) -> Path:
-    """Write skipped.csv, the images that were left out: (split, id, reason) each.
-
-    Raises:
-        ResultsError: The file cannot be written.
-    """
-    path = folder / "skipped.csv"
-    write_csv(path, ("split", "id", "reason"), skipped)
-    return path
-
-
-def write_notes(folder: Path, notes: Sequence[tuple[str, str, int, str]]) -> Path:
-    """Write notes.csv, what is said of images that were read: (split, note, images, example) each.
-
-    Raises:
-        ResultsError: The file cannot be written.
-    """
-    path = folder / NOTES_CSV
-    write_csv(path, NOTE_COLUMNS, notes)
-    return path
-
-
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, timeout_s: float) -> Iterator[None]:
     with writing_to(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock = file_lock(path.with_name(f".{path.name}.lock"))
         try:
-            lock.acquire(timeout=_LOCK_TIMEOUT_S)
+            lock.acquire(timeout=timeout_s)
         except Timeout as error:
             raise ResultsError(
-                f"another process has held {lock.lock_file} for {_LOCK_TIMEOUT_S:.0f} s; let it end, or use another "
-                "folder"
+                f"another process has held {lock.lock_file} for {timeout_s:.0f} s; let it end, or use another folder"
             ) from error
     try:
         yield
@@ -277,38 +192,66 @@ def _locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _read_cells(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Read the cells of results.csv as they stand, so that what is not changed is written back letter for letter."""
-    if not path.exists():
-        return [], []
+def _version(path: Path) -> tuple[int, ...] | None:
+    """Return what changes whenever the file is replaced; None where it is missing."""
     try:
-        dialect = csv_dialect(path)
-        with path.open(encoding=dialect.encoding, newline="") as file:
-            header, *lines = csv.reader(file, strict=True, delimiter=dialect.separator)
-        cells = [dict(zip(header, line, strict=True)) for line in lines]
-        for row in cells:
-            row |= {name: dialect.number(row[name]) for name in _FLOATS if name in row}
+        # opening makes a network drive look at the server's file; O_NONBLOCK, since opening a pipe would wait for ever
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    try:
+        status = os.fstat(file)
+    finally:
+        os.close(file)
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _read_cells(file: Path) -> tuple[list[str], list[Cells]]:
+    """Read the columns and the cells as they stand, so that what is not changed is written back letter for letter."""
+    try:
+        dialect = csv_dialect(file)
+        with file.open(encoding=dialect.encoding, newline="") as opened:
+            lines = list(csv.reader(opened, strict=True, delimiter=dialect.separator))
+        if not lines:
+            raise ValueError("it is empty")
+        header, *lines = lines
+        if len(set(header)) < len(header):
+            raise ValueError("two columns have the same name")
+        too_long = next((number for number, line in enumerate(lines, 1) if len(line) > len(header)), None)
+        if too_long is not None:
+            raise ValueError(f"row {too_long} has more cells than there are columns")
     except (csv.Error, ValueError, OSError) as error:
-        raise ResultsError(f"{path} is damaged: {error}; restore it, or remove it and run again") from error
-    if "fingerprint" not in header:
-        raise ResultsError(f"{path} has no column fingerprint, so featbench did not write it; use another folder")
+        raise _unreadable(file, error) from error
+    # a spreadsheet may leave out empty cells at the end of a line
+    cells = [dict(zip(header, [*line, *[""] * (len(header) - len(line))], strict=True)) for line in lines if line]
+    for line in cells:
+        line |= {name: dialect.number(line[name]) for name in _FLOATS if name in line}
     return header, cells
 
 
-def _artifacts(folder: Path, kind: str, fingerprint: str, suffix: str) -> list[Path]:
-    """List regular files alone: to open a pipe is to wait for ever."""
-    files = (folder / kind).glob(f"*{suffix}")
-    return sorted(file for file in files if file.stem.endswith(f"-{fingerprint}") and file.is_file())
-
-
-def _results_file(path: Path) -> Path:
-    file = path / RESULTS_CSV if path.is_dir() else path
-    if not file.is_file():
+def _typed(file: Path, columns: list[str], cells: list[Cells]) -> pd.DataFrame:
+    missing = [column for column in COLUMNS if column not in columns and column not in _LATER]
+    if missing:
         raise ResultsError(
-            f"there is no {RESULTS_CSV} at {path}; `featbench run EXPERIMENT --results DIR` makes a folder with one"
+            f"{file} lacks the columns {', '.join(missing)}: another version or program wrote it; "
+            "run the experiment again into a new folder (--results)"
         )
-    return file
+    columns = [*columns, *(column for column in _LATER if column not in columns)]
+    # Only an empty cell is missing: a class or a weights file may be called "NA" or "None".
+    lines = [[line.get(column) or None for column in columns] for line in cells]
+    try:
+        return typed(pd.DataFrame(lines, columns=columns, dtype="str"))
+    except CellError as error:
+        raise ResultsError(f"{file}: {error}; correct the cell, or {RESTORE}") from error
 
 
-def _safe(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]", "_", text)
+def _missing(path: Path) -> ResultsError:
+    return ResultsError(
+        f"there is no {RESULTS_CSV} at {path}; `featbench run EXPERIMENT --results DIR` makes a folder with one"
+    )
+
+
+def _unreadable(file: Path, error: Exception) -> ResultsError:
+    return ResultsError(f"{file} is not a readable CSV file: {error}; {RESTORE}")

@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 _MODULES = {
     "LinearSVCCV": "featbench.solvers.linear_cv",
+    "NearestNeighbours": "featbench.solvers.neighbours",
     "PrimalLinearSVC": "featbench.solvers.linear",
+    "RBFSVCCV": "featbench.solvers.rbf",
     "SoftmaxRegressionCV": "featbench.solvers.linear_cv",
 }
-__all__ = ["LinearSVCCV", "PrimalLinearSVC", "SoftmaxRegressionCV"]
+__all__ = ["RBFSVCCV", "LinearSVCCV", "NearestNeighbours", "PrimalLinearSVC", "SoftmaxRegressionCV"]
 
 if TYPE_CHECKING:
     from featbench.solvers.linear import PrimalLinearSVC
     from featbench.solvers.linear_cv import LinearSVCCV, SoftmaxRegressionCV
+    from featbench.solvers.neighbours import NearestNeighbours
+    from featbench.solvers.rbf import RBFSVCCV
 
 
 def __getattr__(name: str) -> Any:

@@ -84,8 +84,7 @@ class LinearSVCCV(_LinearCV):
 
     Args:
         Cs: Weights of the losses against the norm of the weights, to choose from.
-        cv: Number of stratified folds, a splitter, or an iterable of (training rows, held-out rows); 5 folds where
-            None.
+        cv: Number of stratified folds, a splitter, or an iterable of (training rows, held-out rows).
         standardize: Whether to standardise features by the training rows, in each fold and in the final fit.
         tol: Of liblinear's stopping rule.
         fit_intercept: Whether there is a bias.
@@ -117,9 +116,9 @@ class LinearSVCCV(_LinearCV):
 
     def __init__(
         self,
-        *,
         Cs: Sequence[float] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1),
-        cv: Any = None,
+        *,
+        cv: Any = 5,
         standardize: bool = True,
         tol: float = 1e-4,
         fit_intercept: bool = True,
@@ -160,8 +159,7 @@ class SoftmaxRegressionCV(_LinearCV):
 
     Args:
         Cs: Weights of the losses against the norm of the weights, to choose from.
-        cv: Number of stratified folds, a splitter, or an iterable of (training rows, held-out rows); 5 folds where
-            None.
+        cv: Number of stratified folds, a splitter, or an iterable of (training rows, held-out rows).
         standardize: Whether to standardise features by the training rows, in each fold and in the final fit.
         max_iter: Newton steps allowed; there is a ConvergenceWarning if they do not suffice.
         device: Where torch computes, as in "cpu" or "cuda".
@@ -193,9 +191,9 @@ class SoftmaxRegressionCV(_LinearCV):
 
     def __init__(
         self,
-        *,
         Cs: Sequence[float] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
-        cv: Any = None,
+        *,
+        cv: Any = 5,
         standardize: bool = True,
         max_iter: int = 1000,
         device: str = "cpu",

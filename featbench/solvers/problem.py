@@ -12,10 +12,8 @@ import torch
 from torch import Tensor
 
 from featbench.solvers.losses import Loss, SquaredHinge
-from featbench.solvers.memory import COLUMN_BYTES, free_bytes
 from featbench.solvers.products import SharedRows
 
-__all__ = ["COLUMN_BYTES", "Hessian", "Point", "Problems", "free_bytes", "sums", "svc_problems"]
 _SMALLEST = 1e-30  # curvature of a bias, which saturated losses do not have
 
 

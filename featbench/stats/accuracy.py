@@ -2,7 +2,7 @@
 
 The best model is chosen by validation accuracy, with one exception: a model that never predicts a class that has test
 images (`Row.never_predicted`) is passed over while there is one that predicts them all. That uses which classes the
-test has and what was predicted, not which answers are right; it only ever turns a model away.
+test has and what was predicted, not which predictions are right; it can only rule a model out.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def accuracy_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Arrange test accuracies: the columns `KEYS`, then the classifiers, then the reference columns that occur.
 
     A cell is the mean over seeds of the rows with the largest n_train; of two rows with one seed the newer counts.
-    A reference network is repeated on each layer of its backbone and weights; `scratch`, which has no weights of its
-    own, on each of its backbone. A network without classifier rows gets a row with an empty layer.
+    A reference network is repeated on each layer (see `is_on_line`); one without classifiers beside it gets a row with
+    an empty layer.
 
     Args:
         rows: What `load_results` returns.
@@ -56,16 +56,28 @@ def _arranged(rows: pd.DataFrame, cell_of: Callable[[list[Record]], float | bool
     columns = [*dict.fromkeys([*(r["method"] for r in classifiers), *references])]
 
     lines = {_key(record): None for record in classifiers}
-    # scratch last: it joins any line of its backbone, so those of the other references must stand first
+    # scratch last: it joins any line of its backbone, so the lines of the others have to be there first
     for record in sorted(baselines, key=_is_scratch):
-        if not any(_refers(record, key) for key in lines):
+        if not any(is_on_line(record, key) for key in lines):
             lines[_key(record)] = None
 
     cells = []
     for key in lines:
-        mine = [r for r in classifiers if _key(r) == key] + [r for r in baselines if _refers(r, key)]
+        mine = [record for record in records if is_on_line(record, key)]
         cells.append([*key, *(cell_of([r for r in mine if r["method"] == name]) for name in columns)])
     return pd.DataFrame(cells, columns=[*KEYS, *columns])
+
+
+def is_on_line(model: Record, key: Key) -> bool:
+    """Say whether a model stands on the line of the accuracy table with these values of `KEYS`.
+
+    A classifier stands on its own line, a reference network on each layer of its backbone and weights, and `scratch`,
+    which has no weights of its own, on each of its backbone.
+    """
+    own = _key(model)
+    if model["kind"] == "classifier":
+        return own == key
+    return own[:2] == key[:2] and (_is_scratch(model) or own[2] == key[2])
 
 
 def _place_among_references(method: str) -> int:
@@ -109,7 +121,7 @@ def never_predicts(model: Record | pd.Series) -> bool:
 
 
 def as_text(table: pd.DataFrame, never: pd.DataFrame) -> pd.DataFrame:
-    """Write every accuracy as it is shown: four digits, "" where there is none, `NEVER` before those that `never` says.
+    """Write every accuracy as it is shown: four digits, "" where there is none, `NEVER` before those marked in `never`.
 
     Args:
         table: What `accuracy_table` returns.
@@ -132,8 +144,8 @@ def chosen_cells(rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
         best = best_by_validation(rows[rows["dataset"] == dataset])
         if best is not None:
             record = best.to_dict()
-            belongs = _refers if record["kind"] == "baseline" else _is_of
-            cells[record["method"]] |= pd.Series([belongs(record, key) for key in keys], index=cells.index, dtype=bool)
+            there = [is_on_line(record, key) for key in keys]
+            cells[record["method"]] |= pd.Series(there, index=cells.index, dtype=bool)
     return cells
 
 
@@ -177,16 +189,6 @@ def to_latex(table: pd.DataFrame, never: pd.DataFrame) -> str:
 
 def _key(record: Record) -> Key:
     return tuple("" if pd.isna(record[name]) else str(record[name]) for name in KEYS)
-
-
-def _is_of(classifier: Record, key: Key) -> bool:
-    return _key(classifier) == key
-
-
-def _refers(baseline: Record, key: Key) -> bool:
-    dataset, backbone, weights, *_ = _key(baseline)
-    same_weights = _is_scratch(baseline) or weights == key[2]
-    return (dataset, backbone) == key[:2] and same_weights
 
 
 def _is_scratch(baseline: Record) -> bool:

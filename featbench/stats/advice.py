@@ -8,14 +8,14 @@ The rules, each of which gives one sentence or none:
    same fits, and the sentence says so.
    **Not recommended** is a model that never predicts a class with 5 test images or more, while another predicts them
    all; where none does, rule 1 holds and the sentence names the classes. This is the one thing that is asked of test
-   rows: which classes they have, and what was predicted, not which answers are right.
+   rows: which classes they have, and what was predicted, not which predictions are right.
 2. **Tied and cheaper**: a model is tied with it where McNemar's exact test on the same test rows, corrected by Holm
-   over all pairs, has p >= 0.05 and the 95% interval of the difference holds 0: a difference must survive the
-   correction, a tie must need none. It says "cannot be told apart on so many images", not "equal". Cost is
-   `extract_s + fit_s + predict_s` as measured; for a reference network, which extracts nothing, `fit_s + predict_s`.
-   The cheapest of the tied is named where it is cheaper than the best, and predicts every class if the best does.
-3. **More images**: only where the best model has a learning curve of two sizes or more. The last step of the curve is
-   told, draw by draw; it counts as a rise where the accuracy rose in every one of at least three draws.
+   over all pairs, has p >= 0.05 and the 95% interval of the difference holds 0: a difference counts only after the
+   correction, a tie only where there is none before it either. It says "tied", as far as so many images tell, not
+   "equal". Cost is `total_seconds`. The cheapest of the tied is named where it is cheaper than the best, and predicts
+   every class if the best does.
+3. **More images**: only where the best model has a learning curve of two sizes or more. The sentence is about the last
+   step of the curve, draw by draw; it is a rise where the accuracy rose in every one of at least three draws.
 4. **Fine-tuning**: only where there is a `finetune` row (of several the best by validation) that was compared with the
    best classifier. It was worth its cost where it is better beyond chance (p_holm < 0.05), which is a finding about
    these test images, stated and not chosen by.
@@ -29,17 +29,18 @@ from typing import Any
 import pandas as pd
 
 from featbench.stats.accuracy import best_by_validation, candidates, never_predicts
-from featbench.stats.measures import CONFUSION_COLUMNS, given_up_classes
-from featbench.stats.models import CELL, main_rows, model_names, strategy_of
-from featbench.stats.spread import IMAGES_PER_CLASS, images_per_class, newest_of_each_seed
+from featbench.stats.cost import total_seconds
+from featbench.stats.measures import CONFUSION_COLUMNS, never_predicted_classes
+from featbench.stats.models import MODEL_KEYS, main_rows, model_names, strategy_of
+from featbench.stats.spread import newest_of_each_seed
 
 LEVEL = 0.05
 MIN_DRAWS = 3
-_NAMED = 3  # classes of a model that never predicts them, and such models
-_KINDS = {"cv": "folds", "oob": "out-of-bag rows", "holdout": "held-out rows"}
+_NAMED = 3  # models that never predict a class, and such classes of a model, that a sentence names
+_SELECTIONS = {"cv": "folds", "oob": "out-of-bag rows", "holdout": "held-out rows"}
 
 
-Classes = Mapping[str, list[tuple[str, int]]]  # what `given_up_classes` returns
+Classes = Mapping[str, list[tuple[str, int]]]  # what `never_predicted_classes` returns
 
 
 def advise(rows: pd.DataFrame, comparisons: pd.DataFrame, confusion: pd.DataFrame | None = None) -> list[str]:
@@ -54,7 +55,7 @@ def advise(rows: pd.DataFrame, comparisons: pd.DataFrame, confusion: pd.DataFram
         Sentences; none without rows.
     """
     sentences = []
-    classes = given_up_classes(pd.DataFrame(columns=list(CONFUSION_COLUMNS)) if confusion is None else confusion)
+    classes = never_predicted_classes(pd.DataFrame(columns=list(CONFUSION_COLUMNS)) if confusion is None else confusion)
     for dataset in rows["dataset"].unique():
         mine = rows[rows["dataset"] == dataset]
         sentences += [sentence for sentence in _advise_on(mine, comparisons, classes) if sentence is not None]
@@ -63,6 +64,7 @@ def advise(rows: pd.DataFrame, comparisons: pd.DataFrame, confusion: pd.DataFram
 
 def _advise_on(rows: pd.DataFrame, comparisons: pd.DataFrame, classes: Classes) -> list[str | None]:
     models = main_rows(rows)
+    models = models.assign(total_s=total_seconds(models))
     best = best_by_validation(models)
     if best is None:
         return [
@@ -89,24 +91,24 @@ def _use(models: pd.DataFrame, best: pd.Series, names: dict[str, str], classes: 
         rank = f"the first of {n_equal} that share the highest of {len(pool)}"
     else:
         rank = f"the highest of {len(pool)}"
-    if not _turned_away(models, best).empty:
+    if not _ruled_out(models, best).empty:
         rank += " that predicts every class" if len(pool) == 1 else " that predict every class"
-    kinds = sorted(set(pool["selection"].dropna()))
-    if len(kinds) > 1:
-        rank += f" (of {' and '.join(_KINDS.get(kind, kind) for kind in kinds)}, which hold out different rows)"
-    doubt = "; its solver did not converge" if _is_false(best["converged"]) else ""
-    doubt += _never(best, classes)
+    selections = [_SELECTIONS.get(name, name) for name in sorted(set(pool["selection"].dropna()))]
+    if len(selections) > 1:
+        rank += f" (of {' and '.join(selections)}, which hold out different rows)"
+    warning = "; its solver did not converge" if _is_false(best["converged"]) else ""
+    warning += _never_clause(best, classes)
     if never_predicts(best) and len(models) > 1 and (models["never_predicted"].fillna(0) > 0).all():
-        doubt += ", and no other model predicts every class"
+        warning += ", and no other model predicts every class"
     return (
         f"For {best['dataset']} use {names[best['fingerprint']]}: "
         f"validation accuracy {best['val_accuracy']:.4f}, {rank}; on the {best['n_test']} test images it has "
-        f"{best['accuracy']:.4f} (95% interval {best['accuracy_low']:.4f} to {best['accuracy_high']:.4f}){doubt}."
+        f"{best['accuracy']:.4f} (95% interval {best['accuracy_low']:.4f} to {best['accuracy_high']:.4f}){warning}."
     )
 
 
 def _not_recommended(models: pd.DataFrame, best: pd.Series, names: dict[str, str], classes: Classes) -> str | None:
-    never = _turned_away(models, best)
+    never = _ruled_out(models, best)
     if never.empty:
         return None
     first = never.sort_values("val_accuracy", ascending=False, kind="stable").head(_NAMED)
@@ -123,13 +125,13 @@ def _not_recommended(models: pd.DataFrame, best: pd.Series, names: dict[str, str
     )
 
 
-def _turned_away(models: pd.DataFrame, best: pd.Series) -> pd.DataFrame:
+def _ruled_out(models: pd.DataFrame, best: pd.Series) -> pd.DataFrame:
     """Return the models that never predict a class, of those that could be chosen; none where the best is one."""
     never = (models["never_predicted"].fillna(0) > 0) & models["val_accuracy"].notna()
     return models[never & (not never_predicts(best))]
 
 
-def _never(model: pd.Series, classes: Classes) -> str:
+def _never_clause(model: pd.Series, classes: Classes) -> str:
     return f"; it never predicts {named_classes(model, classes)}" if never_predicts(model) else ""
 
 
@@ -211,26 +213,23 @@ def _others(rivals: pd.DataFrame) -> list[str]:
 
 
 def _cheapest(tied: pd.DataFrame, best: pd.Series, names: dict[str, str]) -> str:
-    own = _cost(best)
-    cheaper = [(_cost(rival), place) for place, (_, rival) in enumerate(tied.iterrows()) if _cost(rival) < own]
-    if not cheaper:
+    cheaper = tied[tied["total_s"] < best["total_s"]]
+    if cheaper.empty:
         return "none of the tied is known to be cheaper"
-    cost, place = min(cheaper)
-    rival = tied.iloc[place]
+    rival = cheaper.iloc[int(cheaper["total_s"].to_numpy().argmin())]
     return (
-        f"the cheapest of the tied is {names[rival['fingerprint']]}, with {cost:.3g} s for features, fit and test "
-        f"against {own:.3g} s (the test alone {_seconds(rival['predict_s'])} against {_seconds(best['predict_s'])}) "
-        f"and a test accuracy of {rival['accuracy']:.4f} ({_gain(rival)})"
+        f"the cheapest of the tied is {names[rival['fingerprint']]}, with {rival['total_s']:.3g} s for features, fit "
+        f"and test against {best['total_s']:.3g} s (the test alone {_seconds(rival['predict_s'])} against "
+        f"{_seconds(best['predict_s'])}) and a test accuracy of {rival['accuracy']:.4f} ({_gain(rival)})"
     )
 
 
 def _more_images(rows: pd.DataFrame, best: pd.Series) -> str | None:
-    sizes = images_per_class(rows)
-    curve = rows[sizes.notna() & _same_cell(rows, best)]
-    if curve.empty or sizes[curve.index].nunique() < 2:
+    curve = rows[rows["images_per_class"].notna() & _is_same_model(rows, best)]
+    by_size = [(size, newest_of_each_seed(group)) for size, group in curve.groupby("images_per_class")]
+    if len(by_size) < 2:
         return None
-    by_size = curve.assign(**{IMAGES_PER_CLASS: sizes[curve.index].astype("int64")}).groupby(IMAGES_PER_CLASS)
-    (before, few), (after, many) = [(size, newest_of_each_seed(group)) for size, group in by_size][-2:]
+    (before, few), (after, many) = by_size[-2:]
     steps = (many - few).dropna()  # by seed: the larger draw holds the smaller one
     if steps.empty:
         return None
@@ -259,18 +258,12 @@ def _fine_tuning(best: pd.Series, names: dict[str, str], rivals: pd.DataFrame, c
         verdict = "bought accuracy"
     else:
         verdict = "was not worth its cost"
-    theirs, own = _cost(network), _cost(best)
+    theirs, own = network["total_s"], best["total_s"]
     cost = f", for {theirs / own:.2g} times the seconds ({theirs:.3g} against {own:.3g})" if own > 0 <= theirs else ""
     return (
         f"Fine-tuning as set up here {verdict}: {names[network['fingerprint']]} has a test accuracy of "
-        f"{network['accuracy']:.4f} ({_gain(network)}){cost}{_never(network, classes)}."
+        f"{network['accuracy']:.4f} ({_gain(network)}){cost}{_never_clause(network, classes)}."
     )
-
-
-def _cost(model: pd.Series) -> float:
-    """Return the seconds from images to test predictions; NaN where a part is not known."""
-    extract_s = 0.0 if model["kind"] == "baseline" else model["extract_s"]
-    return float(extract_s + model["fit_s"] + model["predict_s"])
 
 
 def _gain(rival: pd.Series) -> str:
@@ -278,9 +271,9 @@ def _gain(rival: pd.Series) -> str:
     return f"difference {rival['gain']:+.4f}, 95% interval {low:+.4f} to {high:+.4f}, p {rival['p_holm']:.2g}"
 
 
-def _same_cell(rows: pd.DataFrame, model: pd.Series) -> Any:
+def _is_same_model(rows: pd.DataFrame, model: pd.Series) -> Any:
     same = pd.Series(data=True, index=rows.index)
-    for column in CELL:
+    for column in MODEL_KEYS:
         same &= rows[column].isna() if pd.isna(model[column]) else rows[column].eq(model[column]).fillna(value=False)
     return same
 

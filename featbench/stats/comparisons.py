@@ -29,12 +29,12 @@ Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
-def compare_models(answers: Sequence[Predictions], warn: Callable[[str], None]) -> pd.DataFrame:
+def compare_models(models: Sequence[Predictions], warn: Callable[[str], None]) -> pd.DataFrame:
     """Compare every pair of models that were tested on the same rows (ids and labels) of one data set.
 
     Args:
-        answers: The models; what `load_model_predictions` returns.
-        warn: Told of a data set whose models were tested on different rows.
+        models: The models, of any data sets.
+        warn: Called where the models of a data set were tested on different rows.
 
     Returns:
         A row a pair, with the columns `COMPARISON_COLUMNS`. `difference` is the accuracy of a minus that of b,
@@ -42,7 +42,7 @@ def compare_models(answers: Sequence[Predictions], warn: Callable[[str], None]) 
         and one set of test rows.
     """
     families: dict[tuple[str, int], list[Predictions]] = {}
-    for model in answers:
+    for model in models:
         families.setdefault((model.dataset, hash((tuple(model.ids), model.labels.tobytes()))), []).append(model)
     datasets = [dataset for dataset, _ in families]
     for dataset in dict.fromkeys(datasets):
@@ -51,7 +51,7 @@ def compare_models(answers: Sequence[Predictions], warn: Callable[[str], None]) 
                 f"the models of {dataset} were tested on {datasets.count(dataset)} different sets of rows; "
                 "only models tested on the same rows are compared"
             )
-    pairs = [_compare_family(models) for models in families.values() if len(models) > 1]
+    pairs = [_compare_family(family) for family in families.values() if len(family) > 1]
     return pd.concat(pairs, ignore_index=True) if pairs else pd.DataFrame(columns=list(COMPARISON_COLUMNS))
 
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from featbench.stats.intervals import Ends, bootstrap_intervals
-from featbench.stats.metrics import confusion_matrix, given_up, macro_metrics, ratio, wilson_intervals
+from featbench.stats.metrics import confusion_matrix, macro_metrics, never_predicted, ratio, wilson_intervals
 from featbench.stats.models import Predictions
 from featbench.stats.scores import are_probabilities, expected_calibration_error, log_loss, top_k_hits
 
@@ -33,7 +33,7 @@ Counts = npt.NDArray[np.int64]
 Measure = tuple[str, str | None, float, float | None, float | None]  # metric, class, value, low, high
 
 
-def metric_table(answers: Sequence[Predictions]) -> pd.DataFrame:
+def metric_table(models: Sequence[Predictions]) -> pd.DataFrame:
     """Measure models: a row a model and metric, then a row a class that occurs among its labels or predictions.
 
     Returns:
@@ -41,17 +41,17 @@ def metric_table(answers: Sequence[Predictions]) -> pd.DataFrame:
     """
     lines = [
         (model.dataset, model.name, model.fingerprint, *measure)
-        for model, intervals in zip(answers, bootstrap_intervals(answers), strict=True)
+        for model, intervals in zip(models, bootstrap_intervals(models), strict=True)
         for measure in _measures(model, intervals)
     ]
     table = pd.DataFrame(lines, columns=list(METRIC_COLUMNS))
     return table.astype({"value": "float64", "low": "float64", "high": "float64"})
 
 
-def confusion_table(answers: Sequence[Predictions]) -> pd.DataFrame:
+def confusion_table(models: Sequence[Predictions]) -> pd.DataFrame:
     """Count test rows by true and predicted class: a row each pair that occurs; the columns `CONFUSION_COLUMNS`."""
     lines = []
-    for model in answers:
+    for model in models:
         confusion = _confusion(model)
         for label, predicted in np.argwhere(confusion).tolist():
             names = model.classes[label], model.classes[predicted]
@@ -59,7 +59,7 @@ def confusion_table(answers: Sequence[Predictions]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=list(CONFUSION_COLUMNS))
 
 
-def given_up_classes(confusion: pd.DataFrame) -> dict[str, list[tuple[str, int]]]:
+def never_predicted_classes(confusion: pd.DataFrame) -> dict[str, list[tuple[str, int]]]:
     """List what each model never predicts, from its confusion matrix: fingerprint -> (class, test images), most first.
 
     Args:
@@ -69,7 +69,7 @@ def given_up_classes(confusion: pd.DataFrame) -> dict[str, list[tuple[str, int]]
     for fingerprint, mine in confusion.groupby("fingerprint", sort=False):
         n_true = mine.groupby("label", sort=False)["count"].sum().sort_values(ascending=False, kind="stable")
         n_predicted = mine.groupby("predicted", sort=False)["count"].sum().reindex(n_true.index, fill_value=0)
-        classes = n_true[given_up(n_true.to_numpy(), n_predicted.to_numpy())]
+        classes = n_true[never_predicted(n_true.to_numpy(), n_predicted.to_numpy())]
         found[str(fingerprint)] = [(str(name), int(count)) for name, count in classes.items()]
     return found
 

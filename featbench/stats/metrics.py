@@ -1,7 +1,7 @@
 """Metrics of a test set, and the intervals of accuracies and other proportions.
 
-A class is given up where no test image is predicted as one of it though the test has five or more: a model that finds
-half of a class misses all of five images with a chance of 3%, of two images with 25%, which would say nothing.
+A class counts as never predicted where the test has five images of it or more, and none is predicted as it. A model
+that finds half of a class misses all of five images with a chance of 3%; of two images with 25%, which means little.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def classification_metrics(labels: npt.NDArray[np.int64], predicted: npt.NDArray
     """Compute the metrics of results.csv as scikit-learn defines them (zero_division=0).
 
     Macro averages run over the classes that occur among labels or predictions, balanced accuracy over those that occur
-    among labels. A class that is never predicted has precision 0; `never_predicted` counts those of `given_up`.
+    among labels. A class that no row is predicted as has precision 0.
 
     Args:
         labels: True classes, (N,) int64 in [0, n_classes).
@@ -50,12 +50,17 @@ def classification_metrics(labels: npt.NDArray[np.int64], predicted: npt.NDArray
     return Metrics(
         accuracy=float(hits.sum() / labels.size),
         **{name: float(value[()]) for name, value in macro_metrics(hits, n_true, n_predicted).items()},
-        never_predicted=int(given_up(n_true, n_predicted).sum()),
+        never_predicted=int(never_predicted(n_true, n_predicted).sum()),
     )
 
 
-def given_up(n_true: npt.NDArray[np.int64], n_predicted: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Say which classes are given up, of their test images and of those predicted as them: (K,) int64 to (K,) bool."""
+def never_predicted(n_true: npt.NDArray[np.int64], n_predicted: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Say which classes are never predicted, though they have enough test images to tell: (K,) bool.
+
+    Args:
+        n_true: Test images of each class, (K,) int64.
+        n_predicted: Test images predicted as each class, (K,) int64.
+    """
     return np.asarray((n_true >= MIN_TEST_IMAGES) & (n_predicted == 0))
 
 

@@ -1,8 +1,8 @@
-"""mistakes.csv: the test images that models get wrong most often, or most confidently, and what each model said.
+"""mistakes.csv: the test images that models get wrong most often, or most confidently, and what each model predicts.
 
-Scores of different models have no common scale (margins of an SVM, votes of a forest), so confidence is told as a
-rank: `certainty` is the share of the model's own test images on which the gap between its two highest scores is not
-larger. 0.98 means that it was as sure as on its 2% surest images.
+Scores of different models have no common scale (margins of an SVM, votes of a forest), so confidence is a rank:
+`certainty` is the share of the model's own test images on which the gap between its two highest scores is not larger.
+0.98 means that it was as sure as on its 2% surest images.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ N_EACH = 24  # images, most often wrong and most confidently wrong
 Floats = npt.NDArray[np.float64]
 
 
-def mistake_table(answers: Sequence[Predictions], n_each: int = N_EACH) -> pd.DataFrame:
-    """Choose images of each data set, and list what every model said about them.
+def mistake_table(models: Sequence[Predictions], n_each: int = N_EACH) -> pd.DataFrame:
+    """Choose images of each data set, and list what every model predicts of them.
 
     Args:
-        answers: The models; what `load_model_predictions` returns.
+        models: The models, of any data sets.
         n_each: How many images to choose by the share of models that are wrong (of equals by the higher certainty of
             a wrong model), and how many by that certainty.
 
     Returns:
-        A row an image and model, right answers included: the columns `MISTAKE_COLUMNS`, the images most often wrong
+        A row an image and model, right predictions included: the columns `MISTAKE_COLUMNS`, the images most often wrong
         first. `certainty` is in (0, 1], NaN for a model without finite scores.
     """
     columns = list(MISTAKE_COLUMNS)
     tables = []
-    for dataset in dict.fromkeys(model.dataset for model in answers):
-        told = pd.concat([_said(model) for model in answers if model.dataset == dataset], ignore_index=True)
-        chosen = _choose(told, n_each)
+    for dataset in dict.fromkeys(model.dataset for model in models):
+        mine = pd.concat([_predictions_of(model) for model in models if model.dataset == dataset], ignore_index=True)
+        chosen = _choose(mine, n_each)
         if chosen:
-            place = pd.Index(chosen).get_indexer(pd.Index(told["id"]))
-            kept = told.assign(place=place)[place >= 0].sort_values("place", kind="stable")
+            place = pd.Index(chosen).get_indexer(pd.Index(mine["id"]))
+            kept = mine.assign(place=place)[place >= 0].sort_values("place", kind="stable")
             tables.append(kept.assign(dataset=dataset)[columns])
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
 
@@ -55,7 +55,7 @@ def certainties(scores: Floats) -> Floats:
     return np.asarray(rankdata(two[:, 1] - two[:, 0], method="max") / len(scores), dtype=np.float64)
 
 
-def _said(model: Predictions) -> pd.DataFrame:
+def _predictions_of(model: Predictions) -> pd.DataFrame:
     names = np.asarray(model.classes, dtype=object)
     return pd.DataFrame(
         {
@@ -70,9 +70,9 @@ def _said(model: Predictions) -> pd.DataFrame:
     )
 
 
-def _choose(told: pd.DataFrame, n_each: int) -> list[str]:
-    share = told.groupby("id", sort=True)["wrong"].mean()
-    surest = told[told["wrong"]].groupby("id", sort=True)["certainty"].max()
+def _choose(predictions: pd.DataFrame, n_each: int) -> list[str]:
+    share = predictions.groupby("id", sort=True)["wrong"].mean()
+    surest = predictions[predictions["wrong"]].groupby("id", sort=True)["certainty"].max()
     images = pd.DataFrame({"share": share, "surest": surest.reindex(share.index).fillna(0.0)})
     images = images[images["share"] > 0]
     often = images.sort_values(["share", "surest"], ascending=False, kind="stable")

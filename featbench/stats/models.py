@@ -1,4 +1,4 @@
-"""The models that statistics are about: which rows take part, what they are called, what they said about test rows."""
+"""The models that statistics are about: which rows take part, their names, their predictions of the test rows."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ import pandas as pd
 
 from featbench.errors import ResultsError
 
-# what repeats have in common
-CELL = ("dataset", "backbone", "weights", "layer", "pooling", "feature_dim", "steps", "method")
+# what the repeats of one model, and the sizes of its learning curve, have in common
+MODEL_KEYS = ("dataset", "backbone", "weights", "layer", "pooling", "feature_dim", "steps", "method")
 _NAME = ("method", "backbone", "layer", "steps")
-_SCORE = "score:"
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a model said about its test rows.
+    """The predictions of a model on its test rows.
 
     Attributes:
         fingerprint: Of its row in results.csv.
@@ -45,7 +44,7 @@ class Predictions:
 
 
 def main_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that are compared: of each (`CELL`), the smallest seed, and of that the largest training set.
+    """Return the rows that are compared: of each model (`MODEL_KEYS`) the smallest seed with its largest training set.
 
     That is the first repeat, which is trained on all training rows, and the largest size of a learning curve. Rows
     that differ in nothing but settings, as two recipes of `finetune` do, all take part.
@@ -53,8 +52,8 @@ def main_rows(rows: pd.DataFrame) -> pd.DataFrame:
     Args:
         rows: What `load_results` returns.
     """
-    first = rows[rows["seed"] == _by_cell(rows)["seed"].transform("min")]
-    largest = first["n_train"] == _by_cell(first)["n_train"].transform("max")
+    first = rows[rows["seed"] == _by_model(rows)["seed"].transform("min")]
+    largest = first["n_train"] == _by_model(first)["n_train"].transform("max")
     return pd.DataFrame(first[largest])
 
 
@@ -78,7 +77,11 @@ def model_names(rows: pd.DataFrame) -> dict[str, str]:
 
 
 def check_classes(model: Predictions, others: Sequence[Predictions]) -> None:
-    """Refuse a model whose classes have other names than those of another on the same test images."""
+    """Refuse a model whose classes have other names than those of another on the same test images.
+
+    Raises:
+        ResultsError: It is one.
+    """
     for other in others:
         if other.dataset == model.dataset and np.array_equal(other.ids, model.ids):
             differing = sorted({*model.classes} ^ {*other.classes})
@@ -91,6 +94,6 @@ def check_classes(model: Predictions, others: Sequence[Predictions]) -> None:
             return
 
 
-def _by_cell(rows: pd.DataFrame) -> Any:
-    columns = [column for column in CELL if column in rows.columns]
+def _by_model(rows: pd.DataFrame) -> Any:
+    columns = [column for column in MODEL_KEYS if column in rows.columns]
     return rows.groupby(columns, dropna=False, sort=False)

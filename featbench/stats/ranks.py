@@ -30,7 +30,7 @@ class RankSummary:
     Attributes:
         n_datasets: Data sets, or other blocks, that all methods were tested on.
         friedman_f: Iman and Davenport's F form of Friedman's statistic; infinite where all data sets rank alike.
-        p_value: Of `friedman_f`; where it is not below the level, no pair should be told apart by the next.
+        p_value: Of `friedman_f`; where it is not below the level, the critical difference should separate no pair.
         critical_difference: Nemenyi's, of two average ranks.
     """
 

@@ -47,6 +47,27 @@ def resampled_metrics(models: Sequence[Predictions], n_resamples: int, seed: int
     return [{name: np.concatenate([block[name] for block in mine]) for name in mine[0]} for mine in blocks]
 
 
+def metrics_without_groups(model: Predictions, n_groups: int) -> dict[str, Floats]:
+    """Measure a model without each group of its test rows in turn: metric -> (groups, 1) float64, (groups, K) for `f1`.
+
+    Rows are dealt out to the groups one class after the other, so that each group has about its share of each class.
+    The only row of a class is never left out, since every resample has it.
+
+    Args:
+        model: The model.
+        n_groups: Number of groups; with as few test rows, each is a group.
+    """
+    n_true, n_rows = _count(model), len(model.labels)
+    groups = np.empty(n_rows, dtype=np.int64)
+    groups[np.argsort(model.labels, kind="stable")] = np.arange(n_rows) % n_groups
+    left_out = groups[:, None] == np.arange(min(n_groups, n_rows))
+    left_out &= (n_true[model.labels] > 1)[:, None]
+    kept = (~left_out).astype(np.float64)
+    n_left = np.stack([np.bincount(model.labels[rows], minlength=len(n_true)) for rows in kept.T > 0])
+    matrix, losses = _sums_of_rows(model)
+    return _metrics(matrix @ kept, losses @ kept, n_left)
+
+
 def measured_metrics(model: Predictions) -> dict[str, Floats]:
     """Measure a model on its test rows as they are: metric -> (1, 1) float64, (1, K) for `f1`."""
     matrix, losses = _sums_of_rows(model)
@@ -94,13 +115,17 @@ def _sparse(parts: Sequence[tuple[Counts, Counts, Floats]], shape: tuple[int, in
 
 
 def _metrics(sums: Floats, losses: Floats, n_true: Counts) -> dict[str, Floats]:
-    """Compute metrics of sums over rows, (sums, B), and of losses, (B,): metric -> (B, 1), (B, K) for `f1`."""
-    n_classes, n_rows = len(n_true), n_true.sum()
+    """Compute metrics of sums over rows, (sums, B), losses, (B,), and rows of each class, (K,) or (B, K).
+
+    Returns:
+        metric -> (B, 1), (B, K) for `f1`.
+    """
+    n_classes, n_rows = n_true.shape[-1], n_true.sum(axis=-1)
     missed, mistaken = (np.rint(sums[i * n_classes : (i + 1) * n_classes].T).astype(np.int64) for i in range(2))
     hits = n_true - missed
     n_predicted = hits + mistaken
     metrics = {name: values[:, None] for name, values in macro_metrics(hits, n_true, n_predicted).items()}
     if len(sums) > 2 * n_classes:
-        metrics["log_loss"] = losses[:, None] / n_rows
-        metrics["expected_calibration_error"] = np.abs(sums[2 * n_classes :]).sum(axis=0)[:, None] / n_rows
+        metrics["log_loss"] = (losses / n_rows)[:, None]
+        metrics["expected_calibration_error"] = (np.abs(sums[2 * n_classes :]).sum(axis=0) / n_rows)[:, None]
     return metrics | {"f1": ratio(2 * hits, n_true + n_predicted)}

@@ -6,32 +6,31 @@ Repeats of a method with a seed of its own differ by that seed, others by their 
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pandas as pd
 
-from featbench.stats.models import CELL
+from featbench.stats.models import MODEL_KEYS
 
-IMAGES_PER_CLASS = "images_per_class"  # the key in a row's params: the row belongs to a learning curve
 _SUMMARY = ("n_repeats", "accuracy_mean", "accuracy_sd", "accuracy_min", "accuracy_max")
-SPREAD_COLUMNS = (*CELL, "n_train_min", "n_train_max", *_SUMMARY)
-CURVE_COLUMNS = (*CELL, IMAGES_PER_CLASS, *_SUMMARY)
+SPREAD_COLUMNS = (*MODEL_KEYS, "n_train_min", "n_train_max", *_SUMMARY)
+CURVE_COLUMNS = (*MODEL_KEYS, "images_per_class", *_SUMMARY)
 
 
 def spread_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Summarise test accuracy over the repeats of each (`CELL`); rows of learning curves stay out.
+    """Summarise test accuracy over the repeats of each (`MODEL_KEYS`); rows of learning curves stay out.
 
     Args:
         rows: What `load_results` returns.
 
     Returns:
-        The columns `SPREAD_COLUMNS`: mean, standard deviation (n - 1 below the line; missing for one repeat), smallest
-        and largest over seeds. Of rows with one seed the newest counts.
+        The columns `SPREAD_COLUMNS`: mean, standard deviation (divided by n - 1; missing for one repeat), smallest and
+        largest over seeds. Of rows with one seed the newest counts.
     """
-    repeats = rows[images_per_class(rows).isna()]
+    repeats = rows[rows["images_per_class"].isna()]
     lines = [
-        [*cell, group["n_train"].min(), group["n_train"].max(), *_summary(group)] for cell, group in _cells(repeats)
+        [*model, group["n_train"].min(), group["n_train"].max(), *_summary(group)]
+        for model, group in _by_model(repeats)
     ]
     return pd.DataFrame(lines, columns=list(SPREAD_COLUMNS))
 
@@ -46,22 +45,13 @@ def curve_table(rows: pd.DataFrame) -> pd.DataFrame:
         The columns `CURVE_COLUMNS`, sizes ascending; empty without `evaluate.train_sizes`. `accuracy_min` and
         `accuracy_max` are the extremes over the draws, no interval.
     """
-    sizes = images_per_class(rows)
-    of_curves = rows[sizes.notna()].assign(**{IMAGES_PER_CLASS: sizes.dropna().astype("int64")})
+    of_curves = rows[rows["images_per_class"].notna()]
     lines = [
-        [*cell, size, *_summary(draws)]
-        for cell, group in _cells(of_curves)
-        for size, draws in group.groupby(IMAGES_PER_CLASS, sort=True)
+        [*model, size, *_summary(draws)]
+        for model, group in _by_model(of_curves)
+        for size, draws in group.groupby("images_per_class", sort=True)
     ]
     return pd.DataFrame(lines, columns=list(CURVE_COLUMNS))
-
-
-def images_per_class(rows: pd.DataFrame) -> pd.Series:
-    """Return the training images a class of rows that belong to a learning curve, float64; NaN for others.
-
-    `params` that are no JSON object count as those of no curve.
-    """
-    return rows["params"].map(_size_of).astype("float64")
 
 
 def newest_of_each_seed(rows: pd.DataFrame) -> pd.Series:
@@ -70,20 +60,11 @@ def newest_of_each_seed(rows: pd.DataFrame) -> pd.Series:
     return newest_last.set_index("seed")["accuracy"].sort_index()
 
 
-def _cells(rows: pd.DataFrame) -> Any:
-    for _, group in rows.groupby(list(CELL), dropna=False, sort=False):
-        yield group[list(CELL)].iloc[0].tolist(), group
+def _by_model(rows: pd.DataFrame) -> Any:
+    for _, group in rows.groupby(list(MODEL_KEYS), dropna=False, sort=False):
+        yield group[list(MODEL_KEYS)].iloc[0].tolist(), group
 
 
 def _summary(rows: pd.DataFrame) -> list[Any]:
     accuracy = newest_of_each_seed(rows)
     return [len(accuracy), accuracy.mean(), accuracy.std(), accuracy.min(), accuracy.max()]
-
-
-def _size_of(params: Any) -> float:
-    try:
-        content = json.loads(params)
-    except (TypeError, ValueError):
-        return float("nan")
-    size = content.get(IMAGES_PER_CLASS) if isinstance(content, dict) else None
-    return float(size) if isinstance(size, int) else float("nan")

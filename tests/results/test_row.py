@@ -11,7 +11,7 @@ from featbench.results.row import COLUMNS, params_json, utc_now
 CONTRACT = """experiment, dataset, n_classes, backbone, weights, layer, pooling, feature_dim, method, kind, params,
 selection, seed, n_train, n_val, n_test, val_accuracy, accuracy, accuracy_low, accuracy_high, balanced_accuracy,
 macro_precision, macro_recall, macro_f1, converged, engine, device, precision, extract_s, fit_s, predict_s, fingerprint,
-featbench_version, created_at, steps, never_predicted"""
+featbench_version, created_at, steps, never_predicted, images_per_class"""
 
 
 def test_columns_are_the_contract() -> None:

@@ -2,31 +2,22 @@ from __future__ import annotations
 
 import csv
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from featbench.errors import ResultsError
+from featbench.locks import file_lock
+from featbench.results.artifacts import load_predictions
 from featbench.results.row import COLUMNS, Row
-from featbench.results.store import (
-    artifact_name,
-    load_current,
-    load_predictions,
-    load_results,
-    prepare_folder,
-    write_notes,
-    write_predictions,
-    write_rows,
-    write_skipped,
-)
+from featbench.results.store import ResultsTable, load_current, load_results, prepare_folder, write_rows
+from tests.spreadsheets import saved_by_a_spreadsheet
 
 MakeRow = Callable[..., Row]
 
@@ -73,47 +64,124 @@ def test_columns_of_a_newer_version_are_kept_at_the_end(tmp_path: Path, make_row
     assert load_results(tmp_path)["energy_j"].notna().tolist() == [True, True, False]
 
 
-@pytest.mark.parametrize("content", [b"", b"a,b\n1\n", b"\xff\xfe\x00"], ids=["empty", "ragged", "binary"])
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2,3\n", b"\xff\xfe\x00"], ids=["empty", "ragged", "binary"])
 def test_a_damaged_file_is_not_written_over(tmp_path: Path, make_row: MakeRow, content: bytes) -> None:
     (tmp_path / "results.csv").write_bytes(content)
-    with pytest.raises(ResultsError, match=r"results\.csv is damaged"):
+    with pytest.raises(ResultsError, match=r"results\.csv is not a readable CSV file.*; restore the file"):
+        write_rows(tmp_path, [make_row()])
+    assert (tmp_path / "results.csv").read_bytes() == content
+
+
+def test_a_file_that_ends_within_a_row_is_not_written_over(tmp_path: Path, make_row: MakeRow) -> None:
+    write_rows(tmp_path, [make_row(fingerprint="a"), make_row(fingerprint="b")])
+    content = (tmp_path / "results.csv").read_bytes()[:-60]
+    (tmp_path / "results.csv").write_bytes(content)
+    with pytest.raises(ResultsError, match="holds nothing in row 2; it may not be empty"):
         write_rows(tmp_path, [make_row()])
     assert (tmp_path / "results.csv").read_bytes() == content
 
 
 def test_a_foreign_file_is_not_written_over(tmp_path: Path, make_row: MakeRow) -> None:
     (tmp_path / "results.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ResultsError, match="no column fingerprint"):
+    with pytest.raises(ResultsError, match=r"lacks the columns experiment, dataset, .* another version or program"):
         write_rows(tmp_path, [make_row()])
+    assert (tmp_path / "results.csv").read_text() == "a,b\n1,2\n"
+
+
+def test_empty_cells_that_a_spreadsheet_left_out_at_the_end_of_a_line(tmp_path: Path, make_row: MakeRow) -> None:
+    write_rows(tmp_path, [make_row(fingerprint="a", steps=None, never_predicted=None)])
+    expected = load_results(tmp_path)
+    file = tmp_path / "results.csv"
+    file.write_text(file.read_text().rstrip(",\n") + "\n\n")
+    pd.testing.assert_frame_equal(load_results(tmp_path), expected)
+    write_rows(tmp_path, [make_row(fingerprint="b")])
+    assert load_results(tmp_path)["fingerprint"].tolist() == ["a", "b"]
+
+
+def test_a_table_knows_the_rows_of_the_file_and_those_it_added(tmp_path: Path, make_row: MakeRow) -> None:
+    table = ResultsTable(tmp_path / "new")
+    assert not table.has("a")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(ResultsError, match=r"no results\.csv at .*new"):
+        table.load()
+    table.add(make_row(fingerprint="a", seed=1))
+    table.add(make_row(fingerprint="b", seed=2), make_row(fingerprint="a", seed=3))
+    assert [table.has(name) for name in "abc"] == [True, True, False]
+    assert table.load()["seed"].tolist() == [3, 2]
+    pd.testing.assert_frame_equal(table.load(), load_results(tmp_path / "new"))
+    assert ResultsTable(tmp_path / "new").has("b")
+
+
+def test_a_table_is_parsed_again_only_when_the_file_has_changed(tmp_path: Path, make_row: MakeRow) -> None:
+    table, file = ResultsTable(tmp_path), tmp_path / "results.csv"
+    table.add(make_row(fingerprint="a0"))
+    assert table.has("a0")
+    status = file.stat()
+    with file.open("r+b") as opened:  # the same size, time and inode: nobody who parses the file again could miss it
+        opened.write(file.read_bytes().replace(b"a0", b"z0"))
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert table.has("a0")
+    assert not table.has("z0")
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert table.has("z0")
+    assert not table.has("a0")
+
+
+def test_a_table_sees_the_rows_and_columns_of_others(tmp_path: Path, make_row: MakeRow) -> None:
+    mine, theirs = ResultsTable(tmp_path), ResultsTable(tmp_path)
+    mine.add(make_row(fingerprint="a"))
+    theirs.add(make_row(fingerprint="b"))
+    assert mine.has("b")
+    cells = pd.read_csv(tmp_path / "results.csv", dtype=str, keep_default_na=False).assign(energy_j="7.10")
+    cells.to_csv(tmp_path / "results.csv", index=False)
+    mine.add(make_row(fingerprint="c"))
+    theirs.add(make_row(fingerprint="a", seed=5))
+    assert [(c["fingerprint"], c["seed"], c["energy_j"]) for c in cells_of(tmp_path)] == [
+        ("a", "5", "7.10"),
+        ("b", "0", "7.10"),
+        ("c", "0", ""),
+    ]
+    (tmp_path / "results.csv").unlink()
+    assert not mine.has("a")
+
+
+def test_a_table_that_cannot_be_written_keeps_what_it_knew(tmp_path: Path, make_row: MakeRow) -> None:
+    table = ResultsTable(tmp_path, lock_timeout_s=0.01)
+    table.add(make_row(fingerprint="a"))
+    with (
+        file_lock(tmp_path / ".results.csv.lock"),
+        pytest.raises(ResultsError, match=r"another process has held .* for 0 s; let it end, or use another folder"),
+    ):
+        table.add(make_row(fingerprint="b"))
+    assert [table.has(name) for name in "ab"] == [True, False]
 
 
 WRITER = """
 import sys
 from pathlib import Path
 from featbench.results.row import Row
-from featbench.results.store import write_rows
+from featbench.results.store import ResultsTable
 folder, name, defaults = Path(sys.argv[1]), sys.argv[2], eval(sys.argv[3])
 print("ready", flush=True)
 sys.stdin.readline()
+table = ResultsTable(folder)
 for i in range(15):
-    write_rows(folder, [Row(**(defaults | {"fingerprint": f"{name}{i}"}))])
+    table.add(Row(**(defaults | {"fingerprint": f"{name}{i}"})))
+    print(i, flush=True)
 """
 
 
+def writer_of(folder: Path, name: str, row: Row) -> subprocess.Popen[str]:
+    """Start a process that waits for a line, then adds 15 rows."""
+    command = [sys.executable, "-c", WRITER, str(folder), name, repr(vars(row))]
+    writer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "ready\n"
+    return writer
+
+
 def test_two_processes_lose_no_rows(tmp_path: Path, make_row: MakeRow) -> None:
-    defaults = repr(vars(make_row()))
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path), name, defaults],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for name in "ab"
-    ]
-    for writer in writers:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "ready\n"
+    writers = [writer_of(tmp_path, name, make_row()) for name in "ab"]
     for writer in writers:
         assert writer.stdin is not None
         writer.stdin.write("go\n")
@@ -122,6 +190,23 @@ def test_two_processes_lose_no_rows(tmp_path: Path, make_row: MakeRow) -> None:
         writer.communicate(timeout=60)
         assert writer.returncode == 0
     assert {c["fingerprint"] for c in cells_of(tmp_path)} == {f"{name}{i}" for name in "ab" for i in range(15)}
+
+
+def test_a_killed_process_leaves_whole_rows(tmp_path: Path, make_row: MakeRow) -> None:
+    writer = writer_of(tmp_path, "a", make_row())
+    assert writer.stdin is not None
+    assert writer.stdout is not None
+    writer.stdin.write("go\n")
+    writer.stdin.flush()
+    for expected in range(3):
+        assert writer.stdout.readline() == f"{expected}\n"
+    writer.kill()
+    writer.communicate(timeout=60)
+    names = load_results(tmp_path)["fingerprint"].tolist()
+    assert len(names) >= 3
+    assert names == [f"a{i}" for i in range(len(names))]
+    write_rows(tmp_path, [make_row(fingerprint="b")])  # the lock went with the process
+    assert load_results(tmp_path)["fingerprint"].tolist() == [*names, "b"]
 
 
 @pytest.mark.parametrize("whole_path", [False, True])
@@ -156,6 +241,30 @@ def test_a_header_alone_gives_an_empty_typed_table(tmp_path: Path) -> None:
     kinds = {"seed": "Int64", "accuracy": "float64", "converged": "boolean"}
     assert {name: str(table[name].dtype) for name in kinds} == kinds
     assert str(table["created_at"].dtype).startswith("datetime64")
+
+
+@pytest.mark.parametrize(
+    ("params", "size"),
+    [
+        ('{"C": 1, "images_per_class": 5}', 5),
+        ('{"C": 1}', None),
+        ('{"images_per_class": null}', None),
+        ('{"images_per_class": "5"}', None),
+        ('{"images_per_class": 2.5}', None),
+        ('{"images_per_class": 0}', None),
+    ],
+)
+def test_sizes_of_learning_curves_that_an_earlier_version_kept_in_the_params(
+    tmp_path: Path, make_row: MakeRow, params: str, size: int | None
+) -> None:
+    write_rows(tmp_path, [make_row(fingerprint="old", params=params), make_row(fingerprint="new", images_per_class=7)])
+    sizes = load_results(tmp_path)["images_per_class"]
+    assert str(sizes.dtype) == "Int64"
+    assert [None if pd.isna(value) else value for value in sizes] == [size, 7]
+    table = pd.read_csv(tmp_path / "results.csv", dtype=str).drop(columns="images_per_class").head(1)
+    table.to_csv(tmp_path / "results.csv", index=False)
+    sizes = load_results(tmp_path)["images_per_class"]
+    assert [None if pd.isna(value) else value for value in sizes] == [size]
 
 
 @pytest.mark.parametrize("name", ["nowhere", "."])
@@ -258,87 +367,6 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path, make_row: M
         read(tmp_path)
 
 
-def test_artifact_names_are_readable_and_safe(make_row: MakeRow) -> None:
-    row = make_row(backbone="timm:vit/../x", layer="blocks.3", fingerprint="f0")
-    assert artifact_name(row) == "linear_svc-timm_vit_.._x-blocks.3-f0"
-    assert artifact_name(make_row(layer=None, fingerprint="f0")) == "linear_svc-resnet18-f0"
-    assert len(artifact_name(make_row(backbone="x" * 500, layer="y" * 500, method="z" * 500))) < 230
-
-
-def predictions(folder: Path, row: Row, **changes: Any) -> Path:
-    content = {
-        "ids": ["007", "NA", "a,b"],
-        "labels": np.array([0, 1, 2]),
-        "predicted": np.array([0, 2, 2]),
-        "scores": np.array([[0.5, -1.25, -np.inf], [1 / 3, 0, 1], [1e-9, 2, 3]]),
-        "classes": ["cat", "NA", "a|b"],
-    }
-    return write_predictions(folder, row, **(content | changes))
-
-
-def test_predictions_are_written_by_name(tmp_path: Path, make_row: MakeRow) -> None:
-    path = predictions(tmp_path, make_row(fingerprint="f0"))
-    assert path == tmp_path / "predictions" / "linear_svc-resnet18-layer3-f0.csv"
-    assert path.read_text().splitlines() == [
-        "id,label,predicted,score:cat,score:NA,score:a|b",
-        "007,cat,cat,0.5,-1.25,-inf",
-        "NA,NA,a|b,0.333333,0,1",
-        '"a,b",a|b,a|b,1e-09,2,3',
-    ]
-
-
-def test_predictions_come_back(tmp_path: Path, make_row: MakeRow) -> None:
-    predictions(tmp_path, make_row(fingerprint="xf0"), ids=["x", "y", "z"])
-    predictions(tmp_path, make_row(fingerprint="f0"))
-    table = load_predictions(tmp_path, "f0")
-    assert table["id"].tolist() == ["007", "NA", "a,b"]
-    assert table["label"].tolist() == ["cat", "NA", "a|b"]
-    assert table["predicted"].tolist() == ["cat", "a|b", "a|b"]
-    assert table["score:a|b"].tolist() == [-np.inf, 1.0, 3.0]
-
-
-def test_predictions_of_a_diverged_network_come_back(tmp_path: Path, make_row: MakeRow) -> None:
-    predictions(tmp_path, make_row(fingerprint="f0"), scores=np.full((3, 3), np.nan))
-    table = load_predictions(tmp_path, "f0")
-    assert table["id"].tolist() == ["007", "NA", "a,b"]
-    assert table.filter(like="score:").isna().all(axis=None)
-
-
-def test_missing_predictions_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ResultsError, match=r"row f0 .*found: none"):
-        load_predictions(tmp_path, "f0")
-
-
-def test_two_files_of_one_row_are_an_error(tmp_path: Path, make_row: MakeRow) -> None:
-    predictions(tmp_path, make_row(fingerprint="f0"))
-    predictions(tmp_path, make_row(fingerprint="f0", layer="layer4"))
-    with pytest.raises(ResultsError, match=r"found: .*layer3-f0\.csv, .*layer4-f0\.csv"):
-        load_predictions(tmp_path, "f0")
-
-
-def test_notes(tmp_path: Path) -> None:
-    write_notes(tmp_path, [("train", "plain, or nearly", 3, "a/b.png")])
-    assert (tmp_path / "notes.csv").read_text() == 'split,note,images,example\ntrain,"plain, or nearly",3,a/b.png\n'
-
-
-def test_skipped_images(tmp_path: Path) -> None:
-    write_skipped(tmp_path, [("train", "a/b.png", "cut, at byte 7")])
-    assert (tmp_path / "skipped.csv").read_text() == 'split,id,reason\ntrain,a/b.png,"cut, at byte 7"\n'
-
-
-def saved_by_a_spreadsheet(file: Path, separator: str = ";", comma: str = ",") -> None:
-    """Write a CSV file again as Excel saves it: a byte-order mark, its own separator, decimal commas and booleans."""
-    with file.open(newline="") as content:
-        header, *lines = list(csv.reader(content))
-    number = re.compile(r"-?[0-9]+\.[0-9]+(e[+-]?[0-9]+)?")
-    with file.open("w", newline="", encoding="utf-8-sig") as content:
-        writer = csv.writer(content, delimiter=separator, lineterminator="\r\n")
-        writer.writerow(header)
-        for line in lines:
-            cells = [cell.replace(".", comma).upper() if number.fullmatch(cell) else cell for cell in line]
-            writer.writerow([{"True": "TRUE", "False": "FALSE"}.get(cell, cell) for cell in cells])
-
-
 @pytest.mark.parametrize(("separator", "comma"), [(";", ","), (";", "."), (",", "."), ("\t", ".")])
 def test_results_that_a_spreadsheet_saved_are_the_same(
     tmp_path: Path, make_row: MakeRow, separator: str, comma: str
@@ -371,12 +399,3 @@ def test_what_a_spreadsheet_made_of_a_cell_is_said_with_the_way_out(
     (tmp_path / "results.csv").write_text(f"{header}\n{';'.join(cells)}\n", "utf-8")
     with pytest.raises(ResultsError, match=rf"column {column} holds .*restore the file as .*into another folder"):
         load_results(tmp_path)
-
-
-def test_predictions_that_a_spreadsheet_saved_are_the_same(tmp_path: Path, make_row: MakeRow) -> None:
-    row = make_row()
-    file = predictions(tmp_path, row)
-    expected = load_predictions(tmp_path, row.fingerprint)
-    saved_by_a_spreadsheet(file)
-    assert ";" in file.read_text("utf-8-sig")
-    pd.testing.assert_frame_equal(load_predictions(tmp_path, row.fingerprint), expected)

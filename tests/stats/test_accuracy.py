@@ -15,9 +15,9 @@ from featbench.stats.accuracy import (
     best_by_validation,
     chosen_cells,
     never_table,
+    table_cells,
     to_latex,
     to_markdown,
-    write_accuracy_tables,
 )
 
 MakeRow = Callable[..., Row]
@@ -34,6 +34,14 @@ def table_of(tmp_path: Path, make_row: MakeRow) -> Callable[..., pd.DataFrame]:
 
 
 Load = Callable[..., pd.DataFrame]
+
+
+def texts(rows: pd.DataFrame) -> tuple[list[list[str]], str, str]:
+    """Return the lines of accuracy.csv, accuracy.md and accuracy.tex."""
+    table, never = accuracy_table(rows), never_table(rows)
+    return table_cells(table), to_markdown(table, never, chosen_cells(rows, table)), to_latex(table, never)
+
+
 FULL: tuple[dict[str, Any], ...] = (
     {"layer": "layer4", "method": "svm_rbf", "accuracy": 0.81, "val_accuracy": 0.9},
     {"layer": "layer4", "method": "linear_svc", "accuracy": 0.95, "val_accuracy": 0.8},
@@ -108,11 +116,19 @@ def test_baselines_alone_give_a_row_a_backbone(table_of: Load) -> None:
     assert math.isnan(table["finetune"][1])
 
 
-def test_no_rows_give_an_empty_table(table_of: Load, tmp_path: Path) -> None:
+def test_no_rows_give_an_empty_table(table_of: Load) -> None:
     rows = table_of()
     assert len(accuracy_table(rows)) == 0
-    write_accuracy_tables(tmp_path, rows)
-    assert (tmp_path / "accuracy.csv").read_text() == "dataset,backbone,weights,layer,pooling,feature_dim,steps\n"
+    assert list(accuracy_table(rows).columns) == [
+        "dataset",
+        "backbone",
+        "weights",
+        "layer",
+        "pooling",
+        "feature_dim",
+        "steps",
+    ]
+    assert texts(rows)[0] == []
 
 
 def test_best_is_chosen_by_validation_not_by_test(table_of: Load) -> None:
@@ -134,21 +150,19 @@ def test_without_validation_there_is_no_best(table_of: Load) -> None:
     assert "**" not in to_markdown(table, never_table(rows), chosen_cells(rows, table))
 
 
-def test_a_network_is_best_where_no_classifier_has_a_validation_accuracy(table_of: Load, tmp_path: Path) -> None:
+def test_a_network_is_best_where_no_classifier_has_a_validation_accuracy(table_of: Load) -> None:
     tuned = {**BASELINE, "method": "finetune", "val_accuracy": 0.6, "accuracy": 0.7}
     rows = table_of({"val_accuracy": None}, {"val_accuracy": None, "layer": "layer4"}, tuned)
     best = best_by_validation(rows)
     assert best is not None
     assert best["method"] == "finetune"
-    write_accuracy_tables(tmp_path, rows)
-    assert (tmp_path / "accuracy.md").read_text().count("**0.7000**") == 2  # it is repeated on each layer
+    assert texts(rows)[1].count("**0.7000**") == 2  # it is repeated on each layer
 
 
-def test_each_data_set_has_its_own_best(table_of: Load, tmp_path: Path) -> None:
+def test_each_data_set_has_its_own_best(table_of: Load) -> None:
     pets = [{"accuracy": 0.9, "val_accuracy": 0.9}, {"layer": "layer4", "accuracy": 0.8, "val_accuracy": 0.8}]
     cars = [model | {"dataset": "cars", "accuracy": 0.1 + n / 10, "val_accuracy": n} for n, model in enumerate(pets)]
-    write_accuracy_tables(tmp_path, table_of(*pets, *cars))
-    text = (tmp_path / "accuracy.md").read_text()
+    _, text, _ = texts(table_of(*pets, *cars))
     assert [part for part in text.split() if part.startswith("**0.")] == ["**0.9000**", "**0.2000**"]
 
 
@@ -180,15 +194,15 @@ def test_a_model_that_never_predicts_a_class_is_best_only_where_all_are_such(
     assert best["method"] == expected
 
 
-def test_a_model_that_never_predicts_a_class_is_marked_but_in_the_csv(table_of: Load, tmp_path: Path) -> None:
+def test_a_model_that_never_predicts_a_class_is_marked_but_in_the_csv(table_of: Load) -> None:
     rows = table_of(
         {"method": "linear_svc", "accuracy": 0.95, "val_accuracy": 0.9, "never_predicted": 1},
         {"method": "svm_rbf", "accuracy": 0.9, "val_accuracy": 0.8, "never_predicted": 0},
         {"method": "knn", "accuracy": 0.8, "val_accuracy": 0.7},
     )
-    write_accuracy_tables(tmp_path, rows)
-    assert (tmp_path / "accuracy.csv").read_text().splitlines()[1].endswith(",0.9500,0.9000,0.8000")
-    line, *notes = (tmp_path / "accuracy.md").read_text().splitlines()[2:]
+    cells, markdown, tex = texts(rows)
+    assert cells[0][-3:] == ["0.9500", "0.9000", "0.8000"]
+    line, *notes = markdown.splitlines()[2:]
     assert line.endswith("| !0.9500 | **0.9000** | 0.8000 |")
     assert notes == [
         "",
@@ -196,7 +210,6 @@ def test_a_model_that_never_predicts_a_class_is_marked_but_in_the_csv(table_of: 
         "",
         "! never predicts a class that the test has; chosen only where every model does so",
     ]
-    tex = (tmp_path / "accuracy.tex").read_text()
     assert "& !0.9500 & 0.9000 & 0.8000 \\\\\n" in tex
     assert tex.endswith(
         "\\bottomrule\n"
@@ -211,13 +224,10 @@ def test_the_mark_is_that_of_the_first_repeat(table_of: Load) -> None:
     assert never_table(table_of(again, first, other))["linear_svc"].tolist() == [False, True]
 
 
-def test_the_files(table_of: Load, tmp_path: Path) -> None:
-    write_accuracy_tables(tmp_path, table_of(FULL[0], FULL[1], FULL[6]))
-    assert (tmp_path / "accuracy.csv").read_text() == (
-        "dataset,backbone,weights,layer,pooling,feature_dim,steps,svm_rbf,linear_svc,finetune\n"
-        "folder,resnet18,IMAGENET1K_V1,layer4,avg,256,,0.8100,0.9500,0.9700\n"
-    )
-    assert (tmp_path / "accuracy.md").read_text() == (
+def test_the_texts(table_of: Load) -> None:
+    cells, markdown, tex = texts(table_of(FULL[0], FULL[1], FULL[6]))
+    assert [",".join(line) for line in cells] == ["folder,resnet18,IMAGENET1K_V1,layer4,avg,256,,0.8100,0.9500,0.9700"]
+    assert markdown == (
         "| dataset | backbone | weights | layer | pooling | feature\\_dim "
         "| svm\\_rbf | linear\\_svc | finetune (reference) |\n"
         "| --- | --- | --- | --- | --- | --- | ---: | ---: | ---: |\n"
@@ -225,7 +235,7 @@ def test_the_files(table_of: Load, tmp_path: Path) -> None:
         "\n"
         "**bold**: chosen by validation accuracy, not by test\n"
     )
-    assert (tmp_path / "accuracy.tex").read_text() == (
+    assert tex == (
         "\\begin{tabular}{llllllrrr}\n"
         "\\toprule\n"
         "dataset & backbone & weights & layer & pooling & feature\\_dim & svm\\_rbf & linear\\_svc & finetune \\\\\n"
@@ -247,9 +257,9 @@ def test_markup_in_names_is_escaped(table_of: Load) -> None:
     assert r"a\textbar{}b\textless{}i\textgreater{}\textbackslash{}x" in tex
 
 
-def test_steps_are_lines_of_their_own(table_of: Load, tmp_path: Path) -> None:
+def test_steps_are_lines_of_their_own(table_of: Load) -> None:
     rows = table_of({"accuracy": 0.5}, {"accuracy": 0.6, "steps": "power+l2"})
     assert accuracy_table(rows)["steps"].tolist() == ["", "power+l2"]
-    write_accuracy_tables(tmp_path, rows)
-    assert "| pooling | feature\\_dim | steps |" in (tmp_path / "accuracy.md").read_text()
-    assert "\\begin{tabular}{lllllllr}" in (tmp_path / "accuracy.tex").read_text()
+    _, markdown, tex = texts(rows)
+    assert "| pooling | feature\\_dim | steps |" in markdown
+    assert "\\begin{tabular}{lllllllr}" in tex

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +42,7 @@ def pairs(*found: tuple[int, int, dict[str, float]]) -> pd.DataFrame:
 
 def on_curve(size: int, seed: int, accuracy: float) -> dict[str, Any]:
     return {
-        "params": json.dumps({"images_per_class": size}),
+        "images_per_class": size,
         "seed": seed,
         "accuracy": accuracy,
         "n_train": 3 * size,

@@ -7,7 +7,6 @@ import pytest
 from scipy.stats import bootstrap
 from sklearn import metrics
 
-from featbench.results import intervals as module
 from featbench.stats.intervals import bootstrap_intervals
 from featbench.stats.metrics import classification_metrics, wilson_interval
 from featbench.stats.models import Predictions
@@ -73,12 +72,11 @@ def test_the_metrics_are_inside_and_the_draws_are_seeded() -> None:
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
 
 
-def test_models_with_the_same_labels_share_the_draws_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_with_the_same_labels_share_the_draws_and_change_nothing() -> None:
     models = [MODEL, of_counts(CONFUSION), of_rows(MODEL.labels, MODEL.labels[::-1].copy()), with_probabilities(seed=4)]
     alone = [bootstrap_intervals([model])[0] for model in models]
     together = bootstrap_intervals(models)
-    monkeypatch.setattr(module, "_GROUP_BYTES", 1)
-    apart = bootstrap_intervals(models)
+    apart = bootstrap_intervals(models, group_bytes=1)
     for expected, *others in zip(alone, together, apart, strict=True):
         for found in others:
             assert found.keys() == expected.keys()
@@ -116,8 +114,10 @@ def test_the_interval_covers_the_truth(true_recall: tuple[float, ...]) -> None:
         models.append(of_rows(labels, np.where(right, labels, (labels + 1) % 3)))
     found = bootstrap_intervals(models, n_resamples=500)
     for name, k in (("balanced_accuracy", 0), ("f1", 1)):
-        covered = [low[k] <= truth[name] <= high[k] for low, high in (intervals[name] for intervals in found)]
-        assert 0.91 < np.mean(covered) < 0.98
+        low, high = np.array([[end[k] for end in intervals[name]] for intervals in found]).T
+        below, above = np.mean(truth[name] < low), np.mean(high < truth[name])
+        assert 0.02 < below + above + np.mean(np.isnan(low)) < 0.09
+        assert max(below, above) < 0.045  # without the acceleration 0.0575 of the higher recalls
 
 
 def test_the_interval_of_the_log_loss_covers_the_truth() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featbench.results.pictures import thumbnail_path
+from featbench.results.images import thumbnail_path
 from featbench.stats.mistakes import MISTAKE_COLUMNS, certainties, mistake_table
 from featbench.stats.models import Predictions
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ import pandas as pd
 import pytest
 
 from featbench.results.store import load_results, write_rows
-from featbench.stats.spread import CURVE_COLUMNS, SPREAD_COLUMNS, curve_table, images_per_class, spread_table
+from featbench.stats.spread import CURVE_COLUMNS, SPREAD_COLUMNS, curve_table, spread_table
 
 Load = Callable[..., pd.DataFrame]
 
@@ -25,8 +24,7 @@ def table_of(tmp_path: Path, make_row: Callable[..., Any]) -> Load:
 
 
 def on_curve(size: int, seed: int, accuracy: float, **changes: Any) -> dict[str, Any]:
-    params = json.dumps({"C": 1, "images_per_class": size})
-    return {"params": params, "seed": seed, "accuracy": accuracy, "n_train": 3 * size, **changes}
+    return {"images_per_class": size, "seed": seed, "accuracy": accuracy, "n_train": 3 * size, **changes}
 
 
 def test_the_spread_over_repeats(table_of: Load) -> None:
@@ -69,13 +67,6 @@ def test_the_learning_curve(table_of: Load) -> None:
     assert table.accuracy_mean.tolist() == pytest.approx([0.55, 0.75, 0.4])
     assert table.accuracy_sd[0] == pytest.approx(statistics.stdev([0.5, 0.6]))
     assert (table.accuracy_min[1], table.accuracy_max[1]) == pytest.approx((0.7, 0.8))
-
-
-@pytest.mark.parametrize("params", ['{"C": 1}', '{"images_per_class": null}', '{"images_per_class": "5"}'])
-def test_params_without_a_size_are_of_no_curve(table_of: Load, params: str) -> None:
-    rows = table_of({"params": params})
-    assert images_per_class(rows).isna().all()
-    assert (len(curve_table(rows)), len(spread_table(rows))) == (0, 1)
 
 
 def test_without_rows_there_are_empty_tables(table_of: Load) -> None:
