@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from featbench.classifiers import place
-from featbench.solvers import problem
 from tests.digit_rows import digits
 from tests.pretend import pretended_gpu
 from tests.rows import make_row, save_models
@@ -31,8 +29,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     if torch.cuda.is_available():
         yield "cuda"
         return
-    for module in (place, problem):
-        monkeypatch.setattr(module, "free_bytes", lambda device: 2**20)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**20, 2**20))
     with pretended_gpu() as device:
         yield device
 

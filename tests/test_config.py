@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -12,9 +13,9 @@ from featbench.config import (
     BaselineConfig,
     DatasetConfig,
     EvaluateConfig,
+    Experiment,
     builtin_experiments,
     load_experiment,
-    parse_experiment,
 )
 from featbench.errors import UsageError
 
@@ -36,7 +37,7 @@ MINIMAL = 'name = "trial"\n[dataset]\nname = "digits"\n[[backbones]]\nname = "re
 
 
 def test_defaults_are_those_of_the_design() -> None:
-    experiment = parse_experiment(content(baselines=[{"strategy": "finetune"}]))
+    experiment = Experiment.model_validate(content(baselines=[{"strategy": "finetune"}]))
     assert experiment.seed == 0
     assert (experiment.dataset.val_fraction, experiment.dataset.test_fraction) == (0.15, 0.15)
     assert experiment.dataset.on_bad_image == "skip"
@@ -47,7 +48,7 @@ def test_defaults_are_those_of_the_design() -> None:
 
 
 def test_experiments_are_frozen() -> None:
-    experiment = parse_experiment(content())
+    experiment = Experiment.model_validate(content())
     with pytest.raises(ValidationError, match="frozen"):
         experiment.seed = 1  # type: ignore[misc]
 
@@ -64,7 +65,7 @@ def test_experiments_are_frozen() -> None:
 )
 def test_unknown_keys_name_the_nearest_valid_one(tables: dict[str, Any], key: str, close: str) -> None:
     with pytest.raises(UsageError, match=f"unknown key '{key}'; did you mean '{close}'"):
-        parse_experiment(content(**tables))
+        Experiment.model_validate(content(**tables))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_unknown_keys_name_the_nearest_valid_one(tables: dict[str, Any], key: st
 )
 def test_settings_without_effect_are_refused(tables: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        parse_experiment(content(**tables))
+        Experiment.model_validate(content(**tables))
 
 
 @pytest.mark.parametrize(
@@ -134,11 +135,11 @@ def test_settings_without_effect_are_refused(tables: dict[str, Any], message: st
         ({"baselines": [{"strategy": "scratch", "tune": 1}]}, "tune = 1 compares nothing"),
         (
             {"baselines": [{"strategy": "scratch", "refit": True, "early_stopping": 3}]},
-            "refit = true leaves no validation rows",
+            "refit = true trains on the validation rows",
         ),
         (
             {"baselines": [{"strategy": "scratch", "refit": True, "schedule": "plateau"}]},
-            "refit = true leaves no validation rows",
+            "refit = true trains on the validation rows",
         ),
         ({"baselines": [{"strategy": "scratch", "lr": "automatic"}]}, "lr"),
         ({"baselines": [{"strategy": "scratch", "lr": "auto", "devices": 2}]}, "is found by one process"),
@@ -159,7 +160,7 @@ def test_settings_without_effect_are_refused(tables: dict[str, Any], message: st
 )
 def test_wrong_values_are_refused_by_name(tables: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        parse_experiment(content(**tables))
+        Experiment.model_validate(content(**tables))
 
 
 @pytest.mark.parametrize(
@@ -177,12 +178,12 @@ def test_wrong_values_are_refused_by_name(tables: dict[str, Any], message: str) 
     ],
 )
 def test_settings_with_effect_are_taken(tables: dict[str, Any]) -> None:
-    parse_experiment(content(**tables))
+    Experiment.model_validate(content(**tables))
 
 
 def test_two_mistakes_are_told_at_once() -> None:
     with pytest.raises(UsageError, match=r"seed = -1.*unknown key 'dataset\.rooot'"):
-        parse_experiment(content(seed=-1, dataset={"name": "digits", "rooot": "x"}))
+        Experiment.model_validate(content(seed=-1, dataset={"name": "digits", "rooot": "x"}))
 
 
 @pytest.mark.parametrize("name", ["digits", "folder"])
@@ -431,7 +432,7 @@ def test_every_number_is_finite_and_bounded(tmp_path: Path, key: str, value: str
 def test_a_grid_of_too_many_candidates_is_refused() -> None:
     grid = {key: list(range(1, 102)) for key in ("C", "gamma_scale")}
     with pytest.raises(UsageError, match=r"grids\.svm_rbf has 10,201 candidates; more than 10,000 are not tried"):
-        parse_experiment(content(evaluate={"grids": {"svm_rbf": grid}}))
+        Experiment.model_validate(content(evaluate={"grids": {"svm_rbf": grid}}))
 
 
 def test_a_home_folder_of_nobody_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -447,4 +448,41 @@ def test_an_experiment_that_no_file_can_be(source: str) -> None:
 
 def test_many_errors_are_cut() -> None:
     with pytest.raises(UsageError, match=r"; and 35 more$"):
-        parse_experiment(content(**{f"key{number}": 1 for number in range(40)}))
+        Experiment.model_validate(content(**{f"key{number}": 1 for number in range(40)}))
+
+
+def test_an_experiment_written_in_python_is_that_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (
+        'name = "trial"\n[dataset]\nname = "folder"\nroot = "photos"\n[[backbones]]\nname = "resnet18"\n'
+        'weights = "./net.pth"\n[evaluate]\nclassifiers = ["svm_rbf"]\ngrids = {svm_rbf = {C = [0.1, 1.0, 10.0]}}\n'
+    )
+    written = {
+        "name": "trial",
+        "dataset": {"name": "folder", "root": Path("photos")},
+        "backbones": ({"name": "resnet18", "weights": Path("net.pth").absolute()},),
+        "evaluate": {"classifiers": ["svm_rbf"], "grids": {"svm_rbf": {"C": np.logspace(-1, 1, 3)}}},
+    }
+    from_file = load_experiment(write(tmp_path / "trial.toml", text))
+    assert load_experiment(written) == from_file
+    assert load_experiment(from_file) == from_file
+    assert from_file.dataset.root == tmp_path / "photos"
+    assert isinstance(written["evaluate"]["grids"]["svm_rbf"]["C"], np.ndarray)  # the caller's stays as it is
+
+
+def test_settings_replace_those_of_an_experiment_that_was_made() -> None:
+    made = Experiment.model_validate(content(seed=3))
+    assert load_experiment(made, ["seed=4", 'backbones.0.layers=["layer3"]']).backbones[0].layers == ("layer3",)
+    with pytest.raises(UsageError, match="unknown key 'sed'; did you mean 'seed'"):
+        load_experiment(made, ["sed=4"])
+
+
+@pytest.mark.parametrize("source", [{"name": "trial", "datasets": {}}, {1: 2}, {}])
+def test_a_dict_that_is_no_experiment_has_the_message_of_a_file(source: dict[Any, Any]) -> None:
+    with pytest.raises(UsageError, match=r"the experiment is wrong: .*dataset is missing"):
+        load_experiment(source)
+
+
+def test_making_an_experiment_has_the_message_of_a_file() -> None:
+    with pytest.raises(UsageError, match=r"unknown key 'dataset\.rooot'; did you mean 'root'"):
+        Experiment(name="trial", dataset={"name": "digits", "rooot": "x"}, backbones=[{"name": "resnet18"}])  # type: ignore[arg-type]

@@ -11,7 +11,8 @@ from featbench.backbones.architectures import get_architecture
 from featbench.backbones.describe import outline
 from featbench.backbones.expand import expand_layers
 from featbench.backbones.load import check_backbone
-from featbench.classifiers.registry import check_grids
+from featbench.classifiers.params import check_grids
+from featbench.classifiers.registry import get_classifier
 from featbench.config import Experiment, builtin_experiments, load_experiment
 from featbench.data.datasets import check_dataset
 from featbench.errors import UsageError
@@ -37,7 +38,7 @@ def test_the_first_line_says_what_it_is(name: str) -> None:
 def test_it_names_only_what_there_is(name: str) -> None:
     experiment = load(name)
     check_dataset(experiment.dataset)
-    check_grids(experiment.evaluate)
+    check_grids(map(get_classifier, experiment.evaluate.classifiers), experiment.evaluate)
     for config in experiment.backbones:
         check_backbone(config)
         architecture = get_architecture(config.name)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from featbench.config import Experiment, parse_experiment
+from featbench.config import Experiment
 
 COLOURS = ("blue", "green", "red")
 GRIDS: dict[str, dict[str, list[Any]]] = {
@@ -50,7 +50,7 @@ def digits_content(**changes: Any) -> dict[str, Any]:
 
 def digits_experiment(**changes: Any) -> Experiment:
     """Parse `digits_content`."""
-    return parse_experiment(digits_content(**changes))
+    return Experiment.model_validate(digits_content(**changes))
 
 
 class Recorder:

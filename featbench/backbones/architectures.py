@@ -18,7 +18,7 @@ from featbench.backbones import factory, small, timm_models
 from featbench.backbones.options import Parse, one_of, parse_options, share, switch, widths
 from featbench.backbones.own import Pixels, ResNet20
 from featbench.backbones.spec import Architecture, Pretrained
-from featbench.backbones.weights import load_torchvision
+from featbench.backbones.weights import downloaded_file, load_torchvision
 from featbench.data.preprocess import Preprocess, from_transforms
 from featbench.errors import UsageError, unknown
 
@@ -48,9 +48,9 @@ class Small:
 
     Attributes:
         make: Builds it for images of (size_px, channels), with options.
-        size_px: Of its images, where the experiment does not say.
-        min_px: The smallest images that leave something to the head.
-        options: What its name may say behind a colon.
+        size_px: Of its images, where the experiment sets no image_size.
+        min_px: The smallest images that do not shrink to nothing before the head.
+        options: Options that its name may have behind a colon.
     """
 
     make: Callable[..., nn.Module]
@@ -78,11 +78,11 @@ def backbone_names() -> list[str]:
 
 
 def get_architecture(name: str, channels: int = 3) -> Architecture:
-    """Look a backbone up.
+    """Return the architecture of a backbone.
 
     Args:
         name: Its name, with options where it takes some.
-        channels: Of the images, 1 or 3; a network that is made for its images takes as many, others always take 3.
+        channels: Of the images, 1 or 3; networks of SMALL are built for as many, all others take 3.
 
     Raises:
         UsageError: There is none of this name, or an option is wrong.
@@ -128,7 +128,7 @@ def _pretrained(name: str, member: Any) -> Pretrained:
             return load_torchvision(name, member, offline=offline)
         return load_torchvision(name, member, offline=offline, build=lambda state: _build_vit(name, size_px, state))
 
-    return Pretrained(lambda: from_transforms(member.transforms()), load)
+    return Pretrained(lambda: from_transforms(member.transforms()), load, lambda: downloaded_file(member.url))
 
 
 def _build_vit(name: str, size_px: int, state: Mapping[str, Tensor]) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Which pretrained network is at hand, for images that come without an experiment file."""
+"""Which pretrained network to use where no experiment file names one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-import torch
 from torchvision import models
+
+from featbench.backbones.weights import downloaded_file
 
 DEFAULT = "resnet18"
 BUNDLED = "resnet20_cifar10"
@@ -44,7 +45,7 @@ def _weights(name: str) -> Any:
 
 
 def _path(name: str) -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(_weights(name).url).name
+    return downloaded_file(_weights(name).url)
 
 
 def _answers(url: str) -> bool:

@@ -1,4 +1,4 @@
-"""Weights of torchvision's by name, and what tells a network's weights from all others."""
+"""torchvision's weights by name, and a hash of a network's weights."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ from featbench.errors import WeightsError, first_line
 from featbench.fingerprint import hash_arrays
 
 
+def downloaded_file(url: str) -> Path:
+    """Return where torch's hub keeps the weights that it downloads from an address."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+
+
 def load_torchvision(
     name: str, member: Any, *, offline: bool, build: Callable[[Mapping[str, Tensor]], nn.Module] | None = None
 ) -> nn.Module:
@@ -31,7 +36,7 @@ def load_torchvision(
     Raises:
         WeightsError: They are missing and cannot be downloaded, or the file is damaged.
     """
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(member.url).name
+    path = downloaded_file(member.url)
     where = f"download {member.url} and put it at {path}, or use resnet20_cifar10, whose weights come with featbench"
     if offline and not path.exists():
         raise WeightsError(f"the weights {member} are missing and --offline forbids a download; {where}")

@@ -24,23 +24,16 @@ import numpy.typing as npt
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.svm import SVC
 
-from featbench.classifiers.calibrate import Rows, calibrate
-from featbench.classifiers.checks import check_rows
-from featbench.classifiers.registry import get_classifier, used_params
-from featbench.classifiers.rows import LabelledFeatures
-from featbench.classifiers.select import (
-    How,
-    Selection,
-    convergence_recorded,
-    final_rows,
-    fit,
-    select,
-)
+from featbench.classifiers.calibrate import calibrate
+from featbench.classifiers.params import used_params
+from featbench.classifiers.rows import How, LabelledFeatures, check_rows, final_rows
+from featbench.classifiers.select import Selection, convergence_recorded, fit, select
+from featbench.classifiers.spec import ClassifierSpec, Rows
 from featbench.classifiers.transforms import fit_steps, transform_rows
 from featbench.config import EvaluateConfig
 from featbench.errors import DataError, UsageError
-from featbench.solvers.rbf import decision_values
-from featbench.solvers.streamed import FeatureRows, StreamedRows, blocks, one_after_the_other, read_rows
+from featbench.solvers.rbf_pairs import decision_values
+from featbench.solvers.streamed import FeatureRows, StreamedRows, blocks, concatenated, read_rows
 from featbench.stats.metrics import Metrics, classification_metrics, wilson_interval
 
 
@@ -62,7 +55,7 @@ class Fitted:
         interval: 95% interval of the test accuracy for the test sample (Wilson).
         predicted: (N,) int64 in [0, n_classes), of the test rows.
         scores: (N, n_classes) float64; see `class_scores`.
-        engine: What searched and fitted, `featbench` or `scikit-learn`; see `engine`.
+        engine: What searched and fitted: `featbench`, `scikit-learn` or `scikit-learn-intelex`.
         temperature: Of decision values, see `calibrate`; None where there are probabilities, or nothing was held out.
         fit_s: Seconds of selection and final fit, wall-clock; not those of the temperature, which no metric needs.
         predict_s: Seconds of scoring the test rows, wall-clock.
@@ -88,7 +81,7 @@ class Fitted:
 
 
 def fit_and_test(
-    spec_name: str,
+    spec: ClassifierSpec,
     train: LabelledFeatures,
     val: LabelledFeatures | None,
     test: LabelledFeatures,
@@ -101,29 +94,28 @@ def fit_and_test(
     """Choose hyper-parameters, fit, and test once.
 
     Args:
-        spec_name: A name that `get_classifier` knows.
+        spec: The classifier, of `get_classifier`.
         train: Training rows.
         val: The val split; None where the data set has none.
         test: Test rows.
         config: The `[evaluate]` table.
-        seed: Of the folds or the held-out rows, and of a seeded method.
+        seed: For the folds or the held-out rows, and a seeded method.
         n_classes: Number of classes; some may be missing from the training rows.
-        steps: What to do to the rows before the classifier.
-        device: Where linear_svc is fitted.
+        steps: Transforms before the classifier.
+        device: Where a solver that can use a GPU computes.
 
     Raises:
         DataError: A class has too few training rows, features are not finite, or a split has no rows.
-        UsageError: The classifier does not exist, or scikit-learn refuses a parameter.
+        UsageError: scikit-learn refuses a parameter.
     """
-    spec = get_classifier(spec_name)
     X, y = _labelled_rows(train, val)
     X_test = _ready(test, "test")  # a test split that cannot be used is refused before the work, not after
     check_rows(spec, y, len(train.y), [str(label) for label in range(n_classes)], config)
     n_final = final_rows(len(train.y), len(y) - len(train.y), config)
 
     started = perf_counter()
-    chosen = select(spec_name, X, y, len(train.y), config, seed, steps, device)
-    fit_on = partial(_fit_whole, spec_name, chosen, steps, seed, device)
+    chosen = select(spec, X, y, len(train.y), config, seed, steps, device)
+    fit_on = partial(_fit_whole, spec, chosen, steps, seed, device)
     model = fit_on(X[:n_final], y[:n_final])
     params = used_params(spec, chosen.params, model)
     if steps:
@@ -165,17 +157,23 @@ def fit_and_test(
 
 
 def _fit_whole(
-    name: str, chosen: Selection, steps: Sequence[str], seed: int, device: str, X: FeatureRows, y: npt.NDArray[np.int64]
+    spec: ClassifierSpec,
+    chosen: Selection,
+    steps: Sequence[str],
+    seed: int,
+    device: str,
+    X: FeatureRows,
+    y: npt.NDArray[np.int64],
 ) -> Pipeline:
     """Fit the steps, then the classifier with the chosen parameters, on the same rows.
 
     A model that the search fitted on all of them is not fitted again.
     """
-    # steps that learn from rows are not for those on disk (`streams`)
+    # Rows on disk come without steps that learn from them.
     before = fit_steps(steps, X.read(slice(1)) if isinstance(X, StreamedRows) else X, seed) if steps else None
-    with convergence_recorded(get_classifier(name)):
+    with convergence_recorded(spec):
         rows = X if before is None else transform_rows(before, X)
-        model = chosen.model or fit(name, chosen.params, rows, y, seed, chosen.engine, device)
+        model = chosen.model or fit(spec, chosen.params, rows, y, seed, chosen.solver, device)
     return model if before is None else make_pipeline(*(part for _, part in [*before.steps, *model.steps]))
 
 
@@ -222,7 +220,7 @@ def _labelled_rows(train: LabelledFeatures, val: LabelledFeatures | None) -> tup
     X = _ready(train, "train")
     if val is None:
         return X, train.y
-    return one_after_the_other(X, _ready(val, "val")), np.concatenate([train.y, val.y])
+    return concatenated(X, _ready(val, "val")), np.concatenate([train.y, val.y])
 
 
 def _ready(split: LabelledFeatures, name: str) -> FeatureRows:

@@ -1,15 +1,13 @@
-"""`python:module:factory`: a classifier of one's own.
+"""`python:module:factory`: a user's own classifier.
 
-`factory()` returns an unfitted scikit-learn classifier, or a Pipeline that ends in one, with the scaling it wants;
-it needs `predict_proba` or `decision_function`. The module is looked for in the current folder first. There is no
+`factory()` returns an unfitted scikit-learn classifier, or a Pipeline that ends in one and has the scaling it needs. It
+must have `predict_proba` or `decision_function`. The module is looked for in the current folder first. There is no
 built-in grid: `evaluate.grids."python:module:factory"` names parameters as `set_params` does.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,28 +16,16 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+from featbench.classifiers.spec import ClassifierSpec
 from featbench.errors import UsageError
 from featbench.factories import call_factory, failed, find_factory
 from featbench.fingerprint import hash_file
 
-_HASHES: dict[str, str] = {}  # of the files of modules, as they were imported
+_IMPORTED_HASHES: dict[str, str] = {}  # module -> hash of its file when it was imported
 
 
-@dataclass(frozen=True)
-class Own:
-    """A classifier of one's own.
-
-    Attributes:
-        make: Makes it, unfitted.
-        source: A hash of the module's file.
-    """
-
-    make: Callable[[], Any]
-    source: str
-
-
-def own_classifier(name: str) -> Own:
-    """Find the factory of a `python:module:factory` name, and call it once to see what it makes.
+def own_classifier(name: str) -> ClassifierSpec:
+    """Import the factory of a `python:module:factory` name, and call it once to check what it makes.
 
     Raises:
         UsageError: There is no such module or function, or what it returns is no scikit-learn classifier.
@@ -47,21 +33,29 @@ def own_classifier(name: str) -> Own:
     example = "python:my_classifiers:make"
     module, factory = find_factory(name, example)
     source = _hash(module)
-    if _HASHES.setdefault(module.__name__, source) != source:  # the file was edited since, as in a notebook's session
+    if _IMPORTED_HASHES.setdefault(module.__name__, source) != source:  # edited since, as in a notebook
         importlib.reload(module)
-        _HASHES[module.__name__] = source
+        _IMPORTED_HASHES[module.__name__] = source
         module, factory = find_factory(name, example)
     _check(name, call_factory(name, factory))
-    return Own(lambda: call_factory(name, factory), source)
+    return ClassifierSpec(
+        name=name,
+        summary="a classifier of your own",
+        estimator=lambda: call_factory(name, factory),
+        converged=converged,
+        all_cores=True,
+        has_trees=True,
+        source=source,
+    )
 
 
 def converged(estimator: Any) -> bool | None:
-    """Say whether a fitted estimator stopped before its `max_iter`; None where it counts no iterations towards one."""
+    """Whether a fitted estimator stopped before its `max_iter`; None where it has no such limit."""
     last = estimator[-1] if hasattr(estimator, "steps") else estimator
-    n_iter, most = getattr(last, "n_iter_", None), getattr(last, "max_iter", None)
-    if n_iter is None or most is None or most < 0 or isinstance(last, HistGradientBoostingClassifier):
+    n_iter, max_iter = getattr(last, "n_iter_", None), getattr(last, "max_iter", None)
+    if n_iter is None or max_iter is None or max_iter < 0 or isinstance(last, HistGradientBoostingClassifier):
         return None
-    return bool(np.max(n_iter) < most)
+    return bool(np.max(n_iter) < max_iter)
 
 
 def _hash(module: ModuleType) -> str:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from featbench.cli.options import Cache, examples, exit_codes, home
+from featbench.cli.options import Cache, examples, exit_codes
 from featbench.errors import UsageError
+from featbench.places import feature_caches
 from featbench.terminal import print_line
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def list_caches(cache: Cache = None) -> None:
     with exit_codes():
         from featbench.features.upkeep import list_cache
 
-        folder = cache or home() / "features"
+        folder = feature_caches(cache)
         entries = list_cache(folder)
         for entry in entries:
             _print_entry(entry, folder)
@@ -44,7 +45,7 @@ def verify_caches(cache: Cache = None) -> None:
         from featbench.features.upkeep import verify_cache
 
         n_files, problems = 0, []
-        for _, problem in verify_cache(cache or home() / "features"):
+        for _, problem in verify_cache(feature_caches(cache)):
             n_files += 1
             if problem is not None:
                 problems.append(problem)
@@ -74,7 +75,7 @@ def prune_caches(
         from featbench.features.opening import CacheInUseError
         from featbench.features.upkeep import list_cache, prune_cache
 
-        folder = cache or home() / "features"
+        folder = feature_caches(cache)
         entries = list_cache(folder)
         old = [e for e in entries if e.removable and (e.unused_s >= older_than * 86_400 or e.state == "damaged")]
         for entry in old:

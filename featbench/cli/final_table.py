@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from featbench.cli.progress_bars import make_console, print_plain
-from featbench.report.tables import ADVICE
+from featbench.progress_bars import make_console, print_plain
+from featbench.runs.tables import ADVICE
 from featbench.stats.accuracy import (
     KEYS,
     NEVER_NOTE,

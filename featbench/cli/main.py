@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 import featbench
-from featbench.cli import networks, predict, report, stages
+from featbench.cli import docs, networks, predict, report, stages
 from featbench.cli.caches import caches
 from featbench.cli.lists import lists
 from featbench.cli.options import examples
@@ -54,8 +54,8 @@ app = typer.Typer(
     name="featbench",
     cls=_Commands,
     help="Which backbone, which layer, which classifier, or should I fine-tune? One command answers, with a table.",
-    epilog=examples("featbench run digits", "featbench run photos/", "featbench list backbones")
-    + "\n\nThe first needs no download, and takes a few minutes on two cores.",
+    epilog=examples("featbench run digits", "featbench run photos/", "featbench list backbones", "featbench docs")
+    + "\n\nThe first needs no download, and takes a few minutes on two cores. The last lists the manual's pages.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -66,6 +66,7 @@ stages.add_to(app)
 report.add_to(app)
 predict.add_to(app)
 networks.add_to(app)
+docs.add_to(app)
 app.add_typer(lists, name="list")
 app.add_typer(caches, name="cache")
 

@@ -1,9 +1,8 @@
-"""What the commands share: options, the home folder, and errors turned into exit codes."""
+"""What the commands share: options, and errors turned into exit codes."""
 
 from __future__ import annotations
 
 import errno
-import os
 import traceback
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,6 @@ import typer
 
 from featbench.data.names import url_of
 from featbench.errors import FeatbenchError, first_line
-from featbench.places import expand_user
 from featbench.terminal import one_line, print_line, print_text, visible
 
 _SYSTEM = (OSError, MemoryError, RuntimeError)  # the disk, the memory or the device refused, or torch says so
@@ -98,15 +96,6 @@ def model_option(default: str) -> Any:
     return typer.Option(
         metavar="NAME", help="A name or fingerprint; `featbench list models RESULTS` prints them.", show_default=default
     )
-
-
-def home() -> Path:
-    """Return where caches and data sets are kept: $FEATBENCH_HOME, or ~/.cache/featbench.
-
-    Raises:
-        UsageError: It is the home folder of nobody.
-    """
-    return expand_user(os.environ.get("FEATBENCH_HOME") or "~/.cache/featbench")
 
 
 @contextmanager

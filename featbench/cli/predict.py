@@ -72,17 +72,18 @@ def predict(
     with exit_codes(verbose=verbose):
         places = list(_places(images))
 
-        from featbench.cli.progress_bars import TerminalProgress
-        from featbench.predict.images import as_split, find_images
+        from featbench.data.given import as_split
+        from featbench.predict.images import find_images
         from featbench.predict.model import load_model
         from featbench.predict.output import write_predictions
+        from featbench.progress_bars import ProgressBars
 
         loaded = load_model(results, model, device=device, offline=offline, trust=trust or ())
         files, wrong = find_images(places)
         for path, reason in wrong:
             print_line(f"featbench: {path}: {reason}", err=True)
         on_terminal = sys.stdout is not None and sys.stdout.isatty()
-        with TerminalProgress(quiet=quiet, verbose=verbose) as progress:
+        with ProgressBars(quiet=quiet) as progress:
             progress.say(f"{loaded.name}, {len(files):,} image{'' if len(files) == 1 else 's'}")
             failed = write_predictions(
                 loaded,

@@ -43,14 +43,8 @@ def add_to(app: typer.Typer) -> None:
         several folders one page compares them, with ranks of the methods over data sets.
         """
         with exit_codes(verbose=verbose):
-            from featbench.report.build import PAGE, compare_reports, write_report
+            from featbench.runs.report import report_folders
 
-            def warn(text: str) -> None:
-                print_line(f"warning: {text}", err=True)
-
-            if len(results) == 1:
-                page = write_report(results[0], warn, output)
-            else:
-                page = compare_reports(results, warn, output or Path(PAGE))
+            page = report_folders(results, lambda text: print_line(f"warning: {text}", err=True), output)
             if not quiet:
                 print_line(str(page))

@@ -20,7 +20,6 @@ from featbench.cli.options import (
     Verbose,
     examples,
     exit_codes,
-    home,
 )
 from featbench.terminal import print_line
 
@@ -62,24 +61,25 @@ def _add(app: typer.Typer, name: str) -> None:
     ) -> None:
         with exit_codes(verbose=verbose):
             from featbench.cli.final_table import print_table
-            from featbench.cli.progress_bars import TerminalProgress
-            from featbench.runs.pipeline import STAGES, make_job, run
+            from featbench.progress_bars import ProgressBars
+            from featbench.runs.pipeline import STAGES, run
             from featbench.runs.plan import describe_plan
+            from featbench.runs.resolve import resolve
 
             stages = STAGES if name == "run" else (name,)
 
-            with TerminalProgress(quiet=quiet, verbose=verbose) as progress:
+            with ProgressBars(quiet=quiet) as progress:
                 options: dict[str, Any] = {
                     "results": results,
-                    "cache": cache or home() / "features",
-                    "data": data or home() / "data",
+                    "cache": cache,
+                    "data": data,
                     "device": device,
                     "overrides": settings or (),
                     "offline": offline,
                     "progress": progress,
                 }
                 if dry_run:
-                    for line in describe_plan(make_job(experiment, **options), stages):
+                    for line in describe_plan(resolve(experiment, **options), stages, measure=True):
                         print_line(line)
                     return
                 rows = run(experiment, stages=stages, **options)

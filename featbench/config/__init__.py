@@ -13,7 +13,7 @@ from featbench.config.experiment import (
     is_weights_file,
     split_part,
 )
-from featbench.config.files import builtin_experiments, load_experiment, parse_experiment
+from featbench.config.files import backbone_config, builtin_experiments, is_folder, load_experiment
 
 __all__ = [
     "BackboneConfig",
@@ -21,9 +21,10 @@ __all__ = [
     "DatasetConfig",
     "EvaluateConfig",
     "Experiment",
+    "backbone_config",
     "builtin_experiments",
+    "is_folder",
     "is_weights_file",
     "load_experiment",
-    "parse_experiment",
     "split_part",
 ]

@@ -9,12 +9,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, field_validator, model_validator
 
 from featbench.config.baseline import BaselineConfig
+from featbench.config.messages import what_is_wrong
 from featbench.config.table import Count, Fraction, Positive, Repeats, Table
 from featbench.config.values import check_values
-from featbench.errors import nearest
+from featbench.errors import UsageError, nearest
 
 LONGEST_NAME = 100  # characters of the name of an experiment, which is that of a folder, too
 _MOST_CANDIDATES = 10_000  # of a grid
@@ -118,7 +119,11 @@ class EvaluateConfig(Table):
 
 
 class Experiment(Table):
-    """A whole experiment file."""
+    """A whole experiment file, or the same as nested dicts and lists: `Experiment(name="pets", dataset={...}, ...)`.
+
+    Raises:
+        UsageError: A key or a value is wrong; the message names it and the nearest valid one.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=LONGEST_NAME)]
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -160,6 +165,14 @@ class Experiment(Table):
             raise ValueError("baselines need a network among [[backbones]]; pixels is none")
         return self
 
+    @model_validator(mode="wrap")  # below `_check`, so that it sees what that refuses
+    @classmethod
+    def _say_what_is_wrong(cls, content: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return validate(content)
+        except ValidationError as error:
+            raise UsageError(f"the experiment is wrong: {what_is_wrong(error, _TABLES)}") from None
+
     def _check_fusion(self, fusion: tuple[str, ...]) -> None:
         """Check what can be without the networks: patterns of layers are opened later."""
         names = [backbone.name for backbone in self.backbones]
@@ -178,13 +191,22 @@ class Experiment(Table):
                 )
 
 
+_TABLES: dict[str, type[Table]] = {
+    "": Experiment,
+    "dataset": DatasetConfig,
+    "backbones": BackboneConfig,
+    "evaluate": EvaluateConfig,
+    "baselines": BaselineConfig,
+}
+
+
 def is_weights_file(weights: str) -> bool:
-    """Say whether a `weights` setting means a file: names of weights have neither a dot nor a slash."""
+    """Return whether a `weights` setting is a file: names of weights have neither a dot nor a slash."""
     return any(mark in weights for mark in (".", "/", os.sep))
 
 
 def split_part(weights: str) -> tuple[Path, str]:
-    """Split FILE#PART, as "dino.pth#teacher", where PART tells which of a file's tensors are meant; else it is ""."""
+    """Split FILE#PART, as "dino.pth#teacher", where PART is the prefix of the tensors to load, or ""."""
     path, mark, part = weights.rpartition("#")
     whole = not mark or os.path.isfile(weights)  # noqa: PTH113  # Path.is_file() raises where a name is too long
     return (Path(weights), "") if whole else (Path(path), part)

@@ -10,30 +10,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from featbench.config.baseline import BaselineConfig
-from featbench.config.experiment import (
-    LONGEST_NAME,
-    BackboneConfig,
-    DatasetConfig,
-    EvaluateConfig,
-    Experiment,
-    is_weights_file,
-)
+from featbench.config.experiment import LONGEST_NAME, BackboneConfig, Experiment, is_weights_file
 from featbench.config.labels import TABLE_ENDINGS, table_message
-from featbench.config.table import Table
+from featbench.config.messages import shown, what_is_wrong
 from featbench.config.toml import parse_toml, read_toml
-from featbench.errors import UsageError, nearest, unknown
+from featbench.config.values import check_values
+from featbench.errors import UsageError, unknown
 from featbench.places import expand_user
 
-_LONGEST = 200  # characters of a value in a message
-_MOST_ERRORS = 5  # in a message
+_LONGEST = 200  # characters of a key in a message
 _DEEPEST = 16  # parts of a key
-_TABLES: dict[str, type[Table]] = {
-    "dataset": DatasetConfig,
-    "backbones": BackboneConfig,
-    "evaluate": EvaluateConfig,
-    "baselines": BaselineConfig,
-}
 
 
 def builtin_experiments() -> dict[str, str]:
@@ -43,36 +29,65 @@ def builtin_experiments() -> dict[str, str]:
     return {file.name.removesuffix(".toml"): file.read_text("utf-8") for file in files if file.name.endswith(".toml")}
 
 
-def load_experiment(source: str, overrides: Sequence[str] = ()) -> Experiment:
+def load_experiment(source: str | Path | Mapping[str, Any] | Experiment, overrides: Sequence[str] = ()) -> Experiment:
     """Read an experiment and check it.
 
     Args:
-        source: A built-in name, the path of a TOML file, or a folder of images.
-        overrides: `KEY=VALUE` settings that replace what the file says; dotted keys, list items by number, as in
+        source: A built-in name, the path of a TOML file, a folder of images, what such a file holds as nested dicts and
+            lists, or an `Experiment`. Relative paths in the last two start at the current folder.
+        overrides: `KEY=VALUE` settings that replace those of the file; dotted keys, list items by number, as in
             `backbones.0.name=resnet18`.
 
     Raises:
-        UsageError: There is no such experiment, or something in it is wrong.
+        UsageError: There is no such experiment, or something in it is wrong; the message names it and the nearest that
+            is right.
     """
-    content = _read(source)
+    if isinstance(source, Experiment):
+        source = source.model_dump(mode="json", exclude_unset=True)
+    content = _plain(source) if isinstance(source, Mapping) else _read(str(source))
     for override in overrides:
         _override(content, override)
     _absolute_paths(content, Path.cwd())
-    return parse_experiment(content)
+    return Experiment.model_validate(content)
 
 
-def parse_experiment(content: Mapping[str, Any]) -> Experiment:
-    """Check an experiment given as nested mappings, as TOML gives it.
+def is_folder(source: str | Path | Mapping[str, Any] | Experiment) -> bool:
+    """Say whether an experiment is named by a folder of images.
 
     Raises:
-        UsageError: A key or a value is wrong; the message names it and the nearest valid one.
+        UsageError: It begins with the home folder of nobody.
     """
+    if isinstance(source, Experiment | Mapping) or str(source) in builtin_experiments():
+        return False
+    return bool(str(source)) and expand_user(source).is_dir()
+
+
+def backbone_config(settings: Mapping[str, Any]) -> BackboneConfig:
+    """Check the keys of one `[[backbones]]` table, given in Python; relative paths start at the current folder.
+
+    Raises:
+        UsageError: A value is wrong.
+    """
+    content = {"backbones": [_plain(settings)]}
+    _absolute_paths(content, Path.cwd())
     try:
-        return Experiment.model_validate(content)
+        check_values(content)
+        return BackboneConfig.model_validate(content["backbones"][0])
     except ValidationError as error:
-        wrong = [_explain(e) for e in error.errors()]
-        more = f"; and {len(wrong) - _MOST_ERRORS} more" if len(wrong) > _MOST_ERRORS else ""
-        raise UsageError("the experiment is wrong: " + "; ".join(wrong[:_MOST_ERRORS]) + more) from None
+        raise UsageError(what_is_wrong(error, {"": BackboneConfig})) from None
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _plain(value: Any) -> Any:
+    """Copy values from Python as TOML would give them: paths as text, NumPy's arrays as lists."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _read(source: str) -> dict[str, Any]:
@@ -94,7 +109,7 @@ def _read(source: str) -> dict[str, Any]:
         _absolute_paths(content, path.resolve().parent)
         return content
     if path.suffix == ".toml" or "/" in source or "\\" in source:
-        raise UsageError(f"there is no experiment file or folder of images {_shown(source)}")
+        raise UsageError(f"there is no experiment file or folder of images {shown(source)}")
     raise unknown("experiment", source, builtin)
 
 
@@ -106,7 +121,7 @@ def _name_of(folder: Path) -> str:
 def _override(content: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise UsageError(f"--set takes KEY=VALUE, as in --set seed=1, and got {_shown(override)}")
+        raise UsageError(f"--set takes KEY=VALUE, as in --set seed=1, and got {shown(override)}")
     value = _value(key, text)
     *parents, last = key.split(".", _DEEPEST)
     if len(parents) == _DEEPEST:
@@ -118,13 +133,13 @@ def _override(content: dict[str, Any], override: str) -> None:
         elif isinstance(place, dict):
             place = place.setdefault(part, [] if part in ("backbones", "baselines") and depth == 0 else {})
         else:
-            raise UsageError(f"--set {_shown(override)}: {'.'.join(parents[:depth])} is a value and has no keys")
+            raise UsageError(f"--set {shown(override)}: {'.'.join(parents[:depth])} is a value and has no keys")
     if isinstance(place, list):
         place[_item(place, last, override)] = value
     elif isinstance(place, dict):
         place[last] = value
     else:
-        raise UsageError(f"--set {_shown(override)}: {'.'.join(parents)} is a value and has no keys")
+        raise UsageError(f"--set {shown(override)}: {'.'.join(parents)} is a value and has no keys")
 
 
 def _value(key: str, text: str) -> Any:
@@ -134,7 +149,7 @@ def _value(key: str, text: str) -> Any:
     except ValueError as error:
         if text.startswith(("[", "{", '"', "'")):
             raise UsageError(
-                f"--set {_shown(key)}: {_shown(text)} is no TOML value: {error}; a list of names is "
+                f"--set {shown(key)}: {shown(text)} is no TOML value: {error}; a list of names is "
                 """'["linear_svc", "ridge"]', with the quotes around it for the shell"""
             ) from None
         return text
@@ -144,7 +159,7 @@ def _value(key: str, text: str) -> Any:
 def _item(items: list[Any], part: str, override: str) -> int:
     if not (part.isdecimal() and len(part) < _DEEPEST) or int(part) > len(items):
         raise UsageError(
-            f"--set {_shown(override)}: {_shown(part)} is not the number of an item; there are {len(items)}, from 0"
+            f"--set {shown(override)}: {shown(part)} is not the number of an item; there are {len(items)}, from 0"
         )
     if int(part) == len(items):
         items.append({})
@@ -169,30 +184,7 @@ def _absolute(key: str, text: str, base: Path) -> str:
     path = base / expand_user(text)
     if min(text) < " " and not os.path.lexists(path):  # as the tab in "C:\temp"
         raise UsageError(
-            f"{key} = {_shown(text)}: there is no such path; in double quotes a backslash and a letter are another "
+            f"{key} = {shown(text)}: there is no such path; in double quotes a backslash and a letter are another "
             "character: write a Windows path in 'single quotes', or with /"
         )
     return str(path)
-
-
-def _explain(error: Any) -> str:
-    place = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        names = [part for part in error["loc"] if isinstance(part, str)]
-        table = Experiment if len(names) == 1 else _TABLES[names[0]]
-        valid = list(table.model_fields)
-        close = nearest(names[-1], valid)
-        hint = f"did you mean {close!r}? " if close else ""
-        return f"unknown key {_shown(place)}; {hint}Valid here: {', '.join(valid)}."
-    if error["type"] == "missing":
-        return f"{place} is missing"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] in ("value_error",):
-        return f"{place}: {message}" if place else message
-    return f"{place} = {_shown(error['input'])}: {message}"
-
-
-def _shown(value: Any) -> str:
-    """Return what was given, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from featbench.backbones.identity import Identity, Layers
 from featbench.backbones.layers import FeatureNetwork
 from featbench.backbones.load import Backbone
 from featbench.config import BackboneConfig
@@ -29,12 +30,12 @@ from featbench.data.splits import Dataset, Split
 from featbench.errors import DataError, UsageError
 from featbench.features.cache import CacheInfo, CacheKey, as_stored, read_info, write_cache, writing_to
 from featbench.features.forward import Forward, Outputs, Precision, best_precision
-from featbench.features.parts import Part, Spool, remove_finished
+from featbench.features.parts import PART_S, Part, Parts, remove_finished
 from featbench.locks import wait_for
 from featbench.progress import Progress
 
 _PARTS_AHEAD = 4  # batches that may wait for the writer
-_PIXELS_PER_BATCH = 3_200_000  # 64 images of 224x224: enough to keep the cores busy, small enough for any machine
+_PIXELS_PER_BATCH = 3_200_000  # 64 images of 224x224: keeps the cores busy, and fits any machine's memory
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Extraction:
         batch_size: Images in a forward pass; None chooses by image size.
         device: Where the network runs.
         on_bad_image: What to do with an image that cannot be decoded.
-        own_poolings: What the pooling is for those layers for which it is not what it says; None leaves one as it is.
+        own_poolings: Pooling of those layers that need another than `pooling`; None is no pooling.
+        part_s: Seconds after which what was computed is written to disk, so that a killed process loses no more.
     """
 
     layers: tuple[str, ...]
@@ -60,14 +62,15 @@ class Extraction:
     device: torch.device
     on_bad_image: Literal["skip", "error"]
     own_poolings: Mapping[str, str | None] = field(default_factory=dict)
+    part_s: float = PART_S
 
     def pooling_of(self, layer: str) -> str | None:
-        """Return how the output of a layer becomes a row; None where it is one already."""
+        """Return the pooling of a layer; None where its output is a row of features already."""
         return self.own_poolings.get(layer, self.pooling)
 
 
 def plan_extraction(config: BackboneConfig, device: torch.device, on_bad_image: Literal["skip", "error"]) -> Extraction:
-    """Settle what a `[[backbones]]` entry leaves open."""
+    """Make the `Extraction` of a `[[backbones]]` entry, with a value for each setting that is "auto"."""
     pixels = config.name == "pixels"
     return Extraction(
         layers=("pixels",) if pixels else config.layers,
@@ -80,17 +83,25 @@ def plan_extraction(config: BackboneConfig, device: torch.device, on_bad_image: 
     )
 
 
+def extraction_for(
+    config: BackboneConfig, layers: Layers, device: torch.device, on_bad_image: Literal["skip", "error"]
+) -> Extraction:
+    """Settle how features are computed once it is known which layers an entry has, and how each is pooled."""
+    planned = plan_extraction(config.model_copy(update={"layers": layers.names}), device, on_bad_image)
+    return replace(planned, own_poolings=layers.own_poolings)
+
+
 def default_batch_size(image_shape: tuple[int, int, int]) -> int:
     """Return how many images of (C, h, w) go through a network at once."""
     return max(1, min(256, _PIXELS_PER_BATCH // (image_shape[1] * image_shape[2])))
 
 
-def cache_keys(dataset: Dataset, backbone: Backbone, extraction: Extraction, cache_dir: Path) -> dict[str, CacheKey]:
+def cache_keys(dataset: Dataset, identity: Identity, extraction: Extraction, cache_dir: Path) -> dict[str, CacheKey]:
     """Name the cache file of each split, from the bytes of its images to the weights of the network."""
     network = {
-        "backbone": backbone.name,
-        "weights": backbone.weights_hash(),
-        "preprocess": backbone.preprocess.content(),
+        "backbone": identity.name,
+        "weights": identity.weights_hash,
+        "preprocess": identity.preprocess.content(),
         # `tokens` is another where a network has more or fewer of them than one before the patches
         "pooling": max(filter(None, extraction.own_poolings.values()), default=extraction.pooling),
         "precision": extraction.precision,
@@ -100,7 +111,7 @@ def cache_keys(dataset: Dataset, backbone: Backbone, extraction: Extraction, cac
         name: CacheKey(
             cache_dir,
             dataset.name,
-            backbone.name,
+            identity.name,
             name,
             {"format": 1, "split": name, "rows": split.digest(), **network},
         )
@@ -108,19 +119,20 @@ def cache_keys(dataset: Dataset, backbone: Backbone, extraction: Extraction, cac
     }
 
 
-def check_layers(backbone: Backbone, extraction: Extraction, split: Split) -> None:
-    """Refuse layers that do not exist or cannot be pooled so, before any work is done.
+def check_layers(backbone: Backbone, extraction: Extraction, split: Split) -> FeatureNetwork:
+    """Refuse layers that do not exist or cannot be pooled so, before any work is done; else return their network.
 
     Raises:
         UsageError: A layer does not exist, or cannot be pooled so, or the images are too small for the network.
         WeightsError: A layer needs weights that the network does not have.
     """
-    _features(backbone, extraction, extraction.layers, image_shape(split, backbone.preprocess))
+    features = _features(backbone, extraction, extraction.layers, image_shape(split, backbone.preprocess))
     if extraction.pooling is not None and not any(map(extraction.pooling_of, extraction.layers)):
         raise UsageError(
             f"pooling {extraction.pooling!r} has no effect on {backbone.name}: {', '.join(extraction.layers)} is a "
             "vector; remove it, or name layers before"
         )
+    return features
 
 
 def extract_split(
@@ -128,7 +140,7 @@ def extract_split(
 ) -> CacheInfo:
     """Make sure that the cache has every layer of a split; compute those that are missing in one pass.
 
-    What an interrupted process computed is taken over, and the file ends as if there had been no interruption.
+    The work of an interrupted process is continued, and the file ends the same as without an interruption.
 
     Raises:
         UsageError: A layer does not exist, or cannot be pooled so.
@@ -136,32 +148,39 @@ def extract_split(
         DataError: No image can be decoded, or one cannot and `on_bad_image` is "error".
         CacheError: The cache is damaged, or cannot be written.
     """
-    title = f"{backbone.name} {split.name}"
-    info = _reused(extraction, key, title, progress)
+    info = reuse_split(extraction, key, progress)
     if info is None:
-        with _alone(key, title, progress):  # a second process waits, then finds the work done
-            info = _reused(extraction, key, title, progress)
+        with _alone(key, progress):  # a second process waits, then finds the work done
+            info = reuse_split(extraction, key, progress)
             if info is None:
                 _extract(split, backbone, extraction, _missing(read_info(key.path), extraction), key, progress)
-                info = read_info(key.path)
+                info = _checked(read_info(key.path), extraction)
                 assert info is not None  # just written
-    if info.skipped and extraction.on_bad_image == "error":
-        raise bad_image(*info.skipped[0])
     return info
 
 
-def _reused(extraction: Extraction, key: CacheKey, title: str, progress: Progress) -> CacheInfo | None:
-    """Return what the cache file says where it has every layer.
+def reuse_split(extraction: Extraction, key: CacheKey, progress: Progress) -> CacheInfo | None:
+    """Return what the cache file of a split says where it has every layer; None where one is missing.
 
-    It never changes under its name, so that takes no lock, nor a disk that can be written.
+    The file never changes under its name, so that takes no lock, nor a disk that can be written.
+
+    Raises:
+        DataError: An image could not be decoded, and `on_bad_image` is "error".
+        CacheError: The cache is damaged.
     """
     info = read_info(key.path)
     if info is None or _missing(info, extraction):
         return None
-    progress.say(f"{title}: reused {key.path}")
+    progress.say(f"{key.backbone} {key.split}: reused {key.path}")
     remove_finished(key, info.widths)
     with suppress(OSError):  # a cache that others may only read is as good
         os.utime(key.path)  # `cache prune` goes by the last use
+    return _checked(info, extraction)
+
+
+def _checked(info: CacheInfo | None, extraction: Extraction) -> CacheInfo | None:
+    if info is not None and info.skipped and extraction.on_bad_image == "error":
+        raise bad_image(*info.skipped[0])
     return info
 
 
@@ -170,10 +189,10 @@ def _missing(info: CacheInfo | None, extraction: Extraction) -> list[str]:
 
 
 @contextmanager
-def _alone(key: CacheKey, title: str, progress: Progress) -> Iterator[None]:
+def _alone(key: CacheKey, progress: Progress) -> Iterator[None]:
     with writing_to(key.path):
         key.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = wait_for(key.path.with_suffix(".lock"), lambda why: progress.say(f"{title}: {why}"))
+        lock = wait_for(key.path.with_suffix(".lock"), lambda why: progress.say(f"{key.backbone} {key.split}: {why}"))
     try:
         yield
     finally:
@@ -191,8 +210,8 @@ def _extract(
     shape = image_shape(split, backbone.preprocess)
     features = _features(backbone, extraction, layers, shape)
     batch_size = extraction.batch_size or default_batch_size(shape)
-    with Spool(key, layers) as spool:
-        done = spool.next_row
+    with Parts(key, layers, part_s=extraction.part_s) as parts:
+        done = parts.next_row
         if done:
             progress.say(f"{backbone.name} {split.name}: goes on from image {done:,} of {len(split):,}")
         forward = Forward(
@@ -207,11 +226,11 @@ def _extract(
         )
         with progress.bar(f"{backbone.name} {split.name}", len(split)) as advance:
             advance(done, "")
-            with _writing(spool, extraction.store) as write:
+            with _writing(parts, extraction.store) as write:
                 for batch in _batches(split, done, backbone, batch_size, extraction):
                     write(batch, forward.start(batch.images))
                     advance(len(batch.rows) + len(batch.skipped), "")
-        _finish(spool, split, key, dict(zip(features.layers, features.widths, strict=True)), extraction.store)
+        _finish(parts, split, key, dict(zip(features.layers, features.widths, strict=True)), extraction.store)
 
 
 def _batches(split: Split, start: int, backbone: Backbone, batch_size: int, extraction: Extraction) -> Iterator[Batch]:
@@ -224,7 +243,7 @@ def _batches(split: Split, start: int, backbone: Backbone, batch_size: int, extr
 
 
 @contextmanager
-def _writing(spool: Spool, store: str) -> Iterator[Callable[[Batch, Callable[[], Outputs]], None]]:
+def _writing(parts: Parts, store: str) -> Iterator[Callable[[Batch, Callable[[], Outputs]], None]]:
     """Yield a function that hands a batch and its coming features to the thread that writes."""
     began_s = time.perf_counter()
     ahead: deque[Future[None]] = deque()
@@ -233,9 +252,9 @@ def _writing(spool: Spool, store: str) -> Iterator[Callable[[Batch, Callable[[],
         nonlocal began_s
         features = {layer: as_stored(layer, rows, store) for layer, rows in outputs().items()}
         now_s = time.perf_counter()
-        stop = spool.next_row + len(batch.rows) + len(batch.skipped)
+        stop = parts.next_row + len(batch.rows) + len(batch.skipped)
         skipped = [(image.id, image.reason) for image in batch.skipped]
-        spool.add(Part(spool.next_row, stop, batch.rows, features, skipped, now_s - began_s, batch.notes))
+        parts.add(Part(parts.next_row, stop, batch.rows, features, skipped, now_s - began_s, batch.notes))
         began_s = now_s
 
     def write(batch: Batch, outputs: Callable[[], Outputs]) -> None:
@@ -252,11 +271,11 @@ def _writing(spool: Spool, store: str) -> Iterator[Callable[[Batch, Callable[[],
             thread.shutdown(cancel_futures=True)
 
 
-def _finish(spool: Spool, split: Split, key: CacheKey, widths: dict[str, int], store: str) -> None:
+def _finish(parts: Parts, split: Split, key: CacheKey, widths: dict[str, int], store: str) -> None:
     skipped: list[tuple[str, str]] = []
     seconds, notes = 0.0, add_notes()
     with write_cache(key, widths, store) as file:
-        for part in spool.parts():
+        for part in parts.read():
             file.append(part.features, split.labels[part.rows], [split.ids[row] for row in part.rows])
             skipped += part.skipped
             seconds += part.seconds
@@ -264,7 +283,7 @@ def _finish(spool: Spool, split: Split, key: CacheKey, widths: dict[str, int], s
         if len(skipped) == len(split):
             raise DataError(f"none of the {len(split)} images of {split.name} can be read; first: {skipped[0][1]}")
         file.finish(key, skipped, seconds, notes)
-    spool.remove()
+    parts.remove()
 
 
 def _features(

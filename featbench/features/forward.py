@@ -24,7 +24,7 @@ Precision = Literal["float32", "bfloat16"]
 Outputs = dict[str, npt.NDArray[np.float32]]
 
 # To compile took 4 to 20 s on two cores, and made bfloat16 1.4 (SqueezeNet) to 3 (ResNet-18) times as fast.
-_COMPILED_FROM_FLOPS = 8e12
+COMPILED_FROM_FLOPS = 8e12
 
 
 def best_precision(device: torch.device) -> Precision:
@@ -45,8 +45,9 @@ class Forward:
         precision: Of the convolutions and matrix products; features come back as float32.
         batch_size: Images in a full batch.
         n_images: How many there are in all, which decides whether it pays to compile.
-        progress: Told where compiling fails.
-        forget: Give up the networks that were compiled before, so that there is room for this one.
+        progress: Warned where compiling fails.
+        forget: Drop the networks that were compiled before, so that there is room for this one.
+        compiled_from_flops: With fewer floating-point operations in all, bfloat16 on a CPU is not compiled.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Forward:
         n_images: int,
         progress: Progress,
         forget: bool = True,
+        compiled_from_flops: float = COMPILED_FROM_FLOPS,
     ) -> None:
         self._widths = dict(zip(features.layers, features.widths, strict=True))
         self.device = device
@@ -73,7 +75,7 @@ class Forward:
             # in float32: the counter takes an einsum apart where autocast does not see its parts
             with torch.inference_mode(), FlopCounterMode(display=False) as counter:
                 self.network(blank[:1])
-            if counter.get_total_flops() * n_images >= _COMPILED_FROM_FLOPS:
+            if counter.get_total_flops() * n_images >= compiled_from_flops:
                 if forget:
                     torch.compiler.reset()  # it keeps eight networks, and would run a ninth uncompiled
                 self._compile(_Standardised(network, preprocess), blank, progress)

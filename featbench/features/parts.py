@@ -32,7 +32,7 @@ from featbench.fingerprint import fingerprint
 
 _PART = re.compile(r"\d{9,}-\d{9,}\.(npz|tmp)")
 _PART_BYTES = 1 << 26
-_PART_SECONDS = 10.0
+PART_S = 10.0
 _DAMAGE = (
     OSError,
     ValueError,
@@ -48,16 +48,16 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class Part:
-    """What became of the images `start` to `stop` of a split.
+    """The outcome of extracting the images `start` to `stop` of a split.
 
     Attributes:
         start: The first image.
         stop: The one after the last.
         rows: (B,) int64, the images that were read, ascending.
         features: (B, D) of each layer, in the type they are stored as.
-        skipped: The images that were left out: (id, reason).
+        skipped: The images that cannot be read: (id, reason).
         seconds: Wall-clock time of the work.
-        notes: What is to be said of the images.
+        notes: Notes on the images.
     """
 
     start: int
@@ -69,28 +69,33 @@ class Part:
     notes: Notes = field(default_factory=dict)
 
 
-class Spool:
-    """The parts of one cache file that is being made; a context that puts what it still holds on disk.
+class Parts:
+    """The parts of one cache file that is being made; a context that writes what is still in memory if it fails.
 
     Args:
         key: The cache file.
         layers: The layers that are computed.
+        part_bytes: With more than this in memory a part is written ...
+        part_s: ... and after so many seconds.
 
     Raises:
         CacheError: A part cannot be written.
     """
 
-    def __init__(self, key: CacheKey, layers: Sequence[str]) -> None:
+    def __init__(
+        self, key: CacheKey, layers: Sequence[str], *, part_bytes: int = _PART_BYTES, part_s: float = PART_S
+    ) -> None:
         suffix = f"-{fingerprint(list(layers))[:8]}.partial"
         self.folder = key.path.with_name(f".{key.path.stem}{suffix}")
         self.layers = tuple(layers)
+        self._part_bytes, self._part_s = part_bytes, part_s
         self._files: list[Path] = []
         self._pending: list[Part] = []
         self._pending_bytes = 0
         self._written_s = time.monotonic()
         self.next_row = 0
         for path in sorted(self.folder.glob("*.npz")):
-            with suppress(*_DAMAGE):  # a part that a power cut left half on disk is computed anew
+            with suppress(*_DAMAGE):  # a part that is half on disk after a power cut is computed again
                 part = self._read(path)
                 if part.start == self.next_row:
                     self._files.append(path)
@@ -101,26 +106,26 @@ class Spool:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            with suppress(CacheError):  # the error that ended the work is the one to be told
+            with suppress(CacheError):  # the user sees the error that ended the work
                 self._write()
 
     def add(self, part: Part) -> None:
-        """Take over the rows that follow those it has."""
+        """Add the rows that follow those it has."""
         assert part.start == self.next_row
         self.next_row = part.stop
         self._pending.append(part)
         self._pending_bytes += sum(rows.nbytes for rows in part.features.values())
-        if self._pending_bytes > _PART_BYTES or time.monotonic() - self._written_s > _PART_SECONDS:
+        if self._pending_bytes > self._part_bytes or time.monotonic() - self._written_s > self._part_s:
             self._write()
 
-    def parts(self) -> Iterator[Part]:
-        """Give back all rows in order."""
+    def read(self) -> Iterator[Part]:
+        """Yield all rows in order."""
         for path in self._files:
             yield self._read(path)
         yield from self._pending
 
     def remove(self) -> None:
-        """Forget the rows, on disk too."""
+        """Remove the rows from memory and disk."""
         self._files, self._pending = [], []
         with suppress(CacheError, OSError):  # the cache file is whole, and the next run tries again
             remove_parts(self.folder)
@@ -141,7 +146,7 @@ class Spool:
                     np.savez(file, **arrays)
                 temporary.replace(path)
         finally:
-            with suppress(OSError):  # it has its final name, or leaves a full disk as it was
+            with suppress(OSError):  # it was renamed, or the disk is full
                 temporary.unlink()
         self._files.append(path)
         self._pending, self._pending_bytes, self._written_s = [], 0, time.monotonic()
@@ -170,7 +175,7 @@ def remove_parts(folder: Path) -> None:
     """Remove a folder of parts, but nothing that is not named as a part.
 
     Raises:
-        CacheError: There is something else in it, which is left.
+        CacheError: There is something else in it, which is kept.
         OSError: It is a link, or cannot be removed.
     """
     if folder.is_symlink():
@@ -182,13 +187,13 @@ def remove_parts(folder: Path) -> None:
         else:
             others.append(path.name)
     if others:
-        raise CacheError(f"{folder} holds what is not featbench's, which is left: {', '.join(others)}")
+        raise CacheError(f"{folder} holds files that are not featbench's, which are kept: {', '.join(others)}")
     folder.rmdir()
 
 
 def _layers(path: Path) -> set[str]:
     with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-        _, _, _, _, layers, *_ = json.loads(str(file["rest"]))  # older parts do not tell theirs, and stay
+        _, _, _, _, layers, *_ = json.loads(str(file["rest"]))  # older versions wrote no layers
         return set(layers)
 
 

@@ -40,14 +40,14 @@ RTOL, ATOL = 1e-3, 1e-4  # sums in another order; a wrong operator is far beyond
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and how far the two runtimes are apart.
+    """The file that was written, and how far the two runtimes are apart.
 
     Attributes:
         path: The file.
         name: The model's name.
         difference: The largest of a logit between onnxruntime and torch.
         logit: What torch gives there.
-        share: Of the tolerance, `RTOL` x |number| + `ATOL`, that any logit or probability uses up at most, in [0, 1].
+        share: Of the tolerance, `rtol` x |number| + `atol`, that any logit or probability uses up at most, in [0, 1].
     """
 
     path: Path
@@ -64,6 +64,8 @@ def export_onnx(
     *,
     offline: bool = False,
     trust: Sequence[str] = (),
+    rtol: float = RTOL,
+    atol: float = ATOL,
 ) -> Exported:
     """Write a reference network as ONNX; the file appears under its name only when it was checked.
 
@@ -74,6 +76,8 @@ def export_onnx(
         output: The file to write; else beside the network in models/.
         offline: Forbid downloads of the backbone's weights, which a `linear_head` needs.
         trust: As `load_model` takes it.
+        rtol: How far onnxruntime's numbers may be from torch's: `rtol` x |number| + `atol`.
+        atol: See `rtol`.
 
     Raises:
         UsageError: There is no such network, it is a classifier, it is of code that is not in `trust`, or the extra
@@ -100,7 +104,7 @@ def export_onnx(
         raise ResultsError(f"torch cannot convert {name} to ONNX: {cause}") from error
     with replacing(path) as temporary:
         temporary.write_bytes(content)
-        apart = _compare(temporary, network, shape, name)
+        apart = _compare(temporary, network, shape, name, rtol, atol)
     return Exported(path, name, *apart)
 
 
@@ -203,7 +207,7 @@ def _convert(network: nn.Module, shape: tuple[int, int, int], metadata: dict[str
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's news of itself from the user: what it made is checked."""
+    """Silence the exporter's messages: its output is checked."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -215,7 +219,9 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _compare(file: Path, network: nn.Module, shape: tuple[int, int, int], name: str) -> tuple[float, float, float]:
+def _compare(
+    file: Path, network: nn.Module, shape: tuple[int, int, int], name: str, rtol: float, atol: float
+) -> tuple[float, float, float]:
     """Run the file and the network on the same noise.
 
     Returns:
@@ -236,12 +242,12 @@ def _compare(file: Path, network: nn.Module, shape: tuple[int, int, int], name: 
         given: list[Any] = session.run(None, {"images": images.numpy()})
         for what, ours, theirs in zip(("logit", "probability"), expected, given, strict=True):
             apart = np.abs(theirs - ours)
-            parts = apart / (RTOL * np.abs(ours) + ATOL)
+            parts = apart / (rtol * np.abs(ours) + atol)
             worst = np.unravel_index(parts.argmax(), parts.shape)
             if not parts[worst] <= 1:  # NaN is not, either
                 raise ResultsError(
                     f"onnxruntime gives other numbers than torch for {name}: a {what} of {ours[worst]:.6g} is "
-                    f"{theirs[worst]:.6g}, and may differ by {RTOL:g} x |{what}| + {ATOL:g}; nothing was written, and "
+                    f"{theirs[worst]:.6g}, and may differ by {rtol:g} x |{what}| + {atol:g}; nothing was written, and "
                     "another version of onnxruntime or onnxscript may help"
                 )
             share = max(share, float(parts[worst]))

@@ -26,21 +26,22 @@ from featbench.classifiers.fit_and_test import class_scores
 from featbench.classifiers.registry import n_trees
 from featbench.classifiers.saved_models import load_model as load_classifier
 from featbench.classifiers.skops_file import Limits
+from featbench.data.given import ImageLike, as_split
 from featbench.data.splits import Skipped, Split
-from featbench.errors import DataError, ResultsError, UsageError
+from featbench.errors import DataError, ResultsError, UsageError, unknown
 from featbench.features.cache import as_stored
 from featbench.features.forward import Outputs
+from featbench.features.passes import Pass, Passes
 from featbench.predict.choose import choose_model
-from featbench.predict.images import ImageLike, as_split
 from featbench.predict.networks import (
     card_preprocess,
     logits_network,
+    make_passes,
     read_head,
     read_tensors,
     trained_backbone,
     trained_network,
 )
-from featbench.predict.passes import Pass, Passes, make_passes
 from featbench.progress import Progress, Silent
 from featbench.results.cards import RUN_AGAIN, Card, read_card
 from featbench.results.store import load_results
@@ -52,7 +53,7 @@ Gives = Literal["probability", "calibrated probability", "score"]
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """A batch of scored images: `rows` (B,) int64 of those given, ascending; `scores` (B, K); what was left out."""
+    """A batch of scored images: `rows` (B,) int64 of those given, ascending; `scores` (B, K); skipped images."""
 
     rows: npt.NDArray[np.int64]
     scores: Scores
@@ -73,7 +74,7 @@ class Model:
         name: `method/backbone/layer`.
         classes: K names, in the order of the columns.
         classes_: The same as an array (K,) of str, as scikit-learn's classifiers have it.
-        gives: What `probabilities` are: the method's own, calibrated ones, or none ("score").
+        gives: What `probabilities` returns: the method's own, calibrated ones, or scores.
         card: What it was made of.
     """
 
@@ -82,7 +83,7 @@ class Model:
         name: str,
         card: Card,
         passes: Passes,
-        score: Callable[[Sequence[Outputs]], Scores],
+        score_outputs: Callable[[Sequence[Outputs]], Scores],
         *,
         gives: Gives,
     ) -> None:
@@ -92,7 +93,7 @@ class Model:
         self.classes_ = np.array(card.classes)
         self.gives: Gives = gives
         self._passes = passes
-        self._score = score
+        self._score_outputs = score_outputs
 
     def __repr__(self) -> str:
         return f"<{self.name}: {len(self.classes)} classes>"
@@ -106,6 +107,26 @@ class Model:
         """
         return [self.classes[index] for index in self.scores(images).argmax(axis=1)]
 
+    def score(self, images: Images, labels: Sequence[object]) -> float:
+        """Return the accuracy on labelled images, in [0, 1].
+
+        Args:
+            images: N images.
+            labels: N names of classes.
+
+        Raises:
+            UsageError: As `predict`; or there are no images, another number of labels, or a label is none of `classes`.
+            DataError: A file cannot be read.
+        """
+        predicted = self.predict(images)
+        names = [str(label) for label in ([labels] if isinstance(labels, str) else labels)]
+        if len(names) != len(predicted) or not names:
+            raise UsageError(f"there are {len(predicted)} images and {len(names)} labels; give as many, one at least")
+        for name in dict.fromkeys(names):
+            if name not in self.classes:
+                raise unknown("class", name, self.classes)
+        return float(np.mean([name == found for name, found in zip(names, predicted, strict=True)]))
+
     def predict_proba(self, images: Images) -> Scores:
         """Return the probabilities of the classes, (N, K) float64; the highest is the class that `predict` returns.
 
@@ -118,7 +139,7 @@ class Model:
         return self.probabilities(self.scores(images))
 
     def scores(self, images: Images) -> Scores:
-        """Return what predictions/ holds of the test images: probabilities or decision values, (N, K) float64.
+        """Return probabilities or decision values, (N, K) float64, as predictions/ has them of the test images.
 
         A class that was not trained has probability 0, or -inf.
 
@@ -150,7 +171,7 @@ class Model:
         if not len(images):
             return
         for batch, outputs in self._passes.stream(images, progress or Silent()):
-            scores = self._score(outputs) if len(batch.rows) else np.empty((0, len(self.classes)))
+            scores = self._score_outputs(outputs) if len(batch.rows) else np.empty((0, len(self.classes)))
             if np.isnan(scores).any():
                 raise ResultsError(
                     f"{self.name} gives no numbers for {images.ids[batch.rows[0]]}: its training diverged, or its file "
@@ -176,7 +197,7 @@ def load_model(
             prints the names.
         device: "auto", "cpu", "cuda" or "cuda:N".
         offline: Forbid downloads of the backbone's weights.
-        trust: Names of networks or classifiers of somebody's own, as in "python:my_networks:make", that the folder may
+        trust: Names of the user's own networks or classifiers, as in "python:my_networks:make", that the folder may
             name: the module is imported, from the current folder first, and run.
 
     Raises:
@@ -224,11 +245,12 @@ def load_model(
             (rows,) = outputs[0].values()
             return np.asarray(softmax(rows.astype(np.float64), axis=1))
 
-    return Model(name, card, Passes([Pass(features, preprocess, card.precision)], where), score, gives=gives)
+    only = Pass(features, preprocess, card.precision, preprocess.photo_shape)
+    return Model(name, card, Passes([only], where), score, gives=gives)
 
 
 def _limits(folder: Path, card: Card, n_features: int) -> Limits:
-    """Return what the file of a classifier may hold; its row says how many images it was trained on."""
+    """Return the sizes that the file of a classifier may have; its row has the number of training images."""
     rows = load_results(folder)
     row = rows[rows["fingerprint"] == card.fingerprint].iloc[0]
     n_classes = len(card.classes)
@@ -238,11 +260,11 @@ def _limits(folder: Path, card: Card, n_features: int) -> Limits:
 
 
 def _class_scores(classifier: Pipeline, rows: npt.NDArray[np.float32], card: Card, file: Path) -> Scores:
-    """Score rows with a classifier whose numbers may be somebody else's.
+    """Score rows with a classifier from a file that may not be trustworthy.
 
     Raises:
-        ResultsError: They are too large or too small to compute with, or those of a classifier of somebody's own do not
-            fit the features.
+        ResultsError: They are too large or too small to compute with, or a classifier of the user's own does not fit
+            the features.
     """
     try:
         with np.errstate(all="ignore"):

@@ -1,4 +1,4 @@
-"""From a card to the network that a model looks at images with, checked against the hashes of its training."""
+"""From a model's card to its networks, checked against the hashes of the training."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from featbench.baselines.network import with_new_head
 from featbench.config import BackboneConfig, is_weights_file, split_part
 from featbench.data.preprocess import Preprocess
 from featbench.errors import ResultsError, WeightsError
+from featbench.features.passes import Pass
 from featbench.predict.images import ArrayPreprocess
 from featbench.results.cards import RUN_AGAIN, Card
 
-WEIGHTS = "weights"  # a folder inside results, where weights files are looked for that are not where they were
+WEIGHTS = "weights"  # folder in a results folder; weights files that moved are looked for there
 
 
 def card_preprocess(card: Card) -> Preprocess:
@@ -44,6 +45,29 @@ def trained_backbone(folder: Path, card: Card, *, offline: bool) -> Backbone:
             f"(environment.json has the versions of then), or {RUN_AGAIN}"
         )
     return backbone
+
+
+def make_passes(folder: Path, card: Card, *, offline: bool) -> tuple[list[Pass], list[int]]:
+    """Build the networks of a classifier's features; layers of one backbone come out of one pass.
+
+    Returns:
+        The passes; and for each of the card's parts, which pass its layer comes out of.
+
+    Raises:
+        UsageError: A backbone or a layer does not exist here.
+        WeightsError: Weights are missing, or are not those of the training.
+    """
+    groups: dict[str, list[Card]] = {}
+    for part in card.parts:
+        groups.setdefault(part.model_dump_json(exclude={"layer"}), []).append(part)
+    passes = []
+    for parts in groups.values():
+        preprocess = card_preprocess(parts[0])
+        backbone = trained_backbone(folder, parts[0], offline=offline)
+        layers = [str(part.layer) for part in parts]
+        features = backbone.features(layers, parts[0].pooling or "flatten", preprocess.photo_shape, as_written=True)
+        passes.append(Pass(features, preprocess, parts[0].precision, preprocess.photo_shape))
+    return passes, [number for part in card.parts for number, parts in enumerate(groups.values()) if part in parts]
 
 
 def trained_network(card: Card, state: dict[str, Tensor], file: Path) -> nn.Module:
@@ -75,7 +99,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     """
     try:
         tensors = safetensors.torch.load_file(file)
-    except Exception as error:  # safetensors and torch raise what they come upon in a damaged file
+    except Exception as error:  # safetensors and torch raise many kinds on damaged files
         raise ResultsError(f"{file} is damaged: {str(error) or type(error).__name__}; {RUN_AGAIN}") from error
     wrong = next((name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())), None)
     if wrong is not None:
@@ -113,11 +137,11 @@ def _load(card: Card, source: str, *, offline: bool) -> Backbone:
 
 def _weights_file(folder: Path, card: Card) -> str:
     path, part = split_part(card.weights)
-    beside = folder / WEIGHTS / path.name
+    moved = folder / WEIGHTS / path.name
     # Path.is_file() raises where a folder on the way is closed, or a name too long
-    found = next((place for place in (path, beside) if os.path.isfile(place)), None)  # noqa: PTH113
+    found = next((place for place in (path, moved) if os.path.isfile(place)), None)  # noqa: PTH113
     if found is None:
         raise WeightsError(
-            f"the weights file {path} that the model was trained on is not there any more; put it back, or to {beside}"
+            f"the weights file {path} that the model was trained on is not there any more; put it back, or to {moved}"
         )
     return f"{found}#{part}" if part else str(found)

@@ -1,11 +1,8 @@
-"""`featbench report`: tables, pictures and the page, from a results folder alone.
-
-write_report(Path("results/digits"), print)
-"""
+"""The page and the plots of results folders."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from featbench.errors import UsageError
@@ -13,15 +10,17 @@ from featbench.report.compare import write_comparison
 from featbench.report.folder import read_folder
 from featbench.report.page import write_page
 from featbench.report.plots import write_plots
+from featbench.stats.statistics import Statistics
 
 PAGE = "report.html"
 
 
-def write_report(folder: Path, warn: Callable[[str], None], output: Path | None = None) -> Path:
-    """Write the tables, plots/ and report.html of a results folder.
+def write_report(folder: Path, statistics: Statistics, warn: Callable[[str], None], output: Path | None = None) -> Path:
+    """Write plots/ and report.html of a results folder.
 
     Args:
         folder: The results folder.
+        statistics: Of its rows and predictions.
         warn: Told of files that are missing or damaged; the page goes without them.
         output: The page; `report.html` in the folder where it is None.
 
@@ -30,21 +29,21 @@ def write_report(folder: Path, warn: Callable[[str], None], output: Path | None 
 
     Raises:
         UsageError: The page's name is that of a folder.
-        ResultsError: There is no results.csv with a row in it, or a file cannot be written.
+        ResultsError: A file cannot be written.
     """
     page = output or folder / PAGE
-    _check_output(page)
-    read = read_folder(folder, warn)
+    check_output(page)
+    read = read_folder(folder, statistics, warn)
     write_plots(read)
     write_page(read, page)
     return page
 
 
-def compare_reports(folders: Sequence[Path], warn: Callable[[str], None], output: Path) -> Path:
+def compare_reports(folders: Mapping[Path, Statistics], warn: Callable[[str], None], output: Path) -> Path:
     """Write one page that compares results folders: of several data sets, or of several machines.
 
     Args:
-        folders: Two results folders or more.
+        folders: Two results folders or more, each with the statistics of its rows and predictions.
         warn: Told of files that are missing or damaged.
         output: The page.
 
@@ -52,19 +51,19 @@ def compare_reports(folders: Sequence[Path], warn: Callable[[str], None], output
         The page.
 
     Raises:
-        UsageError: A folder is named twice, or the page's name is that of a folder.
-        ResultsError: A folder has no results.csv with a row in it, or a file cannot be written.
+        UsageError: The page's name is that of a folder.
+        ResultsError: A file cannot be written.
     """
-    _check_output(output)
-    seen: set[Path] = set()
-    for folder in folders:
-        if folder.resolve() in seen:
-            raise UsageError(f"{folder} is named twice; name each results folder once")
-        seen.add(folder.resolve())
-    write_comparison([read_folder(folder, warn) for folder in folders], output)
+    check_output(output)
+    write_comparison([read_folder(folder, statistics, warn) for folder, statistics in folders.items()], output)
     return output
 
 
-def _check_output(page: Path) -> None:
+def check_output(page: Path) -> None:
+    """Refuse a page with the name of a folder.
+
+    Raises:
+        UsageError: It has.
+    """
     if page.is_dir():
         raise UsageError(f"{page} is a folder; give --output the name of a file in it, as {page / PAGE}")

@@ -3,45 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
 
 from featbench.errors import ResultsError
-from featbench.report.tables import ADVICE, write_accuracy_tables, write_statistics
 from featbench.results.artifacts import find_artifact
-from featbench.results.files import read_csv, read_limited
+from featbench.results.files import read_csv, read_limited, read_table
 from featbench.results.images import MAP_COLUMNS, MAPS, NOTE_COLUMNS, NOTES_CSV
-from featbench.results.store import RESULTS_CSV, load_current
 from featbench.stats.accuracy import best_by_validation
 from featbench.stats.advice import against_best, named_classes
-from featbench.stats.comparisons import COMPARISON_COLUMNS
 from featbench.stats.cost import images_per_second, total_seconds
-from featbench.stats.measures import CLASS_MEASURES, CONFUSION_COLUMNS, METRIC_COLUMNS, never_predicted_classes
-from featbench.stats.mistakes import MISTAKE_COLUMNS, MISTAKES
+from featbench.stats.measures import never_predicted_classes
 from featbench.stats.models import main_rows, model_names
-from featbench.stats.spread import CURVE_COLUMNS, SPREAD_COLUMNS, curve_table, spread_table
+from featbench.stats.statistics import Statistics
 
-_SUMMARY = ("feature_dim", "n_repeats", "accuracy_mean", "accuracy_sd", "accuracy_min", "accuracy_max")
 HISTORY_COLUMNS = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds")
-TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # file -> columns, those of them that are numbers
-    "comparisons.csv": (COMPARISON_COLUMNS, COMPARISON_COLUMNS[5:]),
-    "metrics.csv": (METRIC_COLUMNS, ("value", "low", "high")),
-    "confusion.csv": (CONFUSION_COLUMNS, ("count",)),
-    "spread.csv": (SPREAD_COLUMNS, ("n_train_min", "n_train_max", *_SUMMARY)),
-    "curves.csv": (CURVE_COLUMNS, ("images_per_class", *_SUMMARY)),
-    MISTAKES: (MISTAKE_COLUMNS, ("certainty",)),
-}
 _OTHERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     MAPS: (MAP_COLUMNS, ("n_test", "pca_1", "pca_2", "pca_1_share", "pca_2_share", "tsne_1", "tsne_2")),
     "skipped.csv": (("split", "id", "reason"), ()),
     NOTES_CSV: (NOTE_COLUMNS, ("images",)),
 }
-_NEVER_EMPTY = {"value", "count", "n_repeats", "images_per_class", "images", "epoch", *COMPARISON_COLUMNS[5:]}
 _MOST_BYTES = 2**20  # of texts that the page shows
 
 Read = TypeVar("Read")
@@ -93,22 +78,15 @@ class Folder:
         return {str(key): value for key, value in found[0].items()} if found else None
 
 
-def read_folder(path: Path, warn: Callable[[str], None]) -> Folder:
-    """Read a results folder; tables that are missing, or are of other rows, are computed anew and written.
+def read_folder(path: Path, statistics: Statistics, warn: Callable[[str], None]) -> Folder:
+    """Read the files of a results folder that are not computed from its rows and predictions.
 
     Args:
         path: The folder.
+        statistics: What was computed from those.
         warn: Told of files that are left out.
-
-    Raises:
-        ResultsError: results.csv is missing, damaged, of another version or without a row; or a file cannot be written.
     """
-    if path.is_file():
-        raise ResultsError(f"{path} is a file; give the results folder that {RESULTS_CSV} lies in")
-    rows = load_current(path)
-    if rows.empty:
-        raise ResultsError(f"{path / RESULTS_CSV} has no row yet; `featbench run` trains the models that it tells of")
-    models = main_rows(rows)
+    rows = statistics.rows
     problems: dict[str, str] = {}
 
     def read(name: str, reader: Callable[[], Read], otherwise: Read) -> Read:
@@ -118,13 +96,15 @@ def read_folder(path: Path, warn: Callable[[str], None]) -> Folder:
             problems[name] = str(error)
             return otherwise
 
-    write_accuracy_tables(path, rows)
-    if not _statistics_are_of(path, rows):
-        write_statistics(path, rows, warn)
-    tables = {
-        name: read(name, lambda name=name, of=of: _table(path / name, *of), pd.DataFrame(columns=list(of[0])))  # type: ignore[misc]
-        for name, of in (TABLES | _OTHERS).items()
+    others = {
+        name: read(
+            name,
+            lambda name=name, of=of: read_table(path / name, *of, never_empty=("images",)),  # type: ignore[misc]
+            pd.DataFrame(columns=list(of[0])),
+        )
+        for name, of in _OTHERS.items()
     }
+    tables = {**statistics.tables, **others}
     if not (path / NOTES_CSV).exists():
         del problems[NOTES_CSV]  # folders of earlier versions have none
     histories = {}
@@ -132,7 +112,6 @@ def read_folder(path: Path, warn: Callable[[str], None]) -> Folder:
         table = read(f"history of {fingerprint}", lambda f=fingerprint: _history(path, f), None)  # type: ignore[misc]
         if table is not None:
             histories[str(fingerprint)] = table
-    advice = read(ADVICE, lambda: _text(path / ADVICE), "")
     experiment = read("experiment.toml", lambda: _text(path / "experiment.toml"), "")
     environment: dict[str, Any] = read("environment.json", lambda: _json_object(path / "environment.json"), {})
     for name, problem in problems.items():
@@ -141,62 +120,19 @@ def read_folder(path: Path, warn: Callable[[str], None]) -> Folder:
     return Folder(
         path=path,
         rows=rows,
-        models=_with_verdicts(models, tables["comparisons.csv"], tables["confusion.csv"]),
+        models=_with_verdicts(main_rows(rows), tables["comparisons.csv"], tables["confusion.csv"]),
         tables=tables,
         histories=histories,
-        advice=tuple(line.removeprefix("- ") for line in advice.split("\n") if line.strip()),
+        advice=statistics.advice,
         experiment=experiment,
         environment=environment,
         problems=problems,
     )
 
 
-def _statistics_are_of(path: Path, rows: pd.DataFrame) -> bool:
-    """Say whether the tables are whole, and those of these rows: a file may be cut, edited, or left from earlier."""
-    try:
-        read = {name: _table(path / name, *of) for name, of in TABLES.items()}
-    except ResultsError:
-        return False
-    models = main_rows(rows)
-    n_test = models.set_index("fingerprint")["n_test"]
-    by_model = read["confusion.csv"].groupby("fingerprint")
-    pairs = sum(len(mine) * (len(mine) - 1) // 2 for _, mine in models.groupby(["dataset", "n_test"]))
-    return (
-        (path / ADVICE).is_file()
-        and by_model["count"].sum().to_dict() == n_test.to_dict()
-        and _measured(read["metrics.csv"]) == {key: _classes(mine) for key, mine in by_model}
-        and len(read["comparisons.csv"]) == pairs  # where models differ in their test images it is computed each time
-        and len(read["spread.csv"]) == len(spread_table(rows))
-        and len(read["curves.csv"]) == len(curve_table(rows))
-    )
-
-
-def _classes(confusion: pd.DataFrame) -> dict[str, int]:
-    return dict.fromkeys([*confusion["label"], *confusion["predicted"]], len(CLASS_MEASURES))
-
-
-def _measured(metrics: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Count the measures of each class that metrics.csv has, by model."""
-    of_classes = metrics[metrics["class"] != ""].groupby("fingerprint")
-    return {
-        str(key): {str(name): int(n) for name, n in mine["class"].value_counts().items()} for key, mine in of_classes
-    }
-
-
-def _table(path: Path, columns: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
-    table = read_csv(path, columns, numbers)
-    for column in numbers:
-        wrong = np.isinf(table[column]) | (table[column].isna() & (column in _NEVER_EMPTY))
-        if wrong.any():
-            row = int(wrong.to_numpy().argmax())
-            given = "empty" if np.isnan(table[column].iloc[row]) else "infinite"
-            raise ResultsError(f"{path} is damaged: {column} is {given} in row {row + 1}")
-    return table
-
-
 def _history(path: Path, fingerprint: str) -> pd.DataFrame:
     file = find_artifact(path, "history", fingerprint, ".csv")
-    _table(file, ("epoch",), ("epoch",))
+    read_table(file, ("epoch",), ("epoch",), never_empty=("epoch",))
     return read_csv(file, HISTORY_COLUMNS, HISTORY_COLUMNS)  # losses of a network that diverged may be infinite
 
 

@@ -6,12 +6,13 @@ import csv
 import re
 import stat
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from featbench.errors import ResultsError, first_line
@@ -160,3 +161,21 @@ def read_csv(path: Path, columns: Sequence[str], numbers: Sequence[str] = ()) ->
         raise ResultsError(f"there is no {path}") from None
     except (ValueError, OSError) as error:  # pandas' parser errors and decoding errors are ValueErrors
         raise ResultsError(f"{path} is not a readable CSV file: {first_line(error)}; {RESTORE}") from error
+
+
+def read_table(
+    path: Path, columns: Sequence[str], numbers: Sequence[str] = (), never_empty: Container[str] = ()
+) -> pd.DataFrame:
+    """Read a CSV file as `read_csv` does, and refuse numbers that are infinite or, in some columns, missing.
+
+    Raises:
+        ResultsError: As `read_csv`; or the file is damaged.
+    """
+    table = read_csv(path, columns, numbers)
+    for column in numbers:
+        wrong = np.isinf(table[column]) | (table[column].isna() & (column in never_empty))
+        if wrong.any():
+            row = int(wrong.to_numpy().argmax())
+            given = "empty" if np.isnan(table[column].iloc[row]) else "infinite"
+            raise ResultsError(f"{path} is damaged: {column} is {given} in row {row + 1}")
+    return table

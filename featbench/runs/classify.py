@@ -8,39 +8,48 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 import featbench
-from featbench.classifiers.engine import fit_engine
 from featbench.classifiers.fit_and_test import Fitted, fit_and_test
-from featbench.classifiers.memory import check_memory, memory_budget, needed_bytes
-from featbench.classifiers.place import fits_gpu, gpu_memory_named, has_gpu_solver
-from featbench.classifiers.registry import candidates, get_classifier
+from featbench.classifiers.memory import (
+    check_memory,
+    gpu_memory_named,
+    has_gpu_solver,
+    memory_budget,
+    needed_bytes,
+)
+from featbench.classifiers.params import candidates
 from featbench.classifiers.rows import LabelledFeatures, Subset, train_subsets
 from featbench.classifiers.saved_models import NotKeptError, save_model
+from featbench.classifiers.spec import ClassifierSpec, fit_engine
 from featbench.classifiers.transforms import label
 from featbench.fingerprint import fingerprint
 from featbench.results.artifacts import write_predictions
 from featbench.results.cards import write_card
 from featbench.results.row import Row, params_json
-from featbench.results.store import write_rows
 from featbench.runs.extract import find_cached
-from featbench.runs.feature_sets import FeatureSet, feature_sets
+from featbench.runs.feature_sets import CachedNetwork, FeatureSet, feature_sets
 from featbench.runs.on_disk import load_on_disk
-from featbench.runs.resolve import Job
+from featbench.runs.resolve import Run
 from featbench.runs.rows import make_row
+from featbench.solvers.memory import fits_gpu
 from featbench.solvers.streamed import StreamedRows
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _Task:
     """One classifier to train, on a subset of the training rows."""
 
-    method: str
+    spec: ClassifierSpec
     steps: tuple[str, ...]
     subset: Subset
     fingerprint: str
 
 
-def evaluate(job: Job) -> list[str]:
+def classify(run: Run, cached: Sequence[CachedNetwork] | None = None) -> list[str]:
     """Train the classifiers whose rows are not in results.csv yet.
+
+    Args:
+        run: The run.
+        cached: What `extract` returned; found in the cache where it is None.
 
     Returns:
         The fingerprints of the experiment's classifier rows.
@@ -50,163 +59,164 @@ def evaluate(job: Job) -> list[str]:
         DataError: A class has too few images.
         UsageError: A classifier needs more memory than it may take.
     """
-    config = job.experiment.evaluate
+    config = run.experiment.evaluate
     if not config.classifiers:
         return []
     budget = memory_budget(config)
-    planned = [(source, list(_plans(job, source))) for source in feature_sets(find_cached(job), config.fusions)]
-    for source, plans in planned:  # what the last one lacks should not cost the work of the first
-        for plan in plans:
-            if not job.has_row(plan.fingerprint):
-                _check_memory(job, source, plan, budget)
-    for source, plans in planned:
-        _evaluate_on(job, source, plans, budget)
-    return [plan.fingerprint for _, plans in planned for plan in plans]
+    planned = [
+        (source, list(_tasks(run, source))) for source in feature_sets(cached or find_cached(run), config.fusions)
+    ]
+    for source, tasks in planned:  # what the last one lacks should not cost the work of the first
+        for task in tasks:
+            if not run.table.has(task.fingerprint):
+                _check_memory(run, source, task, budget)
+    for source, tasks in planned:
+        _classify_on(run, source, tasks, budget)
+    return [task.fingerprint for _, tasks in planned for task in tasks]
 
 
-def _evaluate_on(job: Job, source: FeatureSet, plans: Sequence[_Plan], budget: float) -> None:
+def _classify_on(run: Run, source: FeatureSet, tasks: Sequence[_Task], budget: float) -> None:
     splits: dict[str, LabelledFeatures] = {}
-    with job.progress.bar(f"{source.backbone} {source.layer}", len(plans)) as advance:
-        for plan in plans:
-            if job.has_row(plan.fingerprint):
-                job.progress.say(f"{plan.method} on {source.backbone} {source.layer}: already in results.csv")
+    with run.progress.bar(f"{source.backbone} {source.layer}", len(tasks)) as advance:
+        for task in tasks:
+            if run.table.has(task.fingerprint):
+                run.progress.say(f"{task.spec.name} on {source.backbone} {source.layer}: already in results.csv")
             else:
-                splits = splits or _load(job, source, budget)
-                _fit(job, source, splits, plan, budget)
-            advance(1, plan.method)
+                splits = splits or _load(run, source, budget)
+                _fit(run, source, splits, task, budget)
+            advance(1, task.spec.name)
 
 
-def _load(job: Job, source: FeatureSet, budget: float) -> dict[str, LabelledFeatures]:
+def _load(run: Run, source: FeatureSet, budget: float) -> dict[str, LabelledFeatures]:
     """Read the features of all splits, or put them on disk where they do not fit the memory."""
     needed = needed_bytes(sum(map(source.n_rows, source.splits)), source.width)
     if needed <= budget:
         return {name: source.load(name) for name in source.splits}
-    job.progress.say(
+    run.progress.say(
         f"{source.backbone} {source.layer}: {needed / 1e9:.3g} GB with copies is beyond the {budget / 1e9:.3g} GB that "
         "features may take; they are read from disk in blocks of rows"
     )
-    return load_on_disk(source, job.cache_dir, budget)
+    return load_on_disk(source, run.cache_dir, budget)
 
 
-def _check_memory(job: Job, source: FeatureSet, plan: _Plan, budget: float) -> None:
-    config = job.experiment.evaluate
+def _check_memory(run: Run, source: FeatureSet, task: _Task, budget: float) -> None:
+    config = run.experiment.evaluate
     check_memory(
-        plan.method,
-        candidates(plan.method, config),
-        plan.steps,
+        task.spec,
+        candidates(task.spec, config),
+        task.steps,
         config,
         features=f"{source.backbone} {source.layer}",
-        shape=(_rows_of(source, plan), source.width),
+        shape=(_rows_of(source, task), source.width),
         budget=budget,
     )
 
 
-def _rows_of(source: FeatureSet, plan: _Plan) -> int:
-    return len(plan.subset.indices) + sum(source.n_rows(name) for name in source.splits if name != "train")
+def _rows_of(source: FeatureSet, task: _Task) -> int:
+    return len(task.subset.indices) + sum(source.n_rows(name) for name in source.splits if name != "train")
 
 
-def _plans(job: Job, source: FeatureSet) -> Iterator[_Plan]:
-    config = job.experiment.evaluate
+def _tasks(run: Run, source: FeatureSet) -> Iterator[_Task]:
+    config = run.experiment.evaluate
     labels, _ = source.labels("train")
-    for method, steps in product(config.classifiers, config.steps):
-        spec = get_classifier(method)
+    for spec, steps in product(run.classifiers.values(), config.steps):
         for subset in train_subsets(
-            labels, config.train_sizes, config.repeats, job.experiment.seed, seeded=spec.seeded
+            labels, config.train_sizes, config.repeats, run.experiment.seed, seeded=spec.seeded
         ):
             content = source.content() | {
-                "method": method,
+                "method": spec.name,
                 "selection": config.selection,
                 "folds": config.folds,
-                "candidates": candidates(method, config),
-                "engine": fit_engine(method, candidates(method, config), config),
+                "candidates": candidates(spec, config),
+                "engine": fit_engine(spec, candidates(spec, config), config),
                 "subset": [subset.size, subset.repeat],
                 "seed": subset.seed,
                 "version": featbench.__version__,
             }
             extra = {"steps": list(steps), "source": spec.source}
             content |= {key: value for key, value in extra.items() if value}
-            yield _Plan(method, steps, subset, fingerprint(content))
+            yield _Task(spec, steps, subset, fingerprint(content))
 
 
-def _fit(job: Job, source: FeatureSet, splits: Mapping[str, LabelledFeatures], plan: _Plan, budget: float) -> None:
-    classes = job.dataset.classes
-    splits = {**splits, "train": splits["train"].take(plan.subset.indices)}
-    if needed_bytes(_rows_of(source, plan), source.width) <= budget:
+def _fit(run: Run, source: FeatureSet, splits: Mapping[str, LabelledFeatures], task: _Task, budget: float) -> None:
+    classes = run.dataset.classes
+    splits = {**splits, "train": splits["train"].take(task.subset.indices)}
+    if needed_bytes(_rows_of(source, task), source.width) <= budget:
         splits = {name: split.in_memory() for name, split in splits.items()}
     train, test = splits["train"], splits["test"]
-    device = _device(job, source, plan, train)
-    with gpu_memory_named(plan.method):
+    device = _device(run, source, task, train)
+    with gpu_memory_named(task.spec.name):
         fitted = fit_and_test(
-            plan.method,
+            task.spec,
             train,
             splits.get("val"),
             test,
-            job.experiment.evaluate,
-            plan.subset.seed,
+            run.experiment.evaluate,
+            task.subset.seed,
             len(classes),
-            plan.steps,
+            task.steps,
             device,
         )
-    row = _row(job, source, fitted, plan, splits, device)
+    row = _row(run, source, fitted, task, splits, device)
     try:
-        save_model(job.results_dir, row, fitted.model)
+        save_model(run.results_dir, row, fitted.model)
     except NotKeptError as error:
         row = replace(row, params=params_json(json.loads(row.params) | {"model_not_kept": str(error)}))
-        job.progress.warn(f"the model of {plan.method} on {source.backbone} {source.layer} is not kept: {error}")
+        run.progress.warn(f"the model of {task.spec.name} on {source.backbone} {source.layer} is not kept: {error}")
     else:
         write_card(
-            job.results_dir,
+            run.results_dir,
             row,
-            classes=job.dataset.classes,
-            seed=job.experiment.seed,
-            array_shape=job.dataset.array_shape,
+            classes=run.dataset.classes,
+            seed=run.experiment.seed,
+            array_shape=run.dataset.array_shape,
             temperature=fitted.temperature,
             **source.card(),
         )
-    write_predictions(job.results_dir, row, test.ids, test.y, fitted.predicted, fitted.scores, classes)
-    write_rows(job.results_dir, [row])  # last, so that a row's files are there when the row is
+    write_predictions(run.results_dir, row, test.ids, test.y, fitted.predicted, fitted.scores, classes)
+    run.table.add(row)  # last, so that a row's files are there when the row is
     if fitted.converged is False:
-        job.progress.warn(f"{plan.method} on {source.backbone} {source.layer} did not converge; its row says so")
+        run.progress.warn(f"{task.spec.name} on {source.backbone} {source.layer} did not converge; its row says so")
 
 
-def _device(job: Job, source: FeatureSet, plan: _Plan, train: LabelledFeatures) -> str:
+def _device(run: Run, source: FeatureSet, task: _Task, train: LabelledFeatures) -> str:
     """Return where to fit a classifier; rows that stay on disk are for the CPU."""
-    config = job.experiment.evaluate
-    wanted = has_gpu_solver(plan.method, candidates(plan.method, config), config)
-    if job.device.type == "cpu" or not wanted or isinstance(train.X, StreamedRows):
+    config = run.experiment.evaluate
+    wanted = has_gpu_solver(task.spec, candidates(task.spec, config), config)
+    if run.device.type == "cpu" or not wanted or isinstance(train.X, StreamedRows):
         return "cpu"
-    if not fits_gpu(job.device, (_rows_of(source, plan), source.width)):
-        job.progress.say(
-            f"{plan.method} on {source.backbone} {source.layer} is fitted on the CPU: its rows do not fit the GPU"
+    if not fits_gpu(run.device, (_rows_of(source, task), source.width)):
+        run.progress.say(
+            f"{task.spec.name} on {source.backbone} {source.layer} is fitted on the CPU: its rows do not fit the GPU"
         )
         return "cpu"
-    return str(job.device)
+    return str(run.device)
 
 
 def _row(
-    job: Job,
+    run: Run,
     source: FeatureSet,
     fitted: Fitted,
-    plan: _Plan,
+    task: _Task,
     splits: Mapping[str, LabelledFeatures],
     device: str,
 ) -> Row:
     return make_row(
-        job.experiment.name,
-        job.dataset,
+        run.experiment.name,
+        run.dataset,
         splits["test"].y,
         fitted.predicted,
         params=fitted.params | {"candidates": fitted.n_tried, "candidates_not_converged": fitted.n_not_converged},
-        images_per_class=plan.subset.size,
+        images_per_class=task.subset.size,
         backbone=source.backbone,
         weights=source.weights,
         layer=source.layer,
         pooling=source.pooling,
         feature_dim=splits["train"].X.shape[1],
-        method=plan.method,
+        method=task.spec.name,
         kind="classifier",
         selection=fitted.selection,
-        seed=plan.subset.seed,
+        seed=task.subset.seed,
         n_train=fitted.n_train,
         n_val=fitted.n_val,
         val_accuracy=fitted.val_accuracy,
@@ -217,6 +227,6 @@ def _row(
         extract_s=source.extract_s,
         fit_s=fitted.fit_s,
         predict_s=fitted.predict_s,
-        fingerprint=plan.fingerprint,
-        steps=label(plan.steps),
+        fingerprint=task.fingerprint,
+        steps=label(task.steps),
     )

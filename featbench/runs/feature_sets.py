@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from featbench.backbones.identity import Identity
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.errors import DataError, UsageError
-from featbench.features.cache import load_features, read_blocks, read_labels
+from featbench.features.cache import CacheInfo, CacheKey, read_blocks, read_labels, read_layer
+from featbench.features.extraction import Extraction
 from featbench.fingerprint import fingerprint
-from featbench.runs.extract import Cached
+
+
+@dataclass(frozen=True)
+class CachedNetwork:
+    """One `[[backbones]]` entry with the cache files of its splits, all complete.
+
+    Attributes:
+        identity: Of the network.
+        extraction: How its features were computed.
+        keys: Split -> cache file.
+        infos: Split -> what that file holds.
+    """
+
+    identity: Identity
+    extraction: Extraction
+    keys: Mapping[str, CacheKey]
+    infos: Mapping[str, CacheInfo]
 
 
 @dataclass(frozen=True)
@@ -24,7 +42,7 @@ class FeatureSet:
     have in common stands once.
     """
 
-    parts: tuple[tuple[Cached, str], ...]
+    parts: tuple[tuple[CachedNetwork, str], ...]
 
     @property
     def splits(self) -> list[str]:
@@ -33,28 +51,28 @@ class FeatureSet:
 
     @property
     def backbone(self) -> str:
-        """The column of this name."""
-        return _joined([cached.backbone.name for cached, _ in self.parts])
+        """Value of results.csv's `backbone`."""
+        return _joined([cached.identity.name for cached, _ in self.parts])
 
     @property
     def weights(self) -> str:
-        """The column of this name."""
-        return _joined([cached.backbone.weights for cached, _ in self.parts])
+        """Value of results.csv's `weights`."""
+        return _joined([cached.identity.weights for cached, _ in self.parts])
 
     @property
     def layer(self) -> str:
-        """The column of this name."""
+        """Value of results.csv's `layer`."""
         return "+".join(layer for _, layer in self.parts)
 
     @property
     def pooling(self) -> str | None:
-        """The column of this name."""
+        """Value of results.csv's `pooling`."""
         poolings = [cached.extraction.pooling_of(layer) for cached, layer in self.parts]
         return None if poolings == [None] * len(poolings) else _joined([pooling or "none" for pooling in poolings])
 
     @property
     def precision(self) -> str:
-        """The column of this name."""
+        """Value of results.csv's `precision`."""
         return _joined([cached.extraction.precision for cached, _ in self.parts])
 
     @property
@@ -116,7 +134,7 @@ class FeatureSet:
             DataError: The parts of a fusion hold different images.
         """
         y, ids = self.labels(split)
-        columns = [load_features(cached.keys[split].path, layer)[0] for cached, layer in self.parts]
+        columns = [read_layer(cached.keys[split].path, layer)[0] for cached, layer in self.parts]
         return LabelledFeatures(columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1), y, tuple(ids))
 
     def blocks(self, split: str, block_rows: int) -> Iterator[npt.NDArray[Any]]:
@@ -126,7 +144,7 @@ class FeatureSet:
             yield columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1)
 
 
-def feature_sets(cached: Sequence[Cached], fusions: Sequence[Sequence[str]]) -> list[FeatureSet]:
+def feature_sets(cached: Sequence[CachedNetwork], fusions: Sequence[Sequence[str]]) -> list[FeatureSet]:
     """List the feature sets of an experiment.
 
     Args:
@@ -150,12 +168,12 @@ def feature_sets(cached: Sequence[Cached], fusions: Sequence[Sequence[str]]) -> 
     return single + fused
 
 
-def _part(cached: Cached, layer: str) -> dict[str, Any]:
+def _part(cached: CachedNetwork, layer: str) -> dict[str, Any]:
     return {
-        "backbone": cached.backbone.name,
-        "weights": cached.backbone.source,
-        "weights_hash": cached.keys["train"].content["weights"],
-        "preprocess": cached.backbone.preprocess.content(),
+        "backbone": cached.identity.name,
+        "weights": cached.identity.source,
+        "weights_hash": cached.identity.weights_hash,
+        "preprocess": cached.identity.preprocess.content(),
         "layer": layer,
         "pooling": cached.extraction.pooling_of(layer),
         "precision": cached.extraction.precision,

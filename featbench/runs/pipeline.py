@@ -1,32 +1,30 @@
-"""The stages in order: images in, tables and a page out."""
+"""The one function that runs an experiment: images in, tables and a page out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from featbench.backbones.available import BUNDLED, available_backbone
-from featbench.backbones.device import resolve_device
-from featbench.config import Experiment, builtin_experiments, load_experiment
-from featbench.places import expand_user
-from featbench.progress import Progress, Silent
-from featbench.report.tables import write_accuracy_tables, write_statistics
-from featbench.results.store import load_results, write_current
-from featbench.runs.classify import evaluate
-from featbench.runs.extract import extract
-from featbench.runs.pictures import write_pictures
-from featbench.runs.plan import describe_plan
-from featbench.runs.resolve import Job
+from featbench.config import Experiment, is_folder, load_experiment
+from featbench.places import data_sets, expand_user, feature_caches
+from featbench.progress import OnceOnly, Progress
+from featbench.progress_bars import follow
+from featbench.results.store import load_results
+from featbench.runs.finished import Finished, find_finished, record_finished
 
-HOME = Path("~/.cache/featbench")
+if TYPE_CHECKING:
+    from featbench.runs.resolve import Run
+
 STAGES = ("extract", "evaluate", "baseline", "report")
-_MORE_OF_BUNDLED = ('backbones.0.layers=["layer2", "layer3"]', "backbones.0.pooling=avg:4")  # its last layer is narrow
+Source = str | Path | Mapping[str, Any] | Experiment
 
 
 def run(
-    experiment: str | Path | Experiment,
+    experiment: Source,
     *,
     results: str | Path | None = None,
     cache: str | Path | None = None,
@@ -35,22 +33,24 @@ def run(
     overrides: Sequence[str] = (),
     offline: bool = False,
     stages: Sequence[str] = STAGES,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> pd.DataFrame:
     """Run an experiment: extract features, train and test classifiers and networks, write the tables and the page.
 
     What is already in the cache and in results.csv is reused; to do it again, delete the results folder.
 
     Args:
-        experiment: A built-in name, the path of a TOML file or of a folder of images, or an `Experiment`.
+        experiment: A built-in name, the path of a TOML file or of a folder of images, a dict of what such a file holds,
+            or an `Experiment`.
         results: This run's own folder; `results/NAME` where it is None.
-        cache: Where feature caches are kept; `~/.cache/featbench/features` where it is None.
-        data: torchvision's root for data sets; `~/.cache/featbench/data` where it is None.
+        cache: Where feature caches are kept; None is `$FEATBENCH_HOME/features`, or `~/.cache/featbench/features`.
+        data: torchvision's root for data sets; None is `$FEATBENCH_HOME/data`, or `~/.cache/featbench/data`.
         device: "auto", "cpu", "cuda" or "cuda:N".
         overrides: `KEY=VALUE` settings that replace what the experiment says.
         offline: Forbid downloads.
         stages: Which of "extract", "evaluate", "baseline" and "report" (the pictures and the page) to run.
-        progress: Takes messages and progress; nobody looks where it is None.
+        progress: Whether to show messages and bars on stderr; None shows them in a terminal and in a notebook. Or
+            something of your own that takes them.
 
     Returns:
         The experiment's rows of results.csv, with those of stages that did not run this time; empty after "extract".
@@ -60,91 +60,71 @@ def run(
         FeatbenchError: Something went wrong; the message says what, and what to do. `UsageError` is the kind where
             the experiment or an argument is wrong.
     """
-    job = make_job(
-        experiment,
-        results=results,
-        cache=cache,
-        data=data,
-        device=device,
-        overrides=overrides,
-        offline=offline,
-        progress=progress,
+    with follow(progress) as shown:
+        once = OnceOnly(shown)
+        asked = load_experiment(experiment, overrides)
+        results_dir = expand_user(results) if results is not None else Path("results") / asked.name
+        cache_dir, data_dir = feature_caches(cache), data_sets(data)
+        arguments = {
+            "experiment": asked.model_dump(mode="json"),
+            "networks_at_hand": _downloaded_weights() if is_folder(experiment) else [],
+            "folders": [os.path.abspath(folder) for folder in (results_dir, cache_dir, data_dir)],  # noqa: PTH100
+            "device": device,
+            "offline": offline,
+        }
+        everything = tuple(stages) == STAGES
+        finished = find_finished(results_dir, arguments) if everything else None
+        if finished is not None:
+            for warning in finished.warnings:
+                once.warn(warning)
+            once.say("nothing has changed since this run was finished")
+            rows = load_results(results_dir)
+            return rows[rows["fingerprint"].isin(finished.rows)].reset_index(drop=True)
+
+        # torch and what stands on it take seconds to import
+        from featbench.runs.plan import describe_plan
+        from featbench.runs.resolve import resolve
+        from featbench.runs.stages import run_stages
+
+        resolved = resolve(
+            experiment,
+            results=results_dir,
+            cache=cache_dir,
+            data=data_dir,
+            device=device,
+            overrides=overrides,
+            offline=offline,
+            progress=once,
+        )
+        plan = describe_plan(resolved, stages) if is_folder(experiment) else None  # nobody wrote down what will be done
+        resolved.prepare()
+        for line in resolved.dataset.remarks if plan is None else plan:
+            once.say(line)
+        rows = run_stages(resolved, stages)
+        if everything:
+            _record(resolved, arguments, rows, once.warnings)
+        return rows
+
+
+def _record(run: Run, arguments: Mapping[str, Any], rows: pd.DataFrame, warnings: Sequence[str]) -> None:
+    """Record that the run is finished, where all that it depended on is in files that are known."""
+    files = [key.path for planned in run.extractions for key in planned.keys.values()]
+    for network in run.networks:
+        weights = network.weights_files()
+        if weights is None:
+            return  # timm's, or the user's own
+        files += weights
+    if any(spec.source for spec in run.classifiers.values()):
+        return  # of the user's own code
+    dataset = run.experiment.dataset
+    inputs = [dataset.root] if dataset.root is not None else [] if dataset.name == "digits" else [run.data_dir]
+    record_finished(
+        run.results_dir, arguments, Finished(rows["fingerprint"].tolist(), warnings), inputs=inputs, files=files
     )
-    if _is_folder(experiment):  # nobody wrote down what will be done
-        for line in describe_plan(job, stages):
-            job.progress.say(line)
-    return _run(job, stages)
 
 
-def make_job(
-    experiment: str | Path | Experiment,
-    *,
-    results: str | Path | None = None,
-    cache: str | Path | None = None,
-    data: str | Path | None = None,
-    device: str = "auto",
-    overrides: Sequence[str] = (),
-    offline: bool = False,
-    progress: Progress | None = None,
-) -> Job:
-    """Settle what a run is about, from the arguments of `run`; nothing is read or written but the experiment.
-
-    A folder of images takes the pretrained backbone that is at hand, unless an override names one.
-
-    Raises:
-        UsageError: The experiment or an argument is wrong.
-    """
-    progress = progress or Silent()
-    if not isinstance(experiment, Experiment):
-        if _is_folder(experiment) and not any(override.startswith("backbones") for override in overrides):
-            name, why = available_backbone(offline=offline)
-            progress.say(f"backbone     {name}: {why}; --set backbones.0.name=NAME takes another")
-            overrides = [*(_MORE_OF_BUNDLED if name == BUNDLED else ()), f"backbones.0.name={name}", *overrides]
-        experiment = load_experiment(str(experiment), overrides)
-    return Job(
-        experiment=experiment,
-        results_dir=Path(results) if results is not None else Path("results") / experiment.name,
-        cache_dir=Path(cache) if cache is not None else expand_user(HOME / "features"),
-        data_dir=Path(data) if data is not None else expand_user(HOME / "data"),
-        device=resolve_device(device),
-        offline=offline,
-        progress=progress,
-    )
-
-
-def _is_folder(experiment: str | Path | Experiment) -> bool:
-    if isinstance(experiment, Experiment) or str(experiment) in builtin_experiments():
-        return False
-    return bool(str(experiment)) and expand_user(experiment).is_dir()
-
-
-def _run(job: Job, stages: Sequence[str]) -> pd.DataFrame:
-    experiment = job.experiment
-    job.prepare()
-    writes = True
-    done: dict[str, list[str]] = {}  # kind of row -> fingerprints of this experiment's rows
-    if "extract" in stages and (experiment.evaluate.classifiers or "evaluate" not in stages):  # else nobody reads them
-        extract(job)
-    if "evaluate" in stages:
-        done["classifier"] = evaluate(job)
-    if "baseline" in stages and experiment.baselines:
-        from featbench.runs.train import baseline, is_main  # Lightning takes seconds to import
-
-        done["baseline"] = baseline(job)
-        writes = is_main(job)
-    if not any(done.values()):
-        return pd.DataFrame()
-    rows = load_results(job.results_dir)
-    # rows of earlier settings stay in results.csv but not in the tables; kinds that were not run stay in both
-    rows = rows[[kind not in done or row in done[kind] for kind, row in zip(rows.kind, rows.fingerprint, strict=True)]]
-    if not writes:
-        return rows.reset_index(drop=True)  # as the main process has them
-    write_current(job.results_dir, rows)
-    write_accuracy_tables(job.results_dir, rows)
-    write_statistics(job.results_dir, rows, job.progress.warn)
-    if "report" in stages:
-        from featbench.report.build import write_report  # the libraries of the page take seconds to import
-
-        write_pictures(job)
-        write_report(job.results_dir, job.progress.warn)
-    return rows.reset_index(drop=True)
+def _downloaded_weights() -> list[str]:
+    """List the weights in torch's hub cache, of which a folder of images takes the best."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = expand_user(os.environ.get("TORCH_HOME") or f"{cache}/torch")
+    return sorted(path.name for path in (home / "hub" / "checkpoints").glob("*"))

@@ -1,45 +1,60 @@
-"""What every stage of a run shares: the experiment, where its files go, and the data set."""
+"""From an experiment to a `Run`: what every stage, the plan and the pictures read, each looked up once."""
 
 from __future__ import annotations
 
-import json
 import os
-import platform
-import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import numpy as np
 import tomli_w
 import torch
 
-import featbench
+from featbench.backbones.available import BUNDLED, available_backbone
+from featbench.backbones.device import resolve_device
+from featbench.backbones.identity import KnownNetworks, Network
 from featbench.backbones.load import check_backbone
 from featbench.baselines.launch import check_can_start
-from featbench.classifiers.checks import check_trainable
-from featbench.classifiers.registry import check_grids
-from featbench.config import Experiment
+from featbench.classifiers.params import check_grids
+from featbench.classifiers.registry import get_classifier
+from featbench.classifiers.rows import check_trainable
+from featbench.classifiers.spec import ClassifierSpec
+from featbench.config import BackboneConfig, Experiment, is_folder, load_experiment
 from featbench.config.toml import read_toml
 from featbench.data.datasets import check_dataset, load_dataset
-from featbench.data.duplicates import describe_duplicates
-from featbench.data.notes import NOTES, Notes, add_notes
-from featbench.data.splits import Dataset, Labels, Skipped, Split
-from featbench.errors import DataError, UsageError
+from featbench.data.splits import Dataset
+from featbench.errors import UsageError
+from featbench.features.cache import CacheKey, read_info
+from featbench.features.extraction import Extraction, cache_keys, extraction_for
+from featbench.places import data_sets, expand_user, feature_caches
 from featbench.progress import Progress, Silent
 from featbench.results.files import write_text
-from featbench.results.images import write_notes, write_skipped
-from featbench.results.store import RESULTS_CSV, load_results, prepare_folder
+from featbench.results.store import ResultsTable, prepare_folder
+from featbench.runs.environment import write_environment
+from featbench.runs.image_report import ImageReport
 
 EXPERIMENT = "experiment.toml"
-_PACKAGES = ("h5py", "lightning", "numpy", "pandas", "pillow", "scikit-learn", "torchvision")
+_MORE_OF_BUNDLED = ('backbones.0.layers=["layer2", "layer3"]', "backbones.0.pooling=avg:4")  # its last layer is narrow
+
+
+class PlannedExtraction(NamedTuple):
+    """The features that one `[[backbones]]` entry asks for, and the cache file of each split."""
+
+    network: Network
+    extraction: Extraction
+    keys: Mapping[str, CacheKey]
+
+    def is_complete(self) -> bool:
+        """Say whether the cache holds all of it."""
+        infos = [read_info(key.path) for key in self.keys.values()]
+        return all(info is not None and {*self.extraction.layers} <= {*info.widths} for info in infos)
 
 
 @dataclass(frozen=True)
-class Job:
-    """One run of an experiment.
+class Run:
+    """One run of an experiment. What it consists of is looked up when it is first read, and kept.
 
     Attributes:
         experiment: What to do.
@@ -48,7 +63,7 @@ class Job:
         data_dir: torchvision's root for data sets.
         device: Where networks run.
         offline: Forbids downloads.
-        progress: Takes messages and progress.
+        progress: Takes messages and progress; `OnceOnly` says nothing twice.
     """
 
     experiment: Experiment
@@ -58,16 +73,58 @@ class Job:
     device: torch.device
     offline: bool = False
     progress: Progress = field(default_factory=Silent)
-    _left_out: dict[str, Skipped] = field(default_factory=dict)
-    _notes: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
-    _told: set[str] = field(default_factory=set)
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The data set, read when it is first needed."""
+        """The data set."""
         config = self.experiment.dataset
         memo_dir = self.cache_dir / ".hashes"
         return load_dataset(config, self.data_dir, seed=self.experiment.seed, offline=self.offline, memo_dir=memo_dir)
+
+    @cached_property
+    def images(self) -> ImageReport:
+        """What was found out about the images of the data set."""
+        return ImageReport(self.dataset, self.results_dir, self.progress)
+
+    @cached_property
+    def table(self) -> ResultsTable:
+        """results.csv: the rows that exist, and where new ones go."""
+        return ResultsTable(self.results_dir)
+
+    @cached_property
+    def networks(self) -> tuple[Network, ...]:
+        """The network of each `[[backbones]]` entry."""
+        return tuple(self.network(config, self.experiment.seed) for config in self.experiment.backbones)
+
+    @cached_property
+    def extractions(self) -> tuple[PlannedExtraction, ...]:
+        """The features of each `[[backbones]]` entry, with their cache files.
+
+        Raises:
+            UsageError: A layer does not exist, or cannot be pooled so.
+            WeightsError: The weights of a network are missing or do not fit.
+        """
+        on_bad_image = self.experiment.dataset.on_bad_image
+        planned = []
+        for network in self.networks:
+            extraction = extraction_for(network.config, network.layers, self.device, on_bad_image)
+            keys = cache_keys(self.dataset, network.identity, extraction, self.cache_dir)
+            planned.append(PlannedExtraction(network, extraction, keys))
+        return tuple(planned)
+
+    def network(self, config: BackboneConfig, seed: int) -> Network:
+        """Return a network for the images of the data set; the seed draws its weights where they are random."""
+        dataset = self.dataset
+        return Network(config, dataset.splits["train"], dataset.channels, seed, self.offline, self._known_networks)
+
+    @cached_property
+    def _known_networks(self) -> KnownNetworks:
+        return KnownNetworks(self.cache_dir / ".networks")
+
+    @cached_property
+    def classifiers(self) -> dict[str, ClassifierSpec]:
+        """The classifiers of the experiment, by name; a user's own is imported when they are first needed."""
+        return {name: get_classifier(name) for name in self.experiment.evaluate.classifiers}
 
     def prepare(self) -> None:
         """Refuse what cannot work before any work is done, and write down what is about to be done.
@@ -81,10 +138,9 @@ class Job:
         self.check_results_folder()
         self.check_images()  # first: the results folder may lie among the images, and is known by what is in it
         prepare_folder(self.results_dir)
-        self.tell(self.dataset.remarks)
         content = self.experiment.model_dump(mode="json", exclude_none=True)
         write_text(self.results_dir / EXPERIMENT, tomli_w.dumps(content))
-        write_text(self.results_dir / "environment.json", json.dumps(self._environment(), indent=2) + "\n")
+        write_environment(self.results_dir, self.device)
 
     def check_names(self) -> None:
         """Check names and settings; nothing is read.
@@ -95,7 +151,7 @@ class Job:
         check_dataset(self.experiment.dataset)
         for backbone in self.experiment.backbones:
             check_backbone(backbone)
-        check_grids(self.experiment.evaluate)
+        check_grids(self.classifiers.values(), self.experiment.evaluate)
         for baseline in self.experiment.baselines:
             check_can_start(baseline.devices)
 
@@ -110,10 +166,10 @@ class Job:
             before = read_toml(written).get("dataset")
         except UsageError:
             return  # there is none, or nothing can be told from it
-        mine, others = _which(self.experiment.dataset.model_dump(mode="json")), _which(before)
-        if others is not None and mine != others:
+        mine, other = _which(self.experiment.dataset.model_dump(mode="json")), _which(before)
+        if other is not None and mine != other:
             raise UsageError(
-                f"{self.results_dir} holds the results of another data set, {others}, and this is {mine}: choose "
+                f"{self.results_dir} holds the results of another data set, {other}, and this is {mine}: choose "
                 f"another folder with --results DIR; where the same images only moved, remove {written} and run again"
             )
 
@@ -126,100 +182,48 @@ class Job:
         """
         splits = self.dataset.splits
         val_labels = splits["val"].labels if "val" in splits else None
-        check_trainable(splits["train"].labels, self.dataset.classes, self.experiment.evaluate, val_labels)
+        check_trainable(
+            self.classifiers.values(),
+            splits["train"].labels,
+            self.dataset.classes,
+            self.experiment.evaluate,
+            val_labels,
+        )
 
-    def new_remarks(self) -> list[str]:
-        """Return what was decided about the data set that the user may not expect; once."""
-        return self._untold(self.dataset.remarks)
 
-    def leave_out(self, skipped: Iterable[Skipped]) -> None:
-        """Write skipped.csv: the files that the data set left out, and these images; say so when there are more."""
-        count = len(self._left_out)
-        for image in (*self.dataset.skipped, *skipped):
-            self._left_out.setdefault(image.id, image)
-        rows = [(image.split, image.id, image.reason) for image in self._left_out.values()]
-        path = write_skipped(self.results_dir, rows)
-        if len(rows) > count:
-            files = "1 file was" if len(rows) == 1 else f"{len(rows)} files were"
-            self.progress.warn(f"{files} left out; {path} says which and why")
+def resolve(
+    experiment: str | Path | Mapping[str, Any] | Experiment,
+    *,
+    results: str | Path | None = None,
+    cache: str | Path | None = None,
+    data: str | Path | None = None,
+    device: str = "auto",
+    overrides: Sequence[str] = (),
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> Run:
+    """Make a `Run` from the arguments of `featbench.run`; nothing is read or written but the experiment.
 
-    def check_decoded(
-        self, splits: Mapping[str, Split], labels: Mapping[str, Labels], reasons: Mapping[str, str]
-    ) -> None:
-        """Check that every class is still there where images of it cannot be read.
+    A folder of images takes the pretrained backbone that is at hand, unless an override names one.
 
-        Args:
-            splits: With all images.
-            labels: Of those that were read.
-            reasons: Why others were not, by id.
-
-        Raises:
-            DataError: A split has lost a class.
-        """
-        for name, split in splits.items():
-            for label in np.setdiff1d(split.labels, labels[name]):
-                ids = [split.ids[row] for row in np.flatnonzero(split.labels == label)]
-                why = f"{ids[0]}: {reasons.get(ids[0], 'left out')}"
-                raise DataError(
-                    f"no image of class {self.dataset.classes[label]!r} in {name} can be read, of {len(ids)} ({why}); "
-                    "add some that can, or leave the class out: a folder whose name begins with a dot is not read"
-                )
-
-    def note(self, found: Mapping[str, Notes]) -> None:
-        """Write notes.csv: what is said of the images of each split; say so, once, with the count.
-
-        Where the data set has no val, images held out for it are those of train.
-        """
-        by_split: dict[str, Notes] = {}
-        for split, notes in found.items():
-            name = split if split in self.dataset.splits else "train"
-            by_split[name] = add_notes(by_split.get(name, {}), notes)
-        for split, notes in by_split.items():
-            for kind, counted in notes.items():
-                if kind in NOTES:  # a later version may know more
-                    self._notes.setdefault((split, kind), counted)
-        rows = [(split, NOTES[kind], *counted) for (split, kind), counted in self._notes.items()]
-        path = write_notes(self.results_dir, rows)
-        for kind in dict.fromkeys(kind for _, kind in self._notes):
-            count, example = add_notes(*({k: of} for (_, k), of in self._notes.items()))[kind]
-            images = "1 image is" if count == 1 else f"{count:,} images are"
-            self._warn([f"{images} {NOTES[kind]} (the first: {example}; {path.name} counts them)"])
-
-    def warn_of_duplicates(self) -> None:
-        """Warn, once, of images that are in two splits or under two classes; call it when all were read."""
-        self._warn(describe_duplicates(self.dataset.splits, self._left_out))
-
-    def tell(self, sentences: Iterable[str]) -> None:
-        """Say each of some sentences, once in a run."""
-        for sentence in self._untold(sentences):
-            self.progress.say(sentence)
-
-    def _warn(self, sentences: Iterable[str]) -> None:
-        for sentence in self._untold(sentences):
-            self.progress.warn(sentence)
-
-    def _untold(self, sentences: Iterable[str]) -> list[str]:
-        new = [sentence for sentence in dict.fromkeys(sentences) if sentence not in self._told]
-        self._told.update(new)
-        return new
-
-    def has_row(self, fingerprint: str) -> bool:
-        """Say whether results.csv has the row with this fingerprint already."""
-        if not (self.results_dir / RESULTS_CSV).exists():
-            return False
-        return bool((load_results(self.results_dir)["fingerprint"] == fingerprint).any())
-
-    def _environment(self) -> dict[str, object]:
-        cuda = self.device.type == "cuda"
-        return {
-            "versions": {"featbench": featbench.__version__, "torch": torch.__version__}
-            | {name: metadata.version(name) for name in _PACKAGES},
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "device": torch.cuda.get_device_name(self.device) if cuda else platform.machine(),
-            "cpu_threads": torch.get_num_threads(),
-            "git_commit": _git_commit(),
-        }
+    Raises:
+        UsageError: The experiment or an argument is wrong.
+    """
+    progress = progress or Silent()
+    if is_folder(experiment) and not any(override.startswith("backbones") for override in overrides):
+        name, why = available_backbone(offline=offline)
+        progress.say(f"backbone     {name}: {why}; --set backbones.0.name=NAME takes another")
+        overrides = [*(_MORE_OF_BUNDLED if name == BUNDLED else ()), f"backbones.0.name={name}", *overrides]
+    loaded = load_experiment(experiment, overrides)
+    return Run(
+        experiment=loaded,
+        results_dir=expand_user(results) if results is not None else Path("results") / loaded.name,
+        cache_dir=feature_caches(cache),
+        data_dir=data_sets(data),
+        device=resolve_device(device),
+        offline=offline,
+        progress=progress,
+    )
 
 
 def _which(dataset: object) -> str | None:
@@ -228,13 +232,3 @@ def _which(dataset: object) -> str | None:
         return None
     root = dataset.get("root")
     return os.path.realpath(root) if isinstance(root, str) else str(dataset["name"])
-
-
-def _git_commit() -> str | None:
-    """Return the commit of featbench's own checkout; None where it is installed otherwise."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
-    except OSError:
-        return None
-    return done.stdout.strip() or None

@@ -27,13 +27,12 @@ from featbench.results.artifacts import artifact_path, write_predictions
 from featbench.results.cards import MODELS, write_card
 from featbench.results.files import replacing, write_csv, writing_to
 from featbench.results.row import Row
-from featbench.results.store import write_rows
-from featbench.runs.resolve import Job
+from featbench.runs.resolve import Run
 from featbench.runs.rows import make_row
-from featbench.runs.trainings import Plan, Subset, plans_of, splits_of
+from featbench.runs.trainings import Subset, Training, splits_of, trainings_of
 
 
-def baseline(job: Job) -> list[str]:
+def train(run: Run) -> list[str]:
     """Train the reference networks whose rows are not in results.csv yet.
 
     Returns:
@@ -44,47 +43,47 @@ def baseline(job: Job) -> list[str]:
         ResultsError: Such a process failed, or the results folder cannot be written.
         DataError: No image of a split can be read.
     """
-    if not job.experiment.baselines:
+    if not run.experiment.baselines:
         return []
-    if not is_main(job):
-        job = replace(job, progress=Silent())
-    several = any(each.processes > 1 for each in job.experiment.baselines)
+    if not is_main_process(run):
+        run = replace(run, progress=Silent())
+    several = any(each.processes > 1 for each in run.experiment.baselines)
     with started_processes() if several else nullcontext():
-        return _train_all(job)
+        return _train_all(run)
 
 
-def is_main(job: Job) -> bool:
+def is_main_process(run: Run) -> bool:
     """Say whether this process is the one that writes; the others help it to train."""
-    return all(Processes(each.processes).is_main() for each in job.experiment.baselines)
+    return all(Processes(each.processes).is_main() for each in run.experiment.baselines)
 
 
-def _train_all(job: Job) -> list[str]:
-    helps = not is_main(job)
+def _train_all(run: Run) -> list[str]:
+    helps = not is_main_process(run)
     helped = False
-    splits = splits_of(job)
+    splits = splits_of(run)
     images: dict[Preprocess, dict[str, tuple[Images, list[str]]]] = {}
     done: dict[str, None] = {}
-    for plan in plans_of(job, splits):
-        if plan.fingerprint in done:
+    for training in trainings_of(run, splits):
+        if training.fingerprint in done:
             continue  # the same network asked for by two [[backbones]] entries, as scratch is
-        done[plan.fingerprint] = None
-        if helps and plan.processes.count == 1:
+        done[training.fingerprint] = None
+        if helps and training.processes.count == 1:
             continue
-        with _alone(job, plan):
-            if job.has_row(plan.fingerprint):
-                job.progress.say(f"{plan.title}: already in results.csv")
+        with _alone(run, training):
+            if run.table.has(training.fingerprint):
+                run.progress.say(f"{training.title}: already in results.csv")
                 continue
-            preprocess = plan.backbone.preprocess
+            preprocess = training.network.identity.preprocess
             if preprocess not in images:
-                batches = {name: _decode(job, split, preprocess) for name, split in splits.items()}
+                batches = {name: _decode(run, split, preprocess) for name, split in splits.items()}
                 labels = {name: splits[name].labels[batch.rows] for name, batch in batches.items()}
                 reasons = {image.id: image.reason for batch in batches.values() for image in batch.skipped}
-                job.check_decoded(splits, labels, reasons)
-                job.note({name: batch.notes for name, batch in batches.items()})
+                run.images.check_classes(splits, labels, reasons)
+                run.images.note({name: batch.notes for name, batch in batches.items()})
                 images = {preprocess: {name: _labelled(splits[name], batch) for name, batch in batches.items()}}
-                job.warn_of_duplicates()
-            _train(job, plan, images[preprocess])
-            plan.processes.wait_for_all()  # until the row is there
+                run.images.warn_of_duplicates()
+            _train(run, training, images[preprocess])
+            training.processes.wait_for_all()  # until the row is there
             helped = helps
     if helped and is_helper():
         raise SystemExit(0)
@@ -92,15 +91,15 @@ def _train_all(job: Job) -> list[str]:
 
 
 @contextmanager
-def _alone(job: Job, plan: Plan) -> Iterator[None]:
+def _alone(run: Run, training: Training) -> Iterator[None]:
     """Wait for another run that trains the same network into the same folder: its checkpoint has one writer."""
-    if not plan.processes.is_main():
+    if not training.processes.is_main():
         yield
         return
-    path = _checkpoint(job, plan).with_suffix(".lock")
+    path = _checkpoint(run, training).with_suffix(".lock")
     with writing_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = wait_for(path, lambda why: job.progress.say(f"{plan.title}: {why}"))
+        lock = wait_for(path, lambda why: run.progress.say(f"{training.title}: {why}"))
     try:
         yield
         with suppress(OSError):  # the row is there: whoever waits for this file or makes another has nothing to train
@@ -109,15 +108,15 @@ def _alone(job: Job, plan: Plan) -> Iterator[None]:
         lock.release()
 
 
-def _checkpoint(job: Job, plan: Plan) -> Path:
-    return job.results_dir / "checkpoints" / f"{plan.fingerprint}.ckpt"
+def _checkpoint(run: Run, training: Training) -> Path:
+    return run.results_dir / "checkpoints" / f"{training.fingerprint}.ckpt"
 
 
-def _decode(job: Job, split: Split, preprocess: Preprocess) -> Batch:
-    batch = read_all(split, preprocess, on_bad_image=job.experiment.dataset.on_bad_image)
+def _decode(run: Run, split: Split, preprocess: Preprocess) -> Batch:
+    batch = read_all(split, preprocess, on_bad_image=run.experiment.dataset.on_bad_image)
     if not len(batch.rows):
         raise DataError(f"none of the {len(split)} images of {split.name} can be read: {batch.skipped[0].reason}")
-    job.leave_out(batch.skipped)
+    run.images.skip(batch.skipped)
     return batch
 
 
@@ -132,88 +131,91 @@ def _taken(train: Images, ids: list[str], subset: Subset) -> Images:
     return Images(train.images[rows], train.labels[rows])
 
 
-def _train(job: Job, plan: Plan, data: dict[str, tuple[Images, list[str]]]) -> None:
+def _train(run: Run, training: Training, data: dict[str, tuple[Images, list[str]]]) -> None:
     images = {name: part for name, (part, _) in data.items()}
-    if plan.subset is not None:
-        images["train"] = _taken(*data["train"], plan.subset)
-    checkpoint = _checkpoint(job, plan)
+    if training.subset is not None:
+        images["train"] = _taken(*data["train"], training.subset)
+    checkpoint = _checkpoint(run, training)
     if checkpoints_of(checkpoint):
-        job.progress.say(f"{plan.title}: goes on from where it was")
+        run.progress.say(f"{training.title}: goes on from where it was")
     trained = train_network(
-        plan.backbone,
-        plan.recipe,
+        training.network.backbone,
+        training.recipe,
         images["train"],
         images["val"],
         images["test"],
-        n_classes=len(job.dataset.classes),
-        seed=plan.seed,
-        device=job.device,
-        precision=plan.precision,
-        progress=job.progress,
+        n_classes=len(run.dataset.classes),
+        seed=training.seed,
+        device=run.device,
+        precision=training.precision,
+        progress=run.progress,
         checkpoint=checkpoint,
-        find_lr=plan.find_lr,
-        tune=plan.tune,
-        processes=plan.processes,
-        spill_dir=job.cache_dir,
+        find_lr=training.find_lr,
+        tune=training.tune,
+        processes=training.processes,
+        spill_dir=run.cache_dir,
     )
+    training.network.release()
     gc.collect()  # Lightning's circles of references hold the activations, in memory or on disk
-    if not plan.processes.is_main():
+    if not training.processes.is_main():
         return
     labels = images["test"].labels.numpy()
     predicted = trained.probabilities.argmax(1)
-    row = _row(job, plan, trained, images, labels, predicted)
-    _save(job, plan, trained, row)
+    row = _row(run, training, trained, images, labels, predicted)
+    _save(run, training, trained, row)
     write_predictions(
-        job.results_dir, row, data["test"][1], labels, predicted, trained.probabilities, job.dataset.classes
+        run.results_dir, row, data["test"][1], labels, predicted, trained.probabilities, run.dataset.classes
     )
-    write_rows(job.results_dir, [row])  # last, so that a row's files are there when the row is
+    run.table.add(row)  # last, so that a row's files are there when the row is
     for file in checkpoints_of(checkpoint):
         file.unlink()
     if not trained.finite:
-        job.progress.warn(f"{plan.title} diverged; try a smaller lr")
+        run.progress.warn(f"{training.title} diverged; try a smaller lr")
 
 
-def _row(job: Job, plan: Plan, trained: TrainedNetwork, images: dict[str, Images], labels: Any, predicted: Any) -> Row:
+def _row(
+    run: Run, training: Training, trained: TrainedNetwork, images: dict[str, Images], labels: Any, predicted: Any
+) -> Row:
     return make_row(
-        job.experiment.name,
-        job.dataset,
+        run.experiment.name,
+        run.dataset,
         labels,
         predicted,
         params={name: value for name, value in trained.params.items() if value is not None},
-        images_per_class=None if plan.subset is None else plan.subset.size,
-        backbone=plan.backbone.name,
-        weights=plan.backbone.weights,
-        method=plan.method,
+        images_per_class=None if training.subset is None else training.subset.size,
+        backbone=training.network.name,
+        weights=training.network.identity.weights,
+        method=training.method,
         kind="baseline",
         selection="holdout",
-        seed=plan.seed,
-        n_train=len(images["train"].labels) + (len(images["val"].labels) if plan.recipe.refit else 0),
+        seed=training.seed,
+        n_train=len(images["train"].labels) + (len(images["val"].labels) if training.recipe.refit else 0),
         n_val=len(images["val"].labels),
         val_accuracy=trained.best.val_accuracy,
         converged=None if trained.finite else False,
         engine="lightning",
-        device=str(job.device),
-        precision=plan.precision,
+        device=str(run.device),
+        precision=training.precision,
         fit_s=trained.fit_s,
         predict_s=trained.predict_s,
-        fingerprint=plan.fingerprint,
+        fingerprint=training.fingerprint,
     )
 
 
-def _save(job: Job, plan: Plan, trained: TrainedNetwork, row: Row) -> None:
-    with replacing(artifact_path(job.results_dir, MODELS, row, ".safetensors")) as temporary:
+def _save(run: Run, training: Training, trained: TrainedNetwork, row: Row) -> None:
+    with replacing(artifact_path(run.results_dir, MODELS, row, ".safetensors")) as temporary:
         temporary.write_bytes(safetensors.torch.save({name: t.contiguous() for name, t in trained.state.items()}))
     write_card(
-        job.results_dir,
+        run.results_dir,
         row,
-        classes=job.dataset.classes,
-        weights=plan.backbone.source,
-        weights_hash=plan.weights_hash if plan.recipe.strategy == "linear_head" else None,
-        seed=plan.seed,
-        preprocess=plan.backbone.preprocess.content(),
-        array_shape=job.dataset.array_shape,
+        classes=run.dataset.classes,
+        weights=training.network.identity.source,
+        weights_hash=training.network.identity.weights_hash if training.recipe.strategy == "linear_head" else None,
+        seed=training.seed,
+        preprocess=training.network.identity.preprocess.content(),
+        array_shape=run.dataset.array_shape,
         recipe=trained.params,
     )
     columns = [field.name for field in fields(Epoch)]
     rounded = [[f"{v:.6g}" if isinstance(v, float) else v for v in astuple(epoch)] for epoch in trained.history]
-    write_csv(artifact_path(job.results_dir, "history", row, ".csv"), columns, rounded)
+    write_csv(artifact_path(run.results_dir, "history", row, ".csv"), columns, rounded)

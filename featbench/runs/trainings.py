@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import featbench
-from featbench.backbones.load import RANDOM, Backbone, load_backbone
+from featbench.backbones.identity import Network
+from featbench.backbones.load import RANDOM
 from featbench.baselines.processes import Processes
 from featbench.baselines.strategies import STRATEGIES, Recipe, make_recipe
 from featbench.classifiers.rows import train_subsets
@@ -14,7 +15,7 @@ from featbench.config import BackboneConfig, BaselineConfig
 from featbench.data.splits import Split, held_out_rows
 from featbench.features.forward import Precision, best_precision
 from featbench.fingerprint import fingerprint
-from featbench.runs.resolve import Job
+from featbench.runs.resolve import Run
 
 
 @dataclass(frozen=True)
@@ -26,29 +27,27 @@ class Subset:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """One network to train.
+class Training:
+    """One reference network to train.
 
     Attributes:
-        backbone: The network, with the weights that training starts from.
-        recipe: How; its rate is replaced where a range test is to find one.
+        network: With the weights that training starts from; training changes it in place.
+        recipe: How; `find_lr` replaces its rate.
         method: What its row is called.
         precision: Of the training and of the test.
         seed: Of the head, the order and the augmentation.
-        weights_hash: Of the backbone before training.
-        find_lr: Whether a range test finds the rate.
+        find_lr: Whether a range test finds the learning rate.
         tune: Trainings to compare by validation; 0 for one as it is set.
         subset: The training rows; None for all.
-        processes: That train it together; the row is the same with more.
-        fingerprint: Of all that.
+        processes: How many train it together; the row is the same with more.
+        fingerprint: Of its row: it covers all of the above but `processes`.
     """
 
-    backbone: Backbone
+    network: Network
     recipe: Recipe
     method: str
     precision: Precision
     seed: int
-    weights_hash: str
     find_lr: bool
     tune: int
     subset: Subset | None
@@ -59,61 +58,62 @@ class Plan:
     def title(self) -> str:
         """What messages call it."""
         size = "" if self.subset is None else f" with {self.subset.size} images a class"
-        return f"{self.method} of {self.backbone.name}{size}"
+        return f"{self.method} of {self.network.name}{size}"
 
 
-def splits_of(job: Job) -> dict[str, Split]:
+def splits_of(run: Run) -> dict[str, Split]:
     """Return train, val and test; where the data set has no val, one is held out of train."""
-    splits = dict(job.dataset.splits)
+    splits = dict(run.dataset.splits)
     if "val" not in splits:
         train = splits["train"]
-        kept, held = held_out_rows(train.labels, job.experiment.dataset.val_fraction, job.experiment.seed)
+        kept, held = held_out_rows(train.labels, run.experiment.dataset.val_fraction, run.experiment.seed)
         splits |= {"train": train.subset(kept), "val": train.subset(held, "val")}
     return splits
 
 
-def plans_of(job: Job, splits: dict[str, Split]) -> Iterator[Plan]:
-    """Plan every network: a repeat has a seed of its own and, in a learning curve, its own draw of each size.
+def trainings_of(run: Run, splits: dict[str, Split]) -> Iterator[Training]:
+    """List every network to train: a repeat has a seed of its own and, in a learning curve, its own draw of each size.
 
     Raises:
         UsageError: A size of the learning curve is larger than the smallest class.
     """
     digests = {name: split.digest() for name, split in splits.items()}
-    train, config = splits["train"], job.experiment.evaluate
-    for backbone in job.experiment.backbones:
-        for asked in job.experiment.baselines:
+    train, config = splits["train"], run.experiment.evaluate
+    for backbone in run.experiment.backbones:
+        for asked in run.experiment.baselines:
             if backbone.name == "pixels" or asked.backbone not in (None, backbone.name):
                 continue
             repeats = max(asked.repeats, config.repeats) if config.train_sizes else asked.repeats
-            draws = train_subsets(train.labels, config.train_sizes, repeats, job.experiment.seed, seeded=True)
+            draws = train_subsets(train.labels, config.train_sizes, repeats, run.experiment.seed, seeded=True)
             for draw in draws:
                 ids = frozenset(train.ids[row] for row in draw.indices)
                 subset = None if draw.size is None else Subset(draw.size, ids)
-                yield _plan(job, backbone, asked, draw.seed, subset, len(ids), digests)
+                yield _training(run, backbone, asked, draw.seed, subset, len(ids), digests)
 
 
-def _plan(
-    job: Job,
+def _training(
+    run: Run,
     config: BackboneConfig,
     asked: BaselineConfig,
     seed: int,
     subset: Subset | None,
     n_train: int,
     digests: dict[str, str],
-) -> Plan:
+) -> Training:
     if not STRATEGIES[asked.strategy].pretrained:
         config = config.model_copy(update={"weights": RANDOM})
-    backbone = load_backbone(config, seed=seed, offline=job.offline, channels=job.dataset.channels)
-    job.tell(backbone.notes)
-    curve = bool(job.experiment.evaluate.train_sizes)
-    recipe = make_recipe(asked, n_train, job.experiment.dataset.name, learning_curve=curve)
-    precision = best_precision(job.device) if config.precision == "auto" else config.precision
+    network = run.network(config, seed)
+    identity = network.identity
+    for note in identity.notes:
+        run.progress.say(note)
+    curve = bool(run.experiment.evaluate.train_sizes)
+    recipe = make_recipe(asked, n_train, run.experiment.dataset.name, learning_curve=curve)
+    precision = best_precision(run.device) if config.precision == "auto" else config.precision
     find_lr = asked.lr == "auto"
-    weights_hash = backbone.weights_hash()
     content = {
-        "backbone": backbone.name,
-        "weights": weights_hash,
-        "preprocess": backbone.preprocess.content(),
+        "backbone": identity.name,
+        "weights": identity.weights_hash,
+        "preprocess": identity.preprocess.content(),
         "precision": precision,
         "rows": digests,
         "recipe": asdict(recipe),
@@ -125,13 +125,12 @@ def _plan(
     }
     if asked.label is not None:
         content["label"] = asked.label
-    return Plan(
-        backbone=backbone,
+    return Training(
+        network=network,
         recipe=recipe,
         method=asked.method,
         precision=precision,
         seed=seed,
-        weights_hash=weights_hash,
         find_lr=find_lr,
         tune=asked.tune,
         subset=subset,

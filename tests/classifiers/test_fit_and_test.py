@@ -24,7 +24,7 @@ from featbench.classifiers.fit_and_test import fit_and_test
 from featbench.classifiers.registry import CLASSIFIERS
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.config import EvaluateConfig
-from featbench.errors import DataError, UsageError
+from featbench.errors import DataError
 
 Digits = Callable[[int, int], LabelledFeatures]
 SMALL: dict[str, dict[str, tuple[Any, ...]]] = {
@@ -61,7 +61,7 @@ def config_of(name: str, **settings: Any) -> EvaluateConfig:
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_the_chosen_model_is_refitted_and_tested_as_by_hand(digits: Digits, name: str) -> None:
     train, test = digits(0, 300), digits(1000, 1400)
-    ours = fit_and_test(name, train, None, test, config_of(name), seed=5, n_classes=10)
+    ours = fit_and_test(CLASSIFIERS[name], train, None, test, config_of(name), seed=5, n_classes=10)
     folds = StratifiedKFold(3, shuffle=True, random_state=5)
     if name == "random_forest":
         theirs: Any = RandomForestClassifier(50, min_samples_leaf=ours.params["min_samples_leaf"], random_state=5)
@@ -87,7 +87,7 @@ def test_the_chosen_model_is_refitted_and_tested_as_by_hand(digits: Digits, name
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_the_highest_score_is_the_prediction_of_the_model(digits: Digits, name: str) -> None:
     train, test = digits(0, 200), digits(1000, 1400)
-    ours = fit_and_test(name, train, digits(200, 300), test, config_of(name), seed=0, n_classes=10)
+    ours = fit_and_test(CLASSIFIERS[name], train, digits(200, 300), test, config_of(name), seed=0, n_classes=10)
     assert ours.scores.shape == (400, 10)
     assert np.array_equal(ours.scores.argmax(axis=1), ours.predicted)
     assert np.array_equal(ours.model.predict(test.X), ours.predicted)
@@ -100,7 +100,7 @@ def test_classes_without_training_rows_keep_their_column(digits: Digits, name: s
     rows = digits(0, 400)
     train = rows.take(np.flatnonzero(np.isin(rows.y, labels)))
     test = digits(1000, 1100)
-    ours = fit_and_test(name, train, None, test, config_of(name), seed=0, n_classes=10)
+    ours = fit_and_test(CLASSIFIERS[name], train, None, test, config_of(name), seed=0, n_classes=10)
     missing = [label for label in range(10) if label not in labels]
     assert ours.scores.shape == (100, 10)
     assert (ours.scores[:, missing] == (0 if name in WITH_PROBABILITIES else -np.inf)).all()
@@ -115,7 +115,9 @@ def test_classes_without_training_rows_keep_their_column(digits: Digits, name: s
 def test_nothing_is_chosen_on_test(digits: Digits, name: str) -> None:
     train, test = digits(0, 200), digits(1000, 1100)
     wrong = replace(test, y=(test.y + 1) % 10)
-    first, second = (fit_and_test(name, train, None, t, config_of(name), seed=0, n_classes=10) for t in (test, wrong))
+    first, second = (
+        fit_and_test(CLASSIFIERS[name], train, None, t, config_of(name), seed=0, n_classes=10) for t in (test, wrong)
+    )
     assert first.params == second.params
     assert first.val_accuracy == second.val_accuracy
     assert np.array_equal(first.scores, second.scores)
@@ -130,7 +132,7 @@ def test_a_feature_that_gives_the_test_labels_away_changes_nothing_that_is_chose
         return replace(rows, X=np.column_stack([rows.X, np.broadcast_to(values, len(rows.y))]).astype(np.float32))
 
     plain, given_away = (
-        fit_and_test(name, with_column(train, 0), None, with_column(test, values), config_of(name), 0, 10)
+        fit_and_test(CLASSIFIERS[name], with_column(train, 0), None, with_column(test, values), config_of(name), 0, 10)
         for values in (0, test.y)
     )
     assert plain.params == given_away.params
@@ -148,7 +150,7 @@ def test_shuffled_labels_give_chance(digits: Digits, name: str) -> None:
     # Two classes of nearly equal size, which the images say nothing about.
     shuffled = replace(rows, y=rng.permutation(halves.astype(np.int64)))
     train, test = shuffled.take(np.arange(300)), shuffled.take(np.arange(300, 1700))
-    ours = fit_and_test(name, train, None, test, config_of(name), seed=0, n_classes=2)
+    ours = fit_and_test(CLASSIFIERS[name], train, None, test, config_of(name), seed=0, n_classes=2)
     correct = int((ours.predicted == test.y).sum())
     assert binomtest(correct, 1400, 0.5).pvalue > 0.001
     assert ours.val_accuracy is not None
@@ -159,7 +161,7 @@ def test_shuffled_labels_give_chance(digits: Digits, name: str) -> None:
 def test_the_defaults_of_the_library(digits: Digits, name: str) -> None:
     train, test = digits(0, 200), digits(1000, 1200)
     config = EvaluateConfig(classifiers=(name,), selection="none")
-    ours = fit_and_test(name, train, None, test, config, seed=0, n_classes=10)
+    ours = fit_and_test(CLASSIFIERS[name], train, None, test, config, seed=0, n_classes=10)
     defaults = clone(BY_HAND[name])
     if "random_state" in defaults.get_params():
         defaults.set_params(random_state=0)
@@ -170,7 +172,7 @@ def test_the_defaults_of_the_library(digits: Digits, name: str) -> None:
 @pytest.mark.parametrize("name", CONVERGING)
 def test_non_convergence_is_recorded(digits: Digits, name: str) -> None:
     config = EvaluateConfig(classifiers=(name,), grids={name: {"max_iter": (1,)}}, folds=2)
-    ours = fit_and_test(name, digits(0, 200), None, digits(1000, 1100), config, seed=0, n_classes=10)
+    ours = fit_and_test(CLASSIFIERS[name], digits(0, 200), None, digits(1000, 1100), config, seed=0, n_classes=10)
     assert ours.converged is False
     assert ours.n_not_converged == 1
     assert ours.params["max_iter"] == 1
@@ -178,7 +180,9 @@ def test_non_convergence_is_recorded(digits: Digits, name: str) -> None:
 
 def test_the_val_split_is_trained_on_in_the_end(digits: Digits) -> None:
     test = digits(1000, 1100)
-    ours = fit_and_test("linear_svc", digits(0, 200), digits(200, 300), test, config_of("linear_svc"), 0, 10)
+    ours = fit_and_test(
+        CLASSIFIERS["linear_svc"], digits(0, 200), digits(200, 300), test, config_of("linear_svc"), 0, 10
+    )
     by_hand = make_pipeline(StandardScaler(), LinearSVC(dual=False, C=ours.params["C"]))
     both = digits(0, 300)
     expected = by_hand.fit(both.X, both.y).decision_function(test.X)
@@ -187,7 +191,7 @@ def test_the_val_split_is_trained_on_in_the_end(digits: Digits) -> None:
 
 def test_a_learning_curve_is_fitted_on_its_own_rows(digits: Digits) -> None:
     config = config_of("linear_svc", train_sizes=(10,))
-    ours = fit_and_test("linear_svc", digits(0, 100), digits(100, 300), digits(1000, 1100), config, 0, 10)
+    ours = fit_and_test(CLASSIFIERS["linear_svc"], digits(0, 100), digits(100, 300), digits(1000, 1100), config, 0, 10)
     alone = make_pipeline(StandardScaler(), LinearSVC(dual=False, C=ours.params["C"]))
     train = digits(0, 100)
     assert (ours.selection, ours.n_train, ours.n_val) == ("holdout", 100, 200)
@@ -198,7 +202,9 @@ def test_a_learning_curve_is_fitted_on_its_own_rows(digits: Digits) -> None:
 def test_float16_features_count_as_float32(digits: Digits, name: str) -> None:
     full = [digits(0, 100), digits(100, 150), digits(1000, 1100)]  # pixels from 0 to 16 are exact in float16
     half = [replace(rows, X=rows.X.astype(np.float16)) for rows in full]
-    expected, ours = (fit_and_test(name, *rows, config_of(name), seed=0, n_classes=10) for rows in (full, half))
+    expected, ours = (
+        fit_and_test(CLASSIFIERS[name], *rows, config_of(name), seed=0, n_classes=10) for rows in (full, half)
+    )
     assert np.array_equal(expected.scores, ours.scores)
 
 
@@ -209,15 +215,13 @@ def test_features_that_are_not_finite(digits: Digits, split: str) -> None:
     X[[3, 3, 7], [0, 1, 2]] = [np.inf, np.nan, -np.inf]
     rows[split] = replace(rows[split], X=X)
     with pytest.raises(DataError, match=rf'2 of \d+ {split} rows hold features .* store = "float32"'):
-        fit_and_test("random_forest", *rows.values(), config_of("random_forest"), seed=0, n_classes=10)
+        fit_and_test(CLASSIFIERS["random_forest"], *rows.values(), config_of("random_forest"), seed=0, n_classes=10)
 
 
 def test_too_few_rows_and_no_test_rows(digits: Digits) -> None:
     train, test = digits(0, 100), digits(1000, 1100)
     with pytest.raises(DataError, match=r"too few for evaluate\.folds = 50"):
-        fit_and_test("linear_svc", train, None, test, config_of("linear_svc", folds=50), 0, 10)
+        fit_and_test(CLASSIFIERS["linear_svc"], train, None, test, config_of("linear_svc", folds=50), 0, 10)
     config = EvaluateConfig(selection="none")
     with pytest.raises(DataError, match="the test split has no rows"):
-        fit_and_test("linear_svc", train, None, digits(0, 0), config, 0, 10)
-    with pytest.raises(UsageError, match="unknown classifier 'svc'"):
-        fit_and_test("svc", train, None, test, config, 0, 10)
+        fit_and_test(CLASSIFIERS["linear_svc"], train, None, digits(0, 0), config, 0, 10)

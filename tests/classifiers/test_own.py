@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from featbench.classifiers.fit_and_test import fit_and_test
 from featbench.classifiers.own import own_classifier
-from featbench.classifiers.registry import candidates, check_grids, get_classifier, used_params
+from featbench.classifiers.params import candidates, check_grids, used_params
+from featbench.classifiers.registry import get_classifier
+from featbench.classifiers.rows import LabelledFeatures
 from featbench.classifiers.select import convergence_recorded
 from featbench.config import EvaluateConfig
 from featbench.errors import UsageError
@@ -57,10 +61,10 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
 def test_it_is_made_with_a_grid_and_a_seed_and_recorded(module: str) -> None:
     name = f"python:{module}:make"
     config = EvaluateConfig(classifiers=(name,), grids={name: {"mlpclassifier__alpha": (1e-4, 1e-2)}})
-    check_grids(config)
-    assert [params["mlpclassifier__alpha"] for params in candidates(name, config)] == [1e-4, 1e-2]
-    assert candidates(name, EvaluateConfig(classifiers=(name,))) == [{}]
     spec = get_classifier(name)
+    check_grids([spec], config)
+    assert [params["mlpclassifier__alpha"] for params in candidates(spec, config)] == [1e-4, 1e-2]
+    assert candidates(spec, EvaluateConfig(classifiers=(name,))) == [{}]
     model = spec.make({"mlpclassifier__alpha": 1e-2}, 7, 5).fit(X, Y)
     by_hand = make_pipeline(StandardScaler(), MLPClassifier((4,), alpha=1e-2, max_iter=2000, random_state=7)).fit(X, Y)
     assert np.array_equal(model.predict_proba(X), by_hand.predict_proba(X))
@@ -87,7 +91,7 @@ def test_an_edited_file_is_another_classifier(module: str, tmp_path: Path) -> No
     (tmp_path / f"{module}.py").write_text(GOOD.replace("(4,)", "(40,)"))
     after = own_classifier(name)
     assert after.source != before.source
-    assert after.make()[-1].hidden_layer_sizes == (40,)
+    assert after.estimator()[-1].hidden_layer_sizes == (40,)
 
 
 @pytest.mark.parametrize(
@@ -106,10 +110,10 @@ def test_an_edited_file_is_another_classifier(module: str, tmp_path: Path) -> No
 def test_what_is_no_classifier_is_refused(module: str, function: str, message: str | None) -> None:
     name = f"python:{module}:{function}"
     if message is None:
-        assert own_classifier(name).make()  # a class is a factory too
+        assert own_classifier(name).estimator()  # a class is a factory too
         return
     with pytest.raises(UsageError, match=message):
-        check_grids(EvaluateConfig(classifiers=(name,)))
+        get_classifier(name)
 
 
 @pytest.mark.parametrize(
@@ -129,4 +133,38 @@ def test_a_grid_that_does_not_fit(module: str) -> None:
     name = f"python:{module}:make"
     grids: dict[str, Any] = {name: {"mlpclassifier__alfa": (1.0,)}}
     with pytest.raises(UsageError, match="did you mean 'mlpclassifier__alpha'"):
-        check_grids(EvaluateConfig(classifiers=(name,), grids=grids))
+        check_grids([get_classifier(name)], EvaluateConfig(classifiers=(name,), grids=grids))
+
+
+COUNTED = """
+import pathlib
+
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+log = pathlib.Path("log.txt")
+with log.open("a") as file:
+    file.write("import\\n")
+
+
+def make():
+    with log.open("a") as file:
+        file.write("call\\n")
+    return make_pipeline(StandardScaler(), SVC())
+"""
+
+
+def test_the_factory_is_called_once_a_model_and_once_to_look_it_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: Callable[[int, int], LabelledFeatures]
+) -> None:
+    (tmp_path / "counted_classifier.py").write_text(COUNTED)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = "python:counted_classifier:make"
+    config = EvaluateConfig(classifiers=(name,), folds=3, grids={name: {"svc__C": (1.0, 10.0)}})
+    fitted = fit_and_test(get_classifier(name), digits(0, 200), None, digits(200, 300), config, 0, 10)
+    lines = (tmp_path / "log.txt").read_text().split()
+    n_models = 2 * 3 + 1 + 3  # two candidates on three folds, the final fit, and a fit a fold for the temperature
+    assert fitted.temperature is not None
+    assert lines == ["import", *["call"] * (1 + n_models)]

@@ -14,6 +14,7 @@ from sklearn.svm import SVC, LinearSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featbench.classifiers.fit_and_test import fit_and_test
+from featbench.classifiers.registry import CLASSIFIERS
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.classifiers.transforms import STEPS, SignedSquareRoot, check_steps, fit_steps, label
 from featbench.config import EvaluateConfig
@@ -92,7 +93,7 @@ def test_a_pipeline_is_searched_fitted_and_tested_as_by_hand(
     train, test = digits(0, 300), digits(1000, 1400)
     Cs = (1e-3, 1e-2) if name == "linear_svc" else (1.0, 10.0)
     config = EvaluateConfig(classifiers=(name,), grids={name: {"C": Cs}}, folds=3)
-    ours = fit_and_test(name, train, None, test, config, 5, 10, steps)
+    ours = fit_and_test(CLASSIFIERS[name], train, None, test, config, 5, 10, steps)
     made = make_pipeline(*pipeline)
     folds = StratifiedKFold(3, shuffle=True, random_state=5)
     theirs = GridSearchCV(made, {f"{made.steps[-1][0]}__C": list(Cs)}, cv=folds).fit(train.X, train.y)
@@ -110,7 +111,7 @@ def test_steps_that_learn_see_the_rows_of_the_fold_only(digits: Digits) -> None:
     strange = replace(val, X=val.X + 1e4 * np.linspace(-1, 1, 100)[:, None].astype(np.float32))
     config = EvaluateConfig(classifiers=("linear_svc",), train_sizes=(5,))  # a curve: val rows are not trained on
     fitted = [
-        fit_and_test("linear_svc", train, v, digits(1000, 1100), config, 0, 10, ["pca:5", "standardize"])
+        fit_and_test(CLASSIFIERS["linear_svc"], train, v, digits(1000, 1100), config, 0, 10, ["pca:5", "standardize"])
         for v in (val, strange)
     ]
     first, second = (f.model[0] for f in fitted)
@@ -123,7 +124,7 @@ def test_a_forest_after_steps_that_learn_is_selected_by_folds(digits: Digits) ->
     config = EvaluateConfig(classifiers=("random_forest",), grids=grids, steps=(("pca:5",),))
     found = {
         tuple(steps): fit_and_test(
-            "random_forest", digits(0, 200), None, digits(1000, 1100), config, 0, 10, steps
+            CLASSIFIERS["random_forest"], digits(0, 200), None, digits(1000, 1100), config, 0, 10, steps
         ).selection
         for steps in ([], ["l2"], ["pca:5"])
     }

@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 
 from featbench.data.decode import UnreadableImageError, decode_file
 from featbench.data.images import file_images
+from tests.data.files import bmp_header, grey_tiff, header, png
 
 RNG = np.random.default_rng(0)
 NOISE = Image.fromarray(RNG.integers(0, 256, (9, 14, 3), dtype=np.uint8))
@@ -40,43 +41,6 @@ def assert_reads_as(path: Path, expected: Any) -> None:
     read = decode_file(path)
     assert read.mode == "RGB"
     np.testing.assert_array_equal(read, expected)
-
-
-def png(*chunks: tuple[bytes, bytes]) -> bytes:
-    """Put a PNG file together by hand."""
-    body = b"\x89PNG\r\n\x1a\n"
-    for kind, content in (*chunks, (b"IEND", b"")):
-        body += struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-    return body
-
-
-def header(width: int, height: int, bits: int = 8, colour: int = 2) -> tuple[bytes, bytes]:
-    return b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-
-
-def grey_tiff(values: np.ndarray, bits: int, *, photometric: int = 1) -> bytes:
-    """Put an uncompressed grey TIFF file together by hand: 12 bits are packed, two values in three bytes."""
-    height, width = values.shape
-    if bits == 12:
-        pairs = values.reshape(-1, 2).astype(int)
-        one, other = pairs.T
-        content = np.stack([one >> 4, (one & 15) << 4 | other >> 8, other & 255], 1).astype(np.uint8).tobytes()
-    else:
-        content = values.astype("<u2").tobytes()
-    tags = {
-        256: width,
-        257: height,
-        258: bits,
-        259: 1,
-        262: photometric,
-        273: 0,
-        277: 1,
-        278: height,
-        279: len(content),
-    }
-    tags[273] = 8 + 2 + 12 * len(tags) + 4
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
-    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + b"\0\0\0\0" + content
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF", "AVIF", "JPEG2000"])
@@ -201,10 +165,6 @@ def test_the_first_frame_is_read(tmp_path: Path, kind: str) -> None:
 def test_one_pixel(tmp_path: Path) -> None:
     path = saved(tmp_path / "x.png", Image.new("RGB", (1, 1), (1, 2, 3)))
     assert_reads_as(path, [[[1, 2, 3]]])
-
-
-def bmp_header(width: int, height: int) -> bytes:
-    return b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from featbench.data.notes import add_notes
 from featbench.data.plain import nearly_constant
 from featbench.data.preprocess import Preprocess
 from featbench.data.splits import Split
-from tests.data.test_decode import grey_tiff
+from tests.data.files import grey_tiff
 
 RNG = np.random.default_rng(0)
 SMALL = Preprocess(resize_px=8, crop_px=8)

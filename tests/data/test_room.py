@@ -22,7 +22,7 @@ from featbench.data.loader import read_batches
 from featbench.data.preprocess import Preprocess
 from featbench.data.room import LIMIT_BYTES, ROOM, Room, bytes_to_decode
 from featbench.data.splits import Split
-from tests.data.test_decode import bmp_header, grey_tiff, header, png
+from tests.data.files import bmp_header, grey_tiff, header, png
 
 SIDE = 1600
 SIZE = (SIDE, SIDE)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from featbench.data.decode import UnreadableImageError, decode_file
-from tests.data.test_decode import grey_tiff, header, png
+from tests.data.files import grey_tiff, header, png
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(1, 256, (120, 80, 3), dtype=np.uint8)

@@ -15,11 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
-from featbench.config import parse_experiment
+from featbench.config import Experiment
 from featbench.errors import DataError
-from featbench.features.cache import load_features
+from featbench.features.load import load_features
 from featbench.runs.extract import extract
-from featbench.runs.resolve import Job
+from featbench.runs.resolve import Run
 from tests.tiny import Recorder, digits_content
 
 CLASSES = ("ants", "bees")
@@ -118,22 +118,22 @@ def wild(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def make_job(root: Path, home: Path, on_bad_image: str = "skip") -> Job:
+def make_job(root: Path, home: Path, on_bad_image: str = "skip") -> Run:
     content = digits_content(
         dataset={"name": "folder", "root": str(root), "on_bad_image": on_bad_image}, backbones=[{"name": "pixels"}]
     )
     places = (home / "results", home / "cache", home / "data")
-    return Job(parse_experiment(content), *places, torch.device("cpu"), progress=Recorder())
+    return Run(Experiment.model_validate(content), *places, torch.device("cpu"), progress=Recorder())
 
 
 @pytest.fixture(scope="module")
-def job(wild: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+def job(wild: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     job = make_job(wild, tmp_path_factory.mktemp("home"))
     extract(job)
     return job
 
 
-def test_every_file_is_a_row_or_listed_with_the_reason(job: Job) -> None:
+def test_every_file_is_a_row_or_listed_with_the_reason(job: Run) -> None:
     with (job.results_dir / "skipped.csv").open(encoding="utf-8", newline="") as file:
         listed = {line["id"]: (line["split"], line["reason"]) for line in csv.DictReader(file)}
     expected = {
@@ -149,7 +149,7 @@ def test_every_file_is_a_row_or_listed_with_the_reason(job: Job) -> None:
         assert str(job.experiment.dataset.root) not in listed[name][1]
 
 
-def test_the_count_is_printed_once_and_so_is_what_is_twice_there(job: Job) -> None:
+def test_what_was_left_out_is_counted_and_what_is_twice_there_is_named(job: Run) -> None:
     count = 6 * len(BAD) + 1
     warned = job.progress.warned  # type: ignore[attr-defined]
     assert warned[0] == f"{count} files were left out; {job.results_dir / 'skipped.csv'} says which and why"
@@ -162,11 +162,9 @@ def test_the_count_is_printed_once_and_so_is_what_is_twice_there(job: Job) -> No
         ("5 images of test are in val too", "test/ants/copy.jpg is val/ants/turned.jpg"),
         ("3 images are under two classes", "train/ants/line.png is train/bees/line.png"),
     ]
-    job.warn_of_duplicates()
-    assert job.progress.warned == warned  # type: ignore[attr-defined]
 
 
-def test_features_are_those_of_a_clean_folder(job: Job, wild: Path, tmp_path: Path) -> None:
+def test_features_are_those_of_a_clean_folder(job: Run, wild: Path, tmp_path: Path) -> None:
     clean = tmp_path / wild.name
     names: dict[str, str] = {}
     for split, part in job.dataset.splits.items():

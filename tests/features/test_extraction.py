@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -18,43 +18,16 @@ from torchvision.models import ResNet18_Weights, resnet18
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from featbench.backbones.identity import Identity
 from featbench.backbones.load import Backbone, load_backbone
 from featbench.config import BackboneConfig, DatasetConfig
 from featbench.data.datasets import load_dataset
 from featbench.data.splits import Dataset
 from featbench.errors import CacheError, DataError, UsageError
-from featbench.features import spool
-from featbench.features.cache import CacheInfo, load_features
-from featbench.features.extraction import cache_keys, extract_split, plan_extraction
-from featbench.features.parts import Spool
+from featbench.features.extraction import cache_keys, plan_extraction
+from featbench.features.load import load_features
+from tests.features.extracting import CPU, content, folder_dataset, run, small_network
 from tests.tiny import Recorder, image_folder
-
-CPU = torch.device("cpu")
-
-
-def folder_dataset(root: Path, **settings: Any) -> Dataset:
-    return load_dataset(DatasetConfig(name="folder", root=root, **settings), root, seed=0)
-
-
-def small_network(**settings: Any) -> BackboneConfig:
-    exact = {"name": "resnet20", "weights": "random", "layers": ("layer1", "layer3"), "precision": "float32"}
-    return BackboneConfig(**(exact | settings))
-
-
-def run(
-    dataset: Dataset,
-    config: BackboneConfig,
-    cache_dir: Path,
-    *,
-    split: str = "train",
-    backbone: Backbone | None = None,
-    on_bad_image: Any = "skip",
-    progress: Recorder | None = None,
-) -> CacheInfo:
-    backbone = backbone or load_backbone(config, seed=0)
-    extraction = plan_extraction(config, CPU, on_bad_image)
-    key = cache_keys(dataset, backbone, extraction, cache_dir)[split]
-    return extract_split(dataset.splits[split], backbone, extraction, key, progress or Recorder())
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +185,7 @@ def _key(
     change: Callable[[Backbone], Backbone] = lambda backbone: backbone,
 ) -> str:
     backbone = change(load_backbone(config, seed=seed))
-    return cache_keys(dataset, backbone, plan_extraction(config, CPU, "skip"), Path())["train"].fingerprint
+    return cache_keys(dataset, Identity.of(backbone), plan_extraction(config, CPU, "skip"), Path())["train"].fingerprint
 
 
 def _nudge_one_weight(backbone: Backbone) -> Backbone:
@@ -287,7 +260,7 @@ def test_the_name_goes_by_what_a_pooling_is_for_the_network(
     size_px = backbone.preprocess.crop_px
     own = backbone.resolve(layers, pooling, (3, size_px, size_px))
     extraction = replace(plan_extraction(config, CPU, "skip"), own_poolings=own)
-    keys = cache_keys(folder_dataset(photos), backbone, extraction, Path())
+    keys = cache_keys(folder_dataset(photos), Identity.of(backbone), extraction, Path())
     assert {key.content["pooling"] for key in keys.values()} == {expected}
     assert extraction.pooling_of(layers[0]) == expected
 
@@ -302,7 +275,7 @@ def test_the_seed_of_the_split_changes_the_name(photos: Path) -> None:
 def test_splits_have_names_of_their_own(photos: Path) -> None:
     dataset = folder_dataset(photos)
     backbone = load_backbone(small_network(), seed=0)
-    keys = cache_keys(dataset, backbone, plan_extraction(small_network(), CPU, "skip"), Path("cache"))
+    keys = cache_keys(dataset, Identity.of(backbone), plan_extraction(small_network(), CPU, "skip"), Path("cache"))
     assert keys.keys() == {"train", "val", "test"}
     assert len({key.fingerprint for key in keys.values()}) == 3
     assert all(key.path.parent == Path("cache/photos/resnet20") for key in keys.values())
@@ -418,13 +391,6 @@ class Killed(BaseException):
     pass
 
 
-def content(path: Path) -> dict[str, Any]:
-    """Read all of a cache file but the seconds it took."""
-    with h5py.File(path) as file:
-        found = {layer: file["features"][layer][:].tobytes() for layer in file["features"]}
-        return found | dict(file.attrs) | {"labels": file["labels"][:].tolist(), "ids": file["ids"][:].tolist()}
-
-
 def stop_after(batches: int) -> Recorder:
     left = iter(range(batches, -1, -1))  # the first step tells of what was there before
 
@@ -452,27 +418,23 @@ def test_an_interrupted_run_goes_on_and_ends_as_one_without(tmp_path: Path, batc
     assert [file.suffix for file in resumed.path.parent.iterdir() if file.name.startswith(".")] == []
 
 
-def test_parts_that_a_finished_run_could_not_remove_are_removed_by_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parts_that_a_finished_run_could_not_remove_are_removed_by_the_next(tmp_path: Path) -> None:
     dataset = folder_dataset(image_folder(tmp_path / "photos", per_class=5))
 
     def parts() -> list[Path]:
-        return sorted(tmp_path.rglob("*.partial"))
-
-    def killed(_: Spool) -> None:
-        raise Killed
+        return sorted(tmp_path.glob("cache/**/*.partial"))
 
     def extract(layer: str, progress: Recorder | None = None) -> None:
         config = small_network(batch_size=2, layers=(layer,))
-        run(dataset, config, tmp_path / "cache", progress=progress or Recorder())
+        run(dataset, config, tmp_path / "cache", progress=progress, part_s=0.0)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(spool, "_PART_SECONDS", 0.0)
-        patch.setattr(Spool, "remove", killed)
-        with pytest.raises(Killed):
-            extract("layer1")
+    with pytest.raises(Killed):
+        extract("layer1", stop_after(2))
     (finished,) = parts()
+    shutil.copytree(finished, tmp_path / "copy")
+    extract("layer1")
+    assert parts() == []
+    shutil.copytree(tmp_path / "copy", finished)  # as if its process had been killed before it removed them
     with pytest.raises(Killed):
         extract("layer2", stop_after(2))
     extract("layer1")

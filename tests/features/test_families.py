@@ -17,7 +17,6 @@ from torchvision import models
 from featbench.backbones.architectures import OWN, SMALL
 from featbench.backbones.load import Backbone, load_backbone
 from featbench.config import BackboneConfig
-from featbench.features import forward as forward_
 from featbench.features.forward import Forward, Precision
 from tests.families import FAMILIES
 from tests.tiny import Recorder
@@ -160,6 +159,7 @@ def run(backbone: Backbone, layers: list[str], pooling: str, precision: Precisio
         image_shape=shape,
         n_images=len(batch),
         progress=(progress := Recorder()),
+        compiled_from_flops=1,
     )
     assert forward.compiled == (precision == "bfloat16")
     assert progress.warned == []
@@ -189,8 +189,7 @@ def test_features_are_those_of_the_plain_network(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of torch's, while it compiles
 @pytest.mark.parametrize("name", ALL)
-def test_compiled_features_are_close(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forward_, "_COMPILED_FROM_FLOPS", 1.0)
+def test_compiled_features_are_close(name: str) -> None:
     backbone, network = make(name)
     layers = some_layers(name, backbone)
     expected = outputs(name, network, backbone, layers)

@@ -12,7 +12,6 @@ from featbench.backbones.layers import feature_network
 from featbench.backbones.load import load_backbone
 from featbench.backbones.tracing import trace
 from featbench.config import BackboneConfig
-from featbench.features import forward as forward_
 from featbench.features.forward import Forward, Outputs, best_precision
 from tests.tiny import Recorder
 
@@ -22,7 +21,7 @@ LAYERS = ("layer1", "penultimate")
 IMAGES = torch.randint(0, 256, (10, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def make(precision: Any = "float32", progress: Recorder | None = None, *, forget: bool = True) -> Forward:
+def make(precision: Any = "float32", progress: Recorder | None = None, **options: Any) -> Forward:
     backbone = load_backbone(BackboneConfig(name="resnet20", weights="random"), seed=0)
     return Forward(
         backbone.features(LAYERS, "avg", SHAPE),
@@ -33,7 +32,7 @@ def make(precision: Any = "float32", progress: Recorder | None = None, *, forget
         image_shape=SHAPE,
         n_images=len(IMAGES),
         progress=progress or Recorder(),
-        forget=forget,
+        **options,
     )
 
 
@@ -59,10 +58,9 @@ def test_bfloat16_is_close_to_float32() -> None:
     assert_close(run(make("bfloat16")), run(make()))
 
 
-def test_a_long_run_in_bfloat16_is_compiled_once_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forward_, "_COMPILED_FROM_FLOPS", 1.0)
+def test_a_long_run_in_bfloat16_is_compiled_once_and_gives_the_same() -> None:
     progress = Recorder()
-    compiled = make("bfloat16", progress)
+    compiled = make("bfloat16", progress, compiled_from_flops=1)
     assert progress.warned == []
     assert compiled.compiled
     with torch.compiler.set_stance("fail_on_recompile"):
@@ -72,17 +70,15 @@ def test_a_long_run_in_bfloat16_is_compiled_once_and_gives_the_same(monkeypatch:
 
 
 @pytest.mark.slow
-def test_a_second_network_leaves_the_first_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forward_, "_COMPILED_FROM_FLOPS", 1.0)
-    both = [make("bfloat16"), make("bfloat16", forget=False)]
+def test_a_second_network_leaves_the_first_compiled() -> None:
+    both = [make("bfloat16", compiled_from_flops=1, forget=forget) for forget in (True, False)]
     with torch.compiler.set_stance("fail_on_recompile"):
         for forward in both:
             run(forward)
 
 
-def test_float32_is_never_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forward_, "_COMPILED_FROM_FLOPS", 1.0)
-    assert not make("float32").compiled
+def test_float32_is_never_compiled() -> None:
+    assert not make("float32", compiled_from_flops=1).compiled
 
 
 def test_a_short_run_is_not_compiled() -> None:
@@ -96,10 +92,9 @@ def test_without_a_compiler_it_goes_on_and_says_so(monkeypatch: pytest.MonkeyPat
 
         return call
 
-    monkeypatch.setattr(forward_, "_COMPILED_FROM_FLOPS", 1.0)
     monkeypatch.setattr(torch, "compile", fail)
     progress = Recorder()
-    forward = make("bfloat16", progress)
+    forward = make("bfloat16", progress, compiled_from_flops=1)
     assert progress.warned == [
         "going on without torch.compile, which fails here: RuntimeError: No working C++ compiler found"
     ]

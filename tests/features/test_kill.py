@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.features.test_extract import content
+from tests.features.extracting import content
 from tests.tiny import image_folder
 
 # Every line it reads has cache folders; a fork extracts into each, so that imports are paid for once.
@@ -22,8 +22,7 @@ SERVER = """
 import os, sys
 from pathlib import Path
 import torch
-import featbench.features.parts as spool
-from tests.features.test_extract import folder_dataset, run, small_network
+from tests.features.extracting import folder_dataset, run, small_network
 from tests.tiny import Recorder
 
 dataset = folder_dataset(Path(sys.argv[1]))
@@ -35,9 +34,8 @@ for line in sys.stdin:
         children.append(os.fork())
         if children[-1] == 0:
             torch.set_num_threads(1)
-            spool._PART_SECONDS = 0.02
             progress = Recorder()
-            run(dataset, config, Path(cache), progress=progress)
+            run(dataset, config, Path(cache), progress=progress, part_s=0.02)
             with open(f"{cache}.bars", "a") as file:
                 print(*progress.bars, sep="\\n", file=file)
             os._exit(0)

@@ -23,8 +23,8 @@ from featbench.features.cache import read_info
 from featbench.features.opening import CacheInUseError, UnreadableCacheError
 from featbench.features.upkeep import list_cache, prune_cache
 from tests.disks import closed, python, read_only, without_locks
-from tests.features.test_cache import features, make_key, write
-from tests.features.test_extract import folder_dataset, run, small_network
+from tests.features.cache_files import features, make_key, write
+from tests.features.extracting import folder_dataset, run, small_network
 from tests.tiny import Recorder, image_folder
 
 HOLD = """
@@ -110,7 +110,7 @@ from pathlib import Path
 import h5py
 from featbench.features.upkeep import list_cache, prune_cache, verify_cache
 from featbench.results.store import load_results, write_rows
-from tests.features.test_extract import folder_dataset, run, small_network
+from tests.features.extracting import folder_dataset, run, small_network
 from featbench.results.row import Row
 from tests.rows import DEFAULTS
 

@@ -20,7 +20,7 @@ from featbench.errors import CacheError
 from featbench.features.cache import check_cache, read_info
 from featbench.features.opening import DamagedCacheError, ForeignCacheError
 from featbench.features.upkeep import list_cache, verify_cache
-from tests.features.test_cache import LABELS, features, make_key, write
+from tests.features.cache_files import LABELS, features, make_key, write
 
 STRING = h5py.string_dtype("utf-8", 1)
 SAFE = {"fletcher32": True, "chunks": True}

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from featbench.cli.main import app
 from featbench.features.cache import CacheKey, write_cache
 from featbench.features.opening import CacheInUseError, DamagedCacheError
-from featbench.features.parts import Part, Spool
+from featbench.features.parts import Part, Parts
 from featbench.features.upkeep import list_cache, prune_cache, verify_cache
 
 ROWS = np.random.default_rng(0).normal(size=(300, 7)).astype(np.float32)
@@ -37,10 +37,10 @@ def make(cache_dir: Path, split: str = "train", unused_days: float = 0) -> Path:
 
 
 def interrupt(cache_dir: Path, split: str = "train") -> Path:
-    spool = Spool(key(cache_dir, split), ["layer3"])
-    spool.add(Part(0, 300, np.arange(300), {"layer3": ROWS}, [], 1.0))
-    spool.__exit__(KeyboardInterrupt)
-    return spool.folder
+    parts = Parts(key(cache_dir, split), ["layer3"])
+    parts.add(Part(0, 300, np.arange(300), {"layer3": ROWS}, [], 1.0))
+    parts.__exit__(KeyboardInterrupt)
+    return parts.folder
 
 
 def test_the_list_says_what_there_is(tmp_path: Path) -> None:

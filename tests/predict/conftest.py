@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 import featbench
-from featbench.config import parse_experiment
 from tests.tiny import GRIDS, digits_content, image_folder
 
 BASELINES = [{"strategy": "linear_head", "epochs": 2}, {"strategy": "scratch", "epochs": 1, "dropout": 0.3}]
@@ -33,7 +32,7 @@ class Kept:
 
 def _run(home: Path, images: Path | None, **changes: object) -> Kept:
     content = digits_content(**changes)
-    rows = featbench.run(parse_experiment(content), results=home / "results", cache=home / "cache", device="cpu")
+    rows = featbench.run(content, results=home / "results", cache=home / "cache", device="cpu")
     return Kept(home / "results", rows, images, home / "cache")
 
 

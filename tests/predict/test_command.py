@@ -17,7 +17,8 @@ from typer.testing import CliRunner, Result
 
 import featbench
 from featbench.cli.main import app
-from featbench.predict.images import as_split, find_images
+from featbench.data.given import as_split
+from featbench.predict.images import find_images
 from featbench.predict.output import write_predictions
 from featbench.results.artifacts import load_predictions
 from featbench.terminal import visible

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from typer.testing import CliRunner
 
+from featbench.cli.main import app
 from featbench.errors import ResultsError, UsageError
-from featbench.predict import export
 from featbench.predict.export import export_onnx
 from featbench.predict.networks import read_tensors, trained_network
 from featbench.results.artifacts import load_predictions
 from featbench.results.cards import read_card
 from tests.predict.conftest import Kept
-from tests.test_cli import invoke
 
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -105,14 +105,12 @@ def test_a_folder_without_networks(photos: Kept) -> None:
         export_onnx(photos.folder)
 
 
-def test_other_numbers_leave_no_file(digits: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "RTOL", 0.0)
-    monkeypatch.setattr(export, "ATOL", 1e-30)
+def test_other_numbers_leave_no_file(digits: Kept, tmp_path: Path) -> None:
     message = (
         r"other numbers than torch for scratch/resnet20: a logit of .* is .*, and may differ by 0 x \|logit\| \+ 1e-30"
     )
     with pytest.raises(ResultsError, match=message):
-        export_onnx(digits.folder, "scratch/resnet20", tmp_path / "a.onnx")
+        export_onnx(digits.folder, "scratch/resnet20", tmp_path / "a.onnx", rtol=0.0, atol=1e-30)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -123,7 +121,9 @@ def test_without_the_extra_the_error_names_it(digits: Kept, monkeypatch: pytest.
 
 
 def test_the_command(digits: Kept, tmp_path: Path) -> None:
-    result = invoke("export", digits.folder, "--model", "scratch/resnet20", "--output", tmp_path / "a.onnx")
+    result = CliRunner().invoke(
+        app, ["export", str(digits.folder), "--model", "scratch/resnet20", "--output", str(tmp_path / "a.onnx")]
+    )
     assert result.exit_code == 0, result.output
     assert re.fullmatch(
         r".*a\.onnx: scratch/resnet20; its numbers use at most [0-9.]+% of the tolerance of "
@@ -131,6 +131,6 @@ def test_the_command(digits: Kept, tmp_path: Path) -> None:
         result.stdout,
     )
     assert result.stderr == ""
-    result = invoke("export", tmp_path)
+    result = CliRunner().invoke(app, ["export", str(tmp_path)])
     assert result.exit_code == 1
     assert "there is no results.csv" in result.stderr

@@ -19,8 +19,9 @@ import featbench
 from featbench.backbones.architectures import get_architecture
 from featbench.config import Experiment
 from featbench.errors import ResultsError, WeightsError
-from featbench.fingerprint import fingerprint, hash_file
+from featbench.fingerprint import hash_file
 from tests.predict.conftest import Kept
+from tests.predict.signing import sign
 from tests.tiny import digits_content
 
 
@@ -33,13 +34,6 @@ def change_a_byte(file: Path) -> None:
 def edit(card: Path, **changes: object) -> None:
     content = json.loads(card.read_text())
     card.write_text(json.dumps(content | changes))
-
-
-def sign(card: Path, **changes: object) -> None:
-    """Change a card as somebody would who knows how its hash is made."""
-    content = json.loads(card.read_text()) | changes
-    del content["card_hash"]
-    card.write_text(json.dumps(content | {"card_hash": fingerprint(content)}))
 
 
 @pytest.mark.parametrize(

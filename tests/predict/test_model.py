@@ -13,7 +13,6 @@ from sklearn.datasets import load_digits
 from torchvision.transforms.functional import to_tensor
 
 import featbench
-from featbench.config import parse_experiment
 from featbench.errors import DataError, UsageError
 from featbench.results.artifacts import load_predictions
 from tests.predict.conftest import Kept
@@ -195,6 +194,28 @@ def test_classes_are_those_of_scikit_learn_too(digits: Kept) -> None:
     )
 
 
+def test_the_score_is_the_share_of_right_classes(digits: Kept) -> None:
+    model = featbench.load_model(digits.folder, device="cpu")
+    predicted = model.predict(list(DIGITS[:8]))
+    labels = [*predicted[:6], *(str((int(name) + 1) % 10) for name in predicted[6:])]
+    assert model.score(DIGITS[:8, ..., None], labels) == 0.75
+    assert model.score(DIGITS[:8, ..., None], np.array(labels).astype(int)) == 0.75  # the classes' names are digits
+    assert model.score(DIGITS[0], predicted[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (DIGITS[:2, ..., None], ["1"], "there are 2 images and 1 labels"),
+        ([], [], "there are 0 images and 0 labels"),
+        (DIGITS[:2, ..., None], ["1", "x"], "unknown class 'x'"),
+    ],
+)
+def test_labels_that_fit_no_score_are_refused(digits: Kept, images: Any, labels: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        featbench.load_model(digits.folder, device="cpu").score(images, labels)
+
+
 @pytest.mark.parametrize(("content", "reason"), [(b"", "it is empty"), (b"no image", "it holds no image of a known")])
 def test_bytes_that_cannot_be_decoded_are_an_error(photos: Kept, content: bytes, reason: str) -> None:
     with pytest.raises(DataError, match=f"image 1 cannot be read: {reason}"):
@@ -253,7 +274,7 @@ def test_a_penultimate_vector_beside_pooled_maps_has_no_pooling_and_is_predicted
             "fusions": [["resnet20/layer1", "resnet20/penultimate"]],
         },
     )
-    rows = featbench.run(parse_experiment(content), results=tmp_path / "r", cache=tmp_path / "c", device="cpu")
+    rows = featbench.run(content, results=tmp_path / "r", cache=tmp_path / "c", device="cpu")
     assert rows.pooling.fillna("").tolist() == ["avg:2", "", "avg:2+none"]
     assert rows.feature_dim.tolist() == [64, 64, 128]
     for fingerprint in rows.fingerprint:

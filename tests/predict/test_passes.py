@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 import featbench
 from featbench.cli.main import app
+from featbench.data.given import as_split
+from featbench.data.images import LazyImages
 from featbench.errors import ResultsError, WeightsError
-from featbench.features.cache import load_features
-from featbench.features.forward import Forward
-from featbench.predict import images, model, passes
+from featbench.features.load import load_features
+from featbench.features.passes import Passes
+from featbench.predict.networks import make_passes
 from featbench.results.artifacts import load_predictions
+from featbench.results.cards import Card
 from tests.predict.conftest import FUSIONS, Kept
-from tests.predict.test_load import sign
+from tests.predict.signing import sign
+from tests.tiny import Recorder
 
 NAMES = ["linear_svc/resnet20+pixels+resnet20/layer1+pixels+layer3", "linear_svc/resnet20/layer3+layer1"]
 
@@ -40,52 +47,76 @@ def columns_of(kept: Kept, fusion: list[str]) -> np.ndarray[Any, Any]:
     return np.concatenate(parts, axis=1)
 
 
+def passes_of(fused: Kept, name: str, batch_size: int | None = None) -> tuple[Passes, list[int], Card]:
+    """Build what a model looks at images with."""
+    card = featbench.load_model(fused.folder, name, device="cpu").card
+    passes, places = make_passes(fused.folder, card, offline=True)
+    return Passes(passes, torch.device("cpu"), batch_size), places, card
+
+
 @pytest.mark.parametrize(("name", "fusion"), list(zip(NAMES, FUSIONS, strict=True)))
-def test_a_fusion_says_of_the_test_images_what_the_run_said(
-    fused: Kept, monkeypatch: pytest.MonkeyPatch, name: str, fusion: list[str]
-) -> None:
+def test_a_fusion_says_of_the_test_images_what_the_run_said(fused: Kept, name: str, fusion: list[str]) -> None:
     loaded = featbench.load_model(fused.folder, name, device="cpu")
     files, said = run_images(fused, loaded.card.fingerprint)
-    seen = []
-    class_scores = model.class_scores
-    monkeypatch.setattr(
-        model, "class_scores", lambda fitted, X, count: seen.append(X) or class_scores(fitted, X, count)
-    )
     expected = said[[f"score:{label}" for label in loaded.classes]].to_numpy()
     np.testing.assert_allclose(loaded.scores(files), expected, rtol=1e-5, atol=1e-6)  # six digits are in the file
-    np.testing.assert_array_equal(np.concatenate(seen), columns_of(fused, fusion))  # bit by bit
     assert loaded.predict(files) == said.predicted.tolist()
 
 
-def test_one_pass_a_backbone_and_an_image_is_decoded_once(fused: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Forward] = []
-    decoded: list[Path] = []
-    decode = images.decode_file
-    monkeypatch.setattr(images, "decode_file", lambda path: decoded.append(path) or decode(path))
-    monkeypatch.setattr(passes, "Forward", lambda *given, **named: made.append(Forward(*given, **named)) or made[-1])
-    for name, n_passes in zip(NAMES, (2, 1), strict=True):
-        loaded = featbench.load_model(fused.folder, name, device="cpu")
-        files, _ = run_images(fused, loaded.card.fingerprint)
-        made.clear()
-        decoded.clear()
-        loaded.scores(files)
-        loaded.scores(files[:2])
-        assert len(made) == n_passes
-        assert sorted(decoded) == sorted([*files, *files[:2]])
+@pytest.mark.parametrize(("name", "fusion"), list(zip(NAMES, FUSIONS, strict=True)))
+def test_its_features_are_those_of_the_cache_bit_by_bit(fused: Kept, name: str, fusion: list[str]) -> None:
+    passes, places, card = passes_of(fused, name)
+    files, _ = run_images(fused, card.fingerprint)
+    ((_, outputs),) = passes.stream(as_split(files), Recorder())
+    columns = [
+        outputs[place][str(part.layer)].astype(part.store).astype(np.float32)
+        for part, place in zip(card.parts, places, strict=True)
+    ]
+    np.testing.assert_array_equal(np.concatenate(columns, axis=1), columns_of(fused, fusion))
 
 
-def test_batches_come_in_order_and_without_what_cannot_be_read(
-    fused: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loaded = featbench.load_model(fused.folder, NAMES[0], device="cpu")
+class Counted:
+    """Images that count how often each is decoded."""
+
+    def __init__(self, images: LazyImages) -> None:
+        self._images = images
+        self.decoded: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def read(self, index: int) -> Image.Image:
+        self.decoded.append(index)
+        return self._images.read(index)
+
+
+@pytest.mark.parametrize(("name", "n_passes"), list(zip(NAMES, (2, 1), strict=True)))
+def test_one_pass_a_backbone_and_an_image_is_decoded_once(fused: Kept, name: str, n_passes: int) -> None:
+    loaded = featbench.load_model(fused.folder, name, device="cpu")
     files, _ = run_images(fused, loaded.card.fingerprint)
-    expected = loaded.scores(files)
-    monkeypatch.setattr(passes, "default_batch_size", lambda shape: 2)
-    loaded = featbench.load_model(fused.folder, NAMES[0], device="cpu")
-    batches = list(loaded.stream(images.as_split([tmp_path / "gone.jpg", *files])))
-    assert np.concatenate([batch.rows for batch in batches]).tolist() == list(range(1, len(files) + 1))
-    np.testing.assert_allclose(np.concatenate([batch.scores for batch in batches]), expected, rtol=1e-2, atol=1e-2)
-    assert [skipped.id for batch in batches for skipped in batch.skipped] == [str(tmp_path / "gone.jpg")]
+    split = as_split(files)
+    counted: Any = Counted(split.images)
+    ran: set[int] = set()
+
+    def note(module: torch.nn.Module, *_: Any) -> None:
+        if isinstance(module, torch.fx.GraphModule):
+            ran.add(id(module))
+
+    with torch.nn.modules.module.register_module_forward_pre_hook(note):
+        list(loaded.stream(replace(split, images=counted)))
+    assert len(ran) == n_passes
+    assert sorted(counted.decoded) == list(range(len(files)))
+
+
+def test_batches_come_in_order_and_without_what_cannot_be_read(fused: Kept, tmp_path: Path) -> None:
+    passes, _, card = passes_of(fused, NAMES[0], batch_size=2)
+    files, _ = run_images(fused, card.fingerprint)
+    batches = list(passes.stream(as_split([tmp_path / "gone.jpg", *files]), Recorder()))
+    assert np.concatenate([batch.rows for batch, _ in batches]).tolist() == list(range(1, len(files) + 1))
+    assert [skipped.id for batch, _ in batches for skipped in batch.skipped] == [str(tmp_path / "gone.jpg")]
+    whole = np.concatenate([outputs[0]["layer3"] for _, outputs in batches])
+    ((_, expected),) = passes_of(fused, NAMES[0])[0].stream(as_split(files), Recorder())
+    np.testing.assert_allclose(whole, expected[0]["layer3"], rtol=1e-2, atol=1e-2)
 
 
 def test_the_card_has_every_part(fused: Kept) -> None:

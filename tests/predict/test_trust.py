@@ -15,11 +15,10 @@ from typer.testing import CliRunner
 
 import featbench
 from featbench.cli.main import app
-from featbench.config import parse_experiment
 from featbench.errors import UsageError
 from featbench.predict.export import export_onnx
 from tests.predict.conftest import Kept
-from tests.predict.test_load import sign
+from tests.predict.signing import sign
 from tests.tiny import digits_content
 
 EVIL = "from pathlib import Path\nPath('it_ran').touch()\ndef make(): raise AssertionError\n"
@@ -117,7 +116,7 @@ def test_with_the_word_models_of_ones_own_code_work_in_another_process(
         evaluate={"classifiers": ["linear_svc", classifier], "selection": "none"},
         baselines=[{"strategy": "scratch", "epochs": 1}],
     )
-    rows = featbench.run(parse_experiment(content), results="results", cache="cache", device="cpu")
+    rows = featbench.run(content, results="results", cache="cache", device="cpu")
     image = np.zeros((8, 8), np.uint8)
     np.save("image.npy", image)
     script = (

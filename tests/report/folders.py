@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from featbench.baselines.strategies import STRATEGIES
+from featbench.report.folder import Folder, read_folder
 from featbench.results.artifacts import artifact_path, write_predictions
 from featbench.results.files import write_csv, write_text
 from featbench.results.images import MAP_COLUMNS, MAPS, thumbnail_path, write_notes, write_skipped
 from featbench.results.row import Row
 from featbench.results.store import write_rows
+from featbench.runs.report import report_folders
+from featbench.runs.tables import read_tables
 from featbench.stats.models import strategy_of
 
 HOSTILE = (
@@ -103,3 +107,13 @@ def _row(changes: dict[str, Any], number: int, n_classes: int, n_test: int, accu
     if changes.get("kind") != "baseline":
         content |= {"pooling": "avg", "feature_dim": 256 if changes.get("layer") == "layer3" else 512}
     return Row(**(content | changes | {"accuracy": accuracy}))
+
+
+def read(folder: Path, warn: Callable[[str], None] = pytest.fail) -> Folder:
+    """Read a results folder as the page does."""
+    return read_folder(folder, read_tables(folder, warn), warn)
+
+
+def report(folder: Path, warn: Callable[[str], None] = pytest.fail, output: Path | None = None) -> Path:
+    """Write the page of a results folder as `featbench report` does."""
+    return report_folders([folder], warn, output)

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from featbench.report.build import write_report
-from tests.report.folders import HOSTILE, MODELS, results_folder
+from tests.report.folders import HOSTILE, MODELS, report, results_folder
 
 pytestmark = pytest.mark.browser
 CHROMIUM = Path("/usr/bin/chromium")
@@ -30,7 +29,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = results_folder(tmp_path_factory.mktemp("page") / "results", classes=HOSTILE)
-    return write_report(folder, pytest.fail)
+    return report(folder, pytest.fail)
 
 
 class Visit:
@@ -111,7 +110,7 @@ def test_no_column_of_the_accuracy_table_is_outside_the_screen(
         ),
     ]
     folder = results_folder(tmp_path, classes=[f"{letter * 80}" for letter in "abc"], models=models)
-    opened = visit(page=write_report(folder, pytest.fail))
+    opened = visit(page=report(folder, pytest.fail))
     heads = opened.page.locator("table.accuracy tr.columns th")
     assert heads.count() == 2 + 2 * n_methods
     rights = heads.evaluate_all("all => all.map(head => head.getBoundingClientRect().right)")
@@ -206,7 +205,7 @@ def test_on_paper_it_is_light_and_whole(visit: Any, tmp_path: Path) -> None:
 
 def test_the_page_of_one_row_and_two_hundred_classes(visit: Any, tmp_path: Path) -> None:
     folder = results_folder(tmp_path, classes=[f"class {n}" for n in range(200)], models=MODELS[:1], n_test=400)
-    opened = visit(page=write_report(folder, pytest.fail))
+    opened = visit(page=report(folder, pytest.fail))
     assert opened.errors == []
     assert opened.page.locator("#class-table tbody tr").count() == 200
     opened.page.select_option("#map-class", "class 7")

@@ -9,10 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from featbench.cli.main import app
-from featbench.report.build import compare_reports
 from featbench.report.compare import combined_table, folder_labels, rank_all
-from featbench.report.folder import Folder, read_folder
+from featbench.report.folder import Folder
+from featbench.runs.report import report_folders
 from tests.report.folders import MODELS, results_folder
+from tests.report.folders import read as read_results
 
 
 def models(dataset: str, svc: float, forest: float) -> list[dict[str, Any]]:
@@ -48,7 +49,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def folders(paths: list[Path]) -> list[Folder]:
-    return [read_folder(path, pytest.fail) for path in paths]
+    return [read_results(path, pytest.fail) for path in paths]
 
 
 def test_methods_are_ranked_over_the_data_sets(folders: list[Folder]) -> None:
@@ -64,7 +65,7 @@ def test_one_data_set_on_two_machines_has_no_ranks_and_says_why(folders: list[Fo
 
 
 def test_the_tables_stand_below_each_other(folders: list[Folder], tmp_path: Path) -> None:
-    other = read_folder(results_folder(tmp_path / "other", models=MODELS), pytest.fail)
+    other = read_results(results_folder(tmp_path / "other", models=MODELS), pytest.fail)
     table = combined_table([folders[0], other], ["one", "two"])
     assert table.methods == ("linear_svc", "random_forest", "finetune")
     assert table.n_references == 1
@@ -74,7 +75,7 @@ def test_the_tables_stand_below_each_other(folders: list[Folder], tmp_path: Path
 
 
 def test_folders_of_one_name_are_told_apart_by_their_paths(folders: list[Folder], tmp_path: Path) -> None:
-    copied = read_folder(shutil.copytree(folders[0].path, tmp_path / "again"), pytest.fail)
+    copied = read_results(shutil.copytree(folders[0].path, tmp_path / "again"), pytest.fail)
     assert folder_labels([folders[0], folders[1], copied]) == [
         f"pets ({folders[0].path})",
         "cars",
@@ -108,5 +109,5 @@ def test_the_command_rebuilds_a_folder_and_an_error_is_one_line(paths: list[Path
 
 def test_a_folder_whose_models_have_no_validation_accuracy(paths: list[Path], tmp_path: Path) -> None:
     unknown = results_folder(tmp_path / "none", models=[{**MODELS[0], "val_accuracy": None, "dataset": "x"}])
-    page = compare_reports([paths[0], unknown], lambda text: None, tmp_path / "page.html")
+    page = report_folders([paths[0], unknown], lambda text: None, tmp_path / "page.html")
     assert "none has a validation accuracy" in page.read_text("utf-8")

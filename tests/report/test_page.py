@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from featbench.report.build import write_report
-from featbench.report.folder import read_folder
 from featbench.report.page import breakable, script_json, write_page
-from tests.report.folders import HOSTILE, MODELS, results_folder
+from tests.report.folders import HOSTILE, MODELS, report, results_folder
+from tests.report.folders import read as read_results
 
 MAX_BYTES = 8_000_000
 
@@ -43,7 +42,7 @@ def read(page: Path) -> Reader:
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Reader:
     folder = results_folder(tmp_path_factory.mktemp("page") / "results", classes=HOSTILE)
-    return read(write_report(folder, pytest.fail))
+    return read(report(folder, pytest.fail))
 
 
 def test_names_from_data_are_only_text(hostile: Reader) -> None:
@@ -74,7 +73,7 @@ def test_the_map_of_the_recommended_features_is_first_and_never_left_out(tmp_pat
     others = [line.replace("layer3", "layer1").replace("cafe", "beef") for line in lines]
     (path / "maps.csv").write_text("\n".join([header, *others, *lines, ""]))
     for n_bytes, layers in ((10**6, ["layer3", "layer1"]), (1, ["layer3"])):
-        write_page(read_folder(path, pytest.fail), tmp_path / "page.html", map_bytes=n_bytes)
+        write_page(read_results(path, pytest.fail), tmp_path / "page.html", map_bytes=n_bytes)
         scripts = read(tmp_path / "page.html").scripts
         data = json.loads(next(script for script in scripts if script.startswith("{")))
         assert [one["layer"] for one in data["maps"]] == layers
@@ -92,7 +91,7 @@ def test_the_page_asks_for_nothing(hostile: Reader) -> None:
 
 def test_what_would_turn_the_text_around_is_shown(tmp_path: Path) -> None:
     name, shown = "a\u202eb\x9b\u2067", r"a\u202eb\x9b\u2067"
-    reader = read(write_report(results_folder(tmp_path / "results", classes=(name, "c", "d")), pytest.fail))
+    reader = read(report(results_folder(tmp_path / "results", classes=(name, "c", "d")), pytest.fail))
     assert shown in "".join(reader.text)
     assert not set("".join([*reader.text, *reader.scripts[:1]])) & set(name[1::2])
     data = json.loads(next(script for script in reader.scripts if script.startswith("{")))
@@ -108,7 +107,7 @@ def test_json_in_a_script_block_cannot_end_it(text: str) -> None:
 
 def test_the_accuracy_table_is_readable_without_scripts(tmp_path: Path) -> None:
     folder = results_folder(tmp_path / "results")
-    page = write_report(folder, pytest.fail).read_text("utf-8")
+    page = report(folder, pytest.fail).read_text("utf-8")
     table = page[page.index('<table class="accuracy') : page.index("</table>")].replace("<wbr>", "")
     words = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", table)).split())
     assert "linear_svc random_forest finetune layer3 256 features 0.9000 ★" in words
@@ -122,7 +121,7 @@ def test_what_only_describes_a_layer_has_no_column_of_its_own(tmp_path: Path) ->
         for backbone, weights in (("resnet18", "A<b>"), ("resnet50", "B"))
         for layer, pooling in (("layer3", "avg"), ("layer4", "max"))
     ]
-    page = write_report(results_folder(tmp_path / "results", models=models), pytest.fail).read_text("utf-8")
+    page = report(results_folder(tmp_path / "results", models=models), pytest.fail).read_text("utf-8")
     table = page[page.index('<table class="accuracy') : page.index("</table>")]
     heads = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', table)
     assert [re.sub(r"<[^>]+>", "", head) for head in heads] == [
@@ -147,7 +146,7 @@ def test_names_break_where_a_reader_would_break_them(name: str, expected: str) -
 def test_a_model_that_never_predicts_a_class_is_marked_with_the_class(tmp_path: Path) -> None:
     models = [{**MODELS[0], "never_predicted": 1}, MODELS[1] | {"never_predicted": 0}, MODELS[4]]
     folder = results_folder(tmp_path / "results", classes=("ant", "<bee>", "cat"), models=models)
-    page = read(write_report(folder, pytest.fail))
+    page = read(report(folder, pytest.fail))
     text = " ".join("".join(page.text).split())
     assert "linear_svc/resnet18/layer3 (validation accuracy 0.9500): <bee> (20 test images)." in text  # the advice
     assert text.count("! never predicts <bee> (20 test images)") == 1  # one cell
@@ -164,7 +163,7 @@ def test_the_page_of_many_classes_and_models_stays_small(tmp_path: Path) -> None
     models = [{**MODELS[0], "layer": f"layer{n}", "val_accuracy": 0.5 + n / 100} for n in range(8)]
     folder = results_folder(tmp_path / "large", classes=classes, models=models, n_test=400)
     page = tmp_path / "page.html"
-    write_page(read_folder(folder, pytest.fail), page, detail_bytes=100_000)
+    write_page(read_results(folder, pytest.fail), page, detail_bytes=100_000)
     assert page.stat().st_size < MAX_BYTES
     text = page.read_text("utf-8")
     assert "more models would make this page too large" in text
@@ -176,8 +175,8 @@ def test_a_page_is_made_without_torch(tmp_path: Path) -> None:
     script = f"""
 import sys
 from pathlib import Path
-from featbench.report.build import write_report
-write_report(Path({str(folder)!r}), print)
+from featbench.runs.report import report_folders
+report_folders([Path({str(folder)!r})], print)
 print(*sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from PIL import Image
 
 from featbench.config import Experiment
 from featbench.errors import CacheError, DataError, UsageError
-from featbench.features.cache import load_features
+from featbench.features.load import load_features
+from featbench.progress import OnceOnly
 from featbench.runs.extract import extract, find_cached
-from featbench.runs.resolve import Job
+from featbench.runs.resolve import Run
 from tests.tiny import Recorder, digits_content, image_folder
 
-Make = Callable[..., Job]
+Make = Callable[..., Run]
 
 
 @pytest.fixture
@@ -30,13 +32,13 @@ def make_job(tmp_path: Path) -> Make:
     (root / "red" / "09.jpg").write_bytes(b"GIF89a")
     (root / "green" / "notes.txt").touch()
 
-    def make(layers: tuple[str, ...] = ("layer3",), on_bad_image: str = "skip", pooling: str = "avg") -> Job:
+    def make(layers: tuple[str, ...] = ("layer3",), on_bad_image: str = "skip", pooling: str = "avg") -> Run:
         content = digits_content(
             dataset={"name": "folder", "root": str(root), "on_bad_image": on_bad_image},
             backbones=[{"name": "resnet20", "layers": list(layers), "pooling": pooling}, {"name": "pixels"}],
         )
         places = (tmp_path / "results", tmp_path / "cache", tmp_path / "data")
-        return Job(Experiment.model_validate(content), *places, torch.device("cpu"), progress=Recorder())
+        return Run(Experiment.model_validate(content), *places, torch.device("cpu"), progress=Recorder())
 
     return make
 
@@ -68,7 +70,7 @@ def test_a_bad_image_can_be_an_error(make_job: Make) -> None:
 
 def test_what_extract_makes_is_found_again(make_job: Make) -> None:
     made, found = extract(make_job()), find_cached(make_job())
-    assert [c.backbone.name for c in found] == ["resnet20", "pixels"]
+    assert [c.identity.name for c in found] == ["resnet20", "pixels"]
     assert [c.keys for c in found] == [c.keys for c in made]
     assert [c.infos for c in found] == [c.infos for c in made]
     assert sum(info.n_rows for info in found[0].infos.values()) == 34
@@ -98,10 +100,11 @@ def test_patterns_and_blocks_are_written_under_the_names_they_stand_for(make_job
 
 
 def test_random_weights_that_nobody_asked_for_are_said_once(make_job: Make) -> None:
-    job = make_job()
+    recorder = Recorder()
+    job = replace(make_job(), progress=OnceOnly(recorder))
     extract(job)
     extract(job)
-    said = [line for line in job.progress.said if "never trained" in line]
+    said = [line for line in recorder.said if "never trained" in line]
     assert said == [
         'resnet20 was never trained, and results call its weights random; set weights to a file, or to "random"'
     ]
@@ -140,10 +143,10 @@ def unreadable(folder: Path, *splits: str) -> Path:
     return folder
 
 
-def job_on(folder: Path, home: Path, **changes: Any) -> Job:
+def job_on(folder: Path, home: Path, **changes: Any) -> Run:
     content = digits_content(dataset={"name": "folder", "root": str(folder)}, backbones=[{"name": "pixels"}], **changes)
     places = (home / "results", home / "cache", home / "data")
-    return Job(Experiment.model_validate(content), *places, torch.device("cpu"), progress=Recorder())
+    return Run(Experiment.model_validate(content), *places, torch.device("cpu"), progress=Recorder())
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
@@ -200,7 +203,7 @@ def test_what_featbench_wrote_among_the_images_is_no_data(tmp_path: Path, monkey
     for results in ("results/photos", "results/photos", "results/deeper/again", "red/mine"):
         experiment = job_on(root, tmp_path).experiment
         places = (Path(results), Path("cache"), tmp_path / "data")
-        job = Job(experiment, *places, torch.device("cpu"), progress=Recorder())
+        job = Run(experiment, *places, torch.device("cpu"), progress=Recorder())
         job.prepare()
         extract(job)
         assert job.dataset.classes == ("blue", "green", "red")

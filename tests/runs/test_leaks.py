@@ -14,12 +14,12 @@ import torch
 
 from featbench.config import Experiment
 from featbench.data.splits import Dataset
-from featbench.report.tables import load_model_predictions
 from featbench.results.store import load_results
-from featbench.runs.classify import evaluate
+from featbench.runs.classify import classify
 from featbench.runs.extract import extract
-from featbench.runs.resolve import Job
-from featbench.runs.train import baseline
+from featbench.runs.resolve import Run
+from featbench.runs.tables import load_model_predictions
+from featbench.runs.train import train
 from featbench.stats.accuracy import best_by_validation
 from featbench.stats.advice import advise
 from featbench.stats.comparisons import compare_models
@@ -31,11 +31,11 @@ CHOSEN = ["method", "params", "selection", "n_train", "n_val", "val_accuracy", "
 Tamper = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
-def finished(home: Path, tampered: dict[str, Tamper], **changes: Any) -> Job:
+def finished(home: Path, tampered: dict[str, Tamper], **changes: Any) -> Run:
     """Run the stages on digits of which the labels of some splits were changed."""
     content = digits_content(**({"backbones": [{"name": "pixels"}]} | changes))
     places = (home / "results", home / "cache", home / "data")
-    job = Job(Experiment.model_validate(content), *places, torch.device("cpu"), progress=Recorder())
+    job = Run(Experiment.model_validate(content), *places, torch.device("cpu"), progress=Recorder())
     rng = np.random.default_rng(0)
     splits = {
         name: replace(split, labels=tampered[name](split.labels, rng)) if name in tampered else split
@@ -43,8 +43,8 @@ def finished(home: Path, tampered: dict[str, Tamper], **changes: Any) -> Job:
     }
     job.__dict__["dataset"] = Dataset(job.dataset.name, job.dataset.classes, splits)
     extract(job)
-    evaluate(job)
-    baseline(job)
+    classify(job)
+    train(job)
     return job
 
 
@@ -52,12 +52,12 @@ def shuffled(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return rng.permutation(labels)
 
 
-def model_bytes(job: Job) -> list[bytes]:
+def model_bytes(job: Run) -> list[bytes]:
     files = [file for file in (job.results_dir / "models").iterdir() if file.suffix == ".safetensors"]
     return [file.read_bytes() for file in sorted(files)]
 
 
-def best_and_advice(job: Job) -> tuple[str, str]:
+def best_and_advice(job: Run) -> tuple[str, str]:
     rows = load_results(job.results_dir)
     best = best_by_validation(rows)
     assert best is not None

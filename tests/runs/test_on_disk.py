@@ -13,9 +13,9 @@ from featbench.config import Experiment
 from featbench.errors import CacheError, UsageError
 from featbench.results.artifacts import load_predictions
 from featbench.results.store import load_results
-from featbench.runs.classify import evaluate
+from featbench.runs.classify import classify
 from featbench.runs.extract import extract
-from featbench.runs.resolve import Job
+from featbench.runs.resolve import Run
 from tests.disks import largest_file
 from tests.speed.row_blocks import compare
 from tests.tiny import Recorder, digits_content
@@ -24,7 +24,7 @@ FUSION = ["resnet20/layer1", "pixels/pixels"]
 TINY_GB = 0.00015  # 400 images of 16 features and their copies take more
 
 
-def make_job(home: Path, results: str = "results", **table: Any) -> Job:
+def make_job(home: Path, results: str = "results", **table: Any) -> Run:
     stores = ["float16", "float32"]
     content = digits_content(
         dataset={"name": "digits", "limit_train": 300, "limit_test": 50, "val_fraction": 0.04},
@@ -32,7 +32,7 @@ def make_job(home: Path, results: str = "results", **table: Any) -> Job:
         evaluate={"classifiers": ["linear_svc"], "grids": {"linear_svc": {"C": [1e-4, 1e-2]}}} | table,
     )
     places = (home / results, home / "cache", home / "data")
-    return Job(Experiment.model_validate(content), *places, torch.device("cpu"), progress=Recorder())
+    return Run(Experiment.model_validate(content), *places, torch.device("cpu"), progress=Recorder())
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +47,13 @@ def test_features_beyond_the_memory_give_the_same_rows(home: Path) -> None:
     tables = []
     for results, more in (("in_memory", {}), ("on_disk", {"memory_gb": TINY_GB})):
         job = make_job(home, results, fusions=[FUSION], **more)
-        names = evaluate(job)
+        names = classify(job)
         assert isinstance(job.progress, Recorder)
         assert len([message for message in job.progress.said if "read from disk in blocks" in message]) == 3 * len(more)
         rows = load_results(job.results_dir)
         predictions = [load_predictions(job.results_dir, name).predicted.tolist() for name in names]
         tables.append((names, rows.feature_dim.tolist(), [json.loads(p) for p in rows.params], predictions))
-        assert evaluate(job) == names
+        assert classify(job) == names
     assert tables[0] == tables[1]
     assert tables[0][1] == [16, 64, 80]
     assert sorted(home.joinpath("cache").rglob("*")) == before
@@ -62,23 +62,23 @@ def test_features_beyond_the_memory_give_the_same_rows(home: Path) -> None:
 def test_what_cannot_read_from_disk_is_refused_before_any_work(home: Path) -> None:
     job = make_job(home, "refused", classifiers=["linear_svc", "knn"], memory_gb=TINY_GB)
     with pytest.raises(UsageError, match=r"knn on resnet20 layer1 takes about 0\.000"):
-        evaluate(job)
+        classify(job)
     assert not job.results_dir.exists()
 
 
 def test_a_learning_curve_is_in_memory_where_it_fits(home: Path) -> None:
     sizes = {"train_sizes": [2], "selection": "none", "grids": {}}
     job = make_job(home, "curve", classifiers=["knn"], memory_gb=0.0003, **sizes)
-    evaluate(job)
+    classify(job)
     assert load_results(job.results_dir).n_train.tolist() == [20, 20]
 
 
 def test_no_room_for_the_file(home: Path) -> None:
     job = make_job(home, "full", memory_gb=TINY_GB)
     with largest_file(4096), pytest.raises(CacheError, match=r"cannot be put into .*: File too large; free some space"):
-        evaluate(job)
+        classify(job)
     assert not [path for path in job.cache_dir.iterdir() if path.is_file()]
-    assert np.isfinite(evaluate(job) and load_results(job.results_dir).accuracy).all()
+    assert np.isfinite(classify(job) and load_results(job.results_dir).accuracy).all()
 
 
 @pytest.mark.slow

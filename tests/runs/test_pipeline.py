@@ -26,9 +26,9 @@ from featbench.backbones.architectures import get_architecture
 from featbench.backbones.own import ResNet20
 from featbench.config import Experiment, load_experiment
 from featbench.errors import CacheError, DataError, UsageError
-from featbench.report.tables import write_statistics
 from featbench.results.artifacts import load_predictions
 from featbench.runs.pipeline import STAGES
+from featbench.runs.tables import write_tables
 from tests.tiny import GRIDS, Recorder, digits_content, digits_experiment, image_folder
 
 COLUMNS = [
@@ -250,7 +250,7 @@ def test_the_statistics_can_be_computed_again_from_the_files(finished: Finished,
     shutil.copytree(finished.folder / "predictions", tmp_path / "predictions")
     shutil.copy(finished.folder / "results.csv", tmp_path)
     progress = Recorder()
-    write_statistics(tmp_path, featbench.load_results(tmp_path), progress.warn)
+    write_tables(tmp_path, featbench.load_results(tmp_path), progress.warn)
     assert progress.warned == []
     for name in STATISTICS:
         assert (tmp_path / name).read_bytes() == (finished.folder / name).read_bytes()

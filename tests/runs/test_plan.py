@@ -8,15 +8,15 @@ from typer.testing import CliRunner
 import featbench
 from featbench.cli.main import app
 from featbench.errors import UsageError
-from featbench.runs.pipeline import make_job
 from featbench.runs.plan import describe_plan
+from featbench.runs.resolve import resolve
 from tests.tiny import digits_experiment, image_folder
 
 
 def test_a_plan_tells_images_classes_and_what_will_run_and_leaves_nothing_behind(tmp_path: Path) -> None:
     experiment = digits_experiment(baselines=[{"strategy": "linear_head"}, {"strategy": "finetune", "epochs": 7}])
-    job = make_job(experiment, results=tmp_path / "r", cache=tmp_path / "c", device="cpu")
-    lines = {line.split()[0]: line for line in describe_plan(job, ("extract", "evaluate", "baseline"))}
+    job = resolve(experiment, results=tmp_path / "r", cache=tmp_path / "c", device="cpu")
+    lines = {line.split()[0]: line for line in describe_plan(job, ("extract", "evaluate", "baseline"), measure=True)}
     assert "120 train, 72 val, 50 test" in lines["images"]
     assert lines["classes"].split(None, 1)[1] == "10: 0, 1, 2, 3, 4, 5, 6, 7 and 2 more"
     assert "resnet20" in lines["features"]
@@ -25,20 +25,19 @@ def test_a_plan_tells_images_classes_and_what_will_run_and_leaves_nothing_behind
     assert "linear_svc, svm_rbf, random_forest" in lines["classifiers"]
     assert "finetune" in lines["reference"]
     assert "7 epochs, and again with the validation images" in lines["reference"]
-    assert "classifiers less than 1 min, reference networks" in lines["time"]
-    assert "learning curves" not in lines["time"]
+    assert "features less than 1 min, reference networks" in lines["time"]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_plan_of_what_cannot_run_is_the_error_of_the_run(tmp_path: Path) -> None:
-    job = make_job(digits_experiment(), results=tmp_path / "r", device="cpu", cache=tmp_path)
+    job = resolve(digits_experiment(), results=tmp_path / "r", device="cpu", cache=tmp_path)
     wrong = digits_experiment(backbones=[{"name": "resnet2"}])
     with pytest.raises(UsageError, match="unknown backbone 'resnet2'"):
-        describe_plan(make_job(wrong, results=job.results_dir, device="cpu"), ("extract",))
+        describe_plan(resolve(wrong, results=job.results_dir, device="cpu"), ("extract",))
 
 
 def test_data_that_is_not_here_is_not_downloaded_for_a_plan(tmp_path: Path) -> None:
-    job = make_job("mnist", results=tmp_path / "r", data=tmp_path / "data", device="cpu")
+    job = resolve("mnist", results=tmp_path / "r", data=tmp_path / "data", device="cpu")
     (*_, last) = describe_plan(job, ("extract",))
     assert "mnist, which is not complete here" in last
     assert list(tmp_path.iterdir()) == []

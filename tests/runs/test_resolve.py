@@ -7,12 +7,12 @@ import torch
 
 from featbench.errors import DataError, ResultsError, UsageError
 from featbench.runs.plan import describe_plan
-from featbench.runs.resolve import Job
+from featbench.runs.resolve import Run
 from tests.tiny import digits_experiment, image_folder
 
 
-def make_job(home: Path, **changes: object) -> Job:
-    return Job(digits_experiment(**changes), home / "results", home / "cache", home / "data", torch.device("cpu"))
+def make_job(home: Path, **changes: object) -> Run:
+    return Run(digits_experiment(**changes), home / "results", home / "cache", home / "data", torch.device("cpu"))
 
 
 def test_the_data_set_is_read_once(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_a_results_folder_of_another_data_set_is_refused_before_any_work(tmp_pat
     for site in ("siteA", "siteB"):
         image_folder(tmp_path / site / "images")
 
-    def job(root: str) -> Job:
+    def job(root: str) -> Run:
         return make_job(tmp_path, dataset={"name": "folder", "root": root})
 
     job(str(tmp_path / "siteA" / "images")).prepare()
@@ -62,4 +62,4 @@ def test_a_results_folder_of_another_data_set_is_refused_before_any_work(tmp_pat
 
 
 def test_there_is_no_row_before_the_first(tmp_path: Path) -> None:
-    assert not make_job(tmp_path).has_row("0123456789abcdef")
+    assert not make_job(tmp_path).table.has("0123456789abcdef")

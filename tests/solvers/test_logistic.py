@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from featbench.classifiers.fit_and_test import fit_and_test
+from featbench.classifiers.registry import CLASSIFIERS
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.classifiers.select import select
 from featbench.config import EvaluateConfig
@@ -107,7 +108,7 @@ def test_a_held_out_row_far_away_changes_nothing_of_the_fit() -> None:
 def test_the_same_is_chosen_as_by_grid_search(digits: Digits) -> None:
     rows = digits(0, 600)
     config = EvaluateConfig(classifiers=("logistic_regression",), selection="cv", folds=3)
-    chosen = select("logistic_regression", rows.X, rows.y, 600, config, 0)
+    chosen = select(CLASSIFIERS["logistic_regression"], rows.X, rows.y, 600, config, 0)
     theirs = GridSearchCV(
         make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
         {"logisticregression__C": [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0]},
@@ -121,7 +122,7 @@ def test_the_same_is_chosen_as_by_grid_search(digits: Digits) -> None:
 def test_what_the_solver_does_not_know_goes_to_scikit_learn(digits: Digits) -> None:
     grids = {"logistic_regression": {"C": (0.01,), "class_weight": ("balanced",), "max_iter": (1000,)}}
     config = EvaluateConfig(classifiers=("logistic_regression",), selection="holdout", grids=grids)
-    fitted = fit_and_test("logistic_regression", digits(0, 200), None, digits(200, 300), config, 0, 10)
+    fitted = fit_and_test(CLASSIFIERS["logistic_regression"], digits(0, 200), None, digits(200, 300), config, 0, 10)
     assert (fitted.engine, fitted.converged, fitted.params["class_weight"]) == ("scikit-learn", True, "balanced")
 
 

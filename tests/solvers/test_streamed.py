@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from featbench.classifiers.fit_and_test import fit_and_test
+from featbench.classifiers.registry import CLASSIFIERS
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.config import EvaluateConfig
 from featbench.errors import DataError
-from featbench.solvers.problem import COLUMN_BYTES
+from featbench.solvers.memory import COLUMN_BYTES
 from featbench.solvers.products import ScaledRows
-from featbench.solvers.streamed import StreamedRows, one_after_the_other, read_rows
+from featbench.solvers.streamed import StreamedRows, concatenated, read_rows
 
 Digits = Callable[[int, int], LabelledFeatures]
 N_CLASSES = 10
@@ -41,9 +42,9 @@ def test_a_view_is_of_the_rows_it_names(tmp_path: Path) -> None:
     assert (rows.shape, len(rows), rows[1:3].shape) == ((4, 3), 4, (2, 3))
     np.testing.assert_array_equal(rows[1:].read(slice(2)), X[[3, 11]])
     np.testing.assert_array_equal(read_rows(rows, np.array([3, 0])), X[[19, 7]])
-    both = one_after_the_other(rows[:1], rows[2:])
+    both = concatenated(rows[:1], rows[2:])
     np.testing.assert_array_equal(read_rows(both, slice(None)), X[[7, 11, 19]])
-    np.testing.assert_array_equal(read_rows(rows.through(np.square), slice(None)), X[[7, 3, 11, 19]] ** 2)
+    np.testing.assert_array_equal(read_rows(rows.transformed(np.square), slice(None)), X[[7, 3, 11, 19]] ** 2)
     scaling = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), torch.tensor([0.5, 0.0, 3.0], dtype=torch.float64)
     scaled = ScaledRows(rows, *scaling, torch.float64)[torch.tensor([3])]
     np.testing.assert_allclose(scaled, (X[[19]].astype(np.float64) - [1, 2, 3]) * [0.5, 0, 3])
@@ -63,7 +64,9 @@ def test_rows_on_disk_give_what_those_in_memory_do(
 
     def run(parts: list[LabelledFeatures]) -> Any:
         train, test, val = parts
-        return fit_and_test("linear_svc", train, val if has_val else None, test, config, 3, N_CLASSES, steps)
+        return fit_and_test(
+            CLASSIFIERS["linear_svc"], train, val if has_val else None, test, config, 3, N_CLASSES, steps
+        )
 
     mine, expected = run(on_disk(tmp_path / "x", *splits, store=store)), run(splits)
     assert (mine.params, mine.engine) == (expected.params, "featbench")
@@ -89,7 +92,7 @@ def test_many_features(tmp_path: Path, n: int, d: int, n_classes: int) -> None:
     grids = {"linear_svc": {"C": [1e-4]}}
     config = EvaluateConfig(classifiers=("linear_svc",), selection="holdout", grids=grids)
     mine, expected = (
-        fit_and_test("linear_svc", train, None, test, config, 0, n_classes)
+        fit_and_test(CLASSIFIERS["linear_svc"], train, None, test, config, 0, n_classes)
         for train, test in (on_disk(tmp_path / "x", *splits, columns=1), splits)
     )
     np.testing.assert_array_equal(mine.predicted, expected.predicted)
@@ -103,4 +106,4 @@ def test_features_on_disk_that_are_not_finite(digits: Digits, tmp_path: Path) ->
     wrong[[3, 50], 7] = np.nan
     splits = on_disk(tmp_path / "x", LabelledFeatures(wrong, train.y, train.ids), test)
     with pytest.raises(DataError, match="2 of 100 train rows hold features that are not finite"):
-        fit_and_test("linear_svc", splits[0], None, splits[1], EvaluateConfig(), 0, N_CLASSES)
+        fit_and_test(CLASSIFIERS["linear_svc"], splits[0], None, splits[1], EvaluateConfig(), 0, N_CLASSES)

@@ -33,6 +33,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from featbench.backbones.identity import Identity
 from featbench.backbones.load import Backbone, load_backbone
 from featbench.config import BackboneConfig, DatasetConfig
 from featbench.data.datasets import load_dataset
@@ -80,7 +81,9 @@ def extract(name: str, precision: Precision, split: Split, layers: tuple[str, ..
     backbone, extraction = network(name, precision, layers)
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        key = cache_keys(Images("speed", ("a", "b"), {"train": split}), backbone, extraction, Path(folder))["train"]
+        key = cache_keys(
+            Images("speed", ("a", "b"), {"train": split}), Identity.of(backbone), extraction, Path(folder)
+        )["train"]
         extract_split(split, backbone, extraction, key, clock)
         return len(split) / (time.perf_counter() - clock.started_s)
 
@@ -177,7 +180,9 @@ def complete_cache_seconds(count: int) -> float:
             started_s = time.perf_counter()
             split = split_of(ArrayImages(pixels))
             backbone, extraction = network("resnet20", "float32")
-            key = cache_keys(Images("speed", ("a", "b"), {"train": split}), backbone, extraction, Path(folder))["train"]
+            key = cache_keys(
+                Images("speed", ("a", "b"), {"train": split}), Identity.of(backbone), extraction, Path(folder)
+            )["train"]
             extract_split(split, backbone, extraction, key, Clock())
         return time.perf_counter() - started_s
 
@@ -197,7 +202,7 @@ def complete_folder_seconds(count: int) -> float:
             started_s = time.perf_counter()
             dataset = load_dataset(config, Path(folder), seed=0, memo_dir=Path(folder, "hashes"))
             backbone, extraction = network("resnet20", "float32")
-            for split, key in cache_keys(dataset, backbone, extraction, Path(folder)).items():
+            for split, key in cache_keys(dataset, Identity.of(backbone), extraction, Path(folder)).items():
                 extract_split(dataset.splits[split], backbone, extraction, key, Clock())
         return time.perf_counter() - started_s
 

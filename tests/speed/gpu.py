@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from featbench.classifiers.registry import CLASSIFIERS
 from featbench.classifiers.select import fit, select
 from featbench.config import EvaluateConfig
 from featbench.solvers.products import SharedRows
@@ -79,8 +80,8 @@ def counted() -> Iterator[list[float]]:
 
 def grid(X: np.ndarray, y: np.ndarray, selection: str, device: str) -> Any:
     config = EvaluateConfig(classifiers=("linear_svc",), selection=selection, grids={"linear_svc": {"C": CS}})
-    chosen = select("linear_svc", X, y, len(y), config, seed=0, device=device)
-    return fit("linear_svc", chosen.params, X, y, 0, chosen.engine, device)
+    chosen = select(CLASSIFIERS["linear_svc"], X, y, len(y), config, seed=0, device=device)
+    return fit(CLASSIFIERS["linear_svc"], chosen.params, X, y, 0, chosen.solver, device)
 
 
 def main() -> None:

@@ -20,14 +20,16 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
-from featbench.classifiers.registry import GAMMA_SCALE, candidates, get_classifier
-from featbench.classifiers.select import final_rows, splits_of
+from featbench.backbones.device import resolve_device
+from featbench.classifiers.params import candidates
+from featbench.classifiers.registry import get_classifier
+from featbench.classifiers.rows import final_rows, splits_of
+from featbench.classifiers.spec import GAMMA_SCALE
 from featbench.config import load_experiment
 from featbench.results.store import load_results
 from featbench.runs.extract import find_cached
 from featbench.runs.feature_sets import feature_sets
-from featbench.runs.pipeline import resolve_device
-from featbench.runs.resolve import Job
+from featbench.runs.resolve import Run
 from featbench.stats.models import main_rows
 
 
@@ -40,7 +42,7 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
     experiment = load_experiment(arguments.experiment)
-    job = Job(experiment, arguments.results, arguments.cache, arguments.data, resolve_device("cpu"), offline=True)
+    job = Run(experiment, arguments.results, arguments.cache, arguments.data, resolve_device("cpu"), offline=True)
     rows = main_rows(load_results(arguments.results))
     print("| layer | method | rows | accuracy | seconds | of GridSearchCV | seconds | times | same parameters |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |")
@@ -58,7 +60,7 @@ def main() -> None:
             spec = get_classifier(row["method"])
             grid = [
                 {"gamma" if k == GAMMA_SCALE else k: [v / X.shape[1] if k == GAMMA_SCALE else v] for k, v in c.items()}
-                for c in candidates(row["method"], experiment.evaluate)
+                for c in candidates(spec, experiment.evaluate)
             ]
             pipeline = spec.make({}, row["seed"], X.shape[1])
             step = pipeline.steps[-1][0]

@@ -20,10 +20,9 @@ from unittest import mock
 import torch
 
 import featbench
-from featbench.config import parse_experiment
+from featbench.data.given import as_split
 from featbench.data.images import file_images
 from featbench.features import forward as forward_
-from featbench.predict.images import as_split
 from featbench.predict.output import write_predictions
 from featbench.progress import Silent
 from tests.speed.extraction import FOUR_LAYERS, extract, made_up_photos, split_of
@@ -51,7 +50,7 @@ def train(home: Path, name: str, precision: str, paths: list[Path]) -> Path:
         },
         "baselines": [],
     }
-    featbench.run(parse_experiment(content), results=home / "results", cache=home / "cache", device="cpu")
+    featbench.run(content, results=home / "results", cache=home / "cache", device="cpu")
     return home / "results"
 
 

@@ -26,11 +26,11 @@ from typing import Any, cast
 import numpy as np
 
 from featbench.classifiers.fit_and_test import Fitted, fit_and_test
+from featbench.classifiers.registry import CLASSIFIERS
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.config import EvaluateConfig
 from featbench.features.cache import CacheKey, read_info, write_cache
-from featbench.runs.extract import Cached
-from featbench.runs.feature_sets import FeatureSet
+from featbench.runs.feature_sets import CachedNetwork, FeatureSet
 from featbench.runs.on_disk import load_on_disk
 
 LAYER = "made_up"
@@ -62,7 +62,7 @@ def source_of(folder: Path, store: str) -> FeatureSet:
     infos = {split: read_info(key.path) for split, key in keys.items()}
     backbone, extraction = SimpleNamespace(name="none"), SimpleNamespace(store=store)
     cached = SimpleNamespace(keys=keys, infos=infos, backbone=backbone, extraction=extraction)
-    return FeatureSet(((cast(Cached, cached), LAYER),))
+    return FeatureSet(((cast(CachedNetwork, cached), LAYER),))
 
 
 def own_bytes() -> int:
@@ -93,7 +93,7 @@ def sampled(peak: dict[str, float]) -> Iterator[None]:
 def fit(splits: dict[str, LabelledFeatures], n_classes: int) -> Fitted:
     grids = {"linear_svc": {"C": [1e-5, 1e-4, 1e-3]}}
     config = EvaluateConfig(classifiers=("linear_svc",), grids=grids, selection="holdout")
-    return fit_and_test("linear_svc", splits["train"], None, splits["test"], config, 0, n_classes)
+    return fit_and_test(CLASSIFIERS["linear_svc"], splits["train"], None, splits["test"], config, 0, n_classes)
 
 
 def run_way(way: str, folder: Path, n_classes: int, memory_gb: float, store: str) -> dict[str, Any]:

@@ -36,10 +36,11 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
-from featbench.classifiers.registry import candidates, get_classifier
+from featbench.classifiers.params import candidates
+from featbench.classifiers.registry import CLASSIFIERS
 from featbench.classifiers.select import fit, select
 from featbench.config import EvaluateConfig
-from featbench.features.cache import load_features
+from featbench.features.load import load_features
 from tests.speed.medians import medians
 
 CS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -73,10 +74,10 @@ def seconds(job: Callable[[], Any]) -> float:
 
 def ours(name: str, grid: Mapping[str, Any], X: np.ndarray, y: np.ndarray) -> dict[str, Any]:
     config = EvaluateConfig(classifiers=(name,), selection="cv", folds=5, grids={name: dict(grid)} if grid else {})
-    chosen = select(name, X, y, len(y), config, seed=0)
+    chosen = select(CLASSIFIERS[name], X, y, len(y), config, seed=0)
     print(f"{name}: {chosen.engine} chose {chosen.params}", flush=True)
     if chosen.model is None:
-        fit(name, chosen.params, X, y, 0, chosen.engine)
+        fit(CLASSIFIERS[name], chosen.params, X, y, 0, chosen.solver)
     return chosen.params
 
 
@@ -150,8 +151,8 @@ def kernel(X: np.ndarray, y: np.ndarray, repeats: int) -> None:
 
 def default(X: np.ndarray, y: np.ndarray, repeats: int) -> None:
     def counted(name: str) -> float:
-        grid = candidates(name, EvaluateConfig(classifiers=(name,)))
-        models = [get_classifier(name).make(params, 0, X.shape[1]) for params in grid]
+        grid = candidates(CLASSIFIERS[name], EvaluateConfig(classifiers=(name,)))
+        models = [CLASSIFIERS[name].make(params, 0, X.shape[1]) for params in grid]
         return theirs(models, X, y) * (5 * len(grid) + 1)
 
     names = EvaluateConfig().classifiers

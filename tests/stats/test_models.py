@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from featbench.report.tables import load_model_predictions
 from featbench.results.store import load_results, write_rows
+from featbench.runs.tables import load_model_predictions
 from featbench.stats.models import main_rows, model_names
 from tests.tiny import Recorder
 

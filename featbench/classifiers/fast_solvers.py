@@ -1,0 +1,183 @@
+"""The solvers of `featbench.solvers` as rows of the registry name them; torch is imported when one is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.svm import LinearSVC
+
+from featbench.classifiers.spec import Labels, Search, Solver, Splits, Tried
+from featbench.solvers.intelex import installed, intelex_grid
+from featbench.solvers.memory import COLUMN_BYTES, KERNEL_BYTES, kernels_fit
+from featbench.solvers.neighbours import NearestNeighbours, neighbours_grid
+from featbench.solvers.rbf import fit_rbf, rbf_grid
+from featbench.solvers.ridge_grid import ridge_grid
+from featbench.solvers.streamed import FeatureRows, StreamedRows
+
+_LINEAR_SVC = ("C", "tol", "fit_intercept", "intercept_scaling", "class_weight", "max_iter")
+_LOGISTIC = ("C", "max_iter")
+_KNN = ("n_neighbors", "metric", "weights")
+_SQUARED_HINGE = {"loss": "squared_hinge", "penalty": "l2", "multi_class": "ovr"}  # other values: other problems
+# With far larger C and separable classes the batched solver of linear_svc can stop short of the optimum; that of
+# logistic_regression was not tried.
+_MAX_C_LINEAR_SVC = 10.0
+_MAX_C_LOGISTIC = 100.0
+
+
+def _in_memory(search: Callable[[Any, Labels, Splits, list[Any]], Sequence[Sequence[Tried]]]) -> Search:
+    """Make a `Search` of a function of arrays and scikit-learn's unfitted estimators."""
+
+    def search_models(
+        models: Sequence[Pipeline], X: FeatureRows, y: Labels, splits: Splits, device: str
+    ) -> Sequence[Sequence[Tried]]:
+        return search(X, y, splits, [model[-1] for model in models])
+
+    return search_models
+
+
+def _settings(machine: Any, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(machine, name) for name in names}
+
+
+def _search_by_c(
+    machines: Sequence[Any],
+    names: Sequence[str],
+    search: Callable[[Sequence[float], Mapping[str, Any]], Sequence[Sequence[Tried]]],
+) -> list[Sequence[Tried]]:
+    """Search machines that differ in nothing but C in one call each."""
+    shared = [_settings(machine, [name for name in names if name != "C"]) for machine in machines]
+    results: dict[int, Sequence[Tried]] = {}
+    for number, settings in enumerate(shared):
+        if number not in results:
+            group = [other for other in range(number, len(machines)) if shared[other] == settings]
+            found = search([machines[other].C for other in group], settings)
+            results |= zip(group, found, strict=True)
+    return [results[number] for number in range(len(machines))]
+
+
+def _serves_linear_svc(params: Mapping[str, Any]) -> bool:
+    known = all(key in _LINEAR_SVC or (key, value) in _SQUARED_HINGE.items() for key, value in params.items())
+    return known and bool(params.get("C", 1.0) <= _MAX_C_LINEAR_SVC)
+
+
+def _search_linear_svc(
+    models: Sequence[Pipeline], X: FeatureRows, y: Labels, splits: Splits, device: str
+) -> Sequence[Sequence[Tried]]:
+    from featbench.solvers.linear_folds import LinearSettings
+    from featbench.solvers.linear_grid import linear_grid
+
+    def search(Cs: Sequence[float], shared: Mapping[str, Any]) -> Sequence[Sequence[Tried]]:
+        return linear_grid(X, y, splits, Cs, LinearSettings(**shared), device)
+
+    return _search_by_c([model[-1] for model in models], _LINEAR_SVC, search)
+
+
+def _fit_linear_svc(model: Pipeline, X: FeatureRows, y: Labels, device: str) -> Pipeline:
+    """Fit a pipeline of StandardScaler and LinearSVC; what returns is scikit-learn's own, fitted."""
+    from featbench.solvers.linear import PrimalLinearSVC
+    from featbench.solvers.linear_folds import LinearSettings
+    from featbench.solvers.linear_grid import fit_streamed
+
+    scaler, machine = model
+    settings = _settings(machine, _LINEAR_SVC)
+    if not isinstance(X, StreamedRows):
+        primal = PrimalLinearSVC(**settings, device=device)
+        return make_pipeline(scaler, primal.fit(scaler.fit_transform(X), y).to_sklearn())
+    C = settings.pop("C")
+    fitted = fit_streamed(X, y, C, LinearSettings(**settings), scaler)
+    assert isinstance(machine, LinearSVC)
+    machine.classes_, machine.n_features_in_ = np.unique(y), X.shape[1]
+    machine.coef_ = np.ascontiguousarray(fitted.W[:-1].T)
+    machine.intercept_ = fitted.W[-1] * machine.intercept_scaling if machine.fit_intercept else 0.0
+    machine.n_iter_ = int(fitted.n_iter.max()) if fitted.converged.all() else machine.max_iter
+    return model
+
+
+LINEAR_SVC = Solver(
+    search=_search_linear_svc,
+    fit=_fit_linear_svc,
+    serves=_serves_linear_svc,
+    serves_text=f"C up to {_MAX_C_LINEAR_SVC:g}",
+    uses_gpu=True,
+    disk_bytes=COLUMN_BYTES,
+)
+
+
+def _serves_logistic(params: Mapping[str, Any]) -> bool:
+    return set(params) <= set(_LOGISTIC) and bool(params.get("C", 1.0) <= _MAX_C_LOGISTIC)
+
+
+def _search_logistic(X: Any, y: Labels, splits: Splits, machines: list[Any]) -> Sequence[Sequence[Tried]]:
+    from featbench.solvers.logistic_grid import logistic_grid
+
+    return _search_by_c(machines, _LOGISTIC, lambda Cs, shared: logistic_grid(X, y, splits, Cs, **shared))
+
+
+def _fit_logistic(model: Pipeline, X: FeatureRows, y: Labels, device: str) -> Pipeline:
+    from featbench.solvers.logistic_grid import fit_logistic
+
+    assert isinstance(X, np.ndarray)
+    scaler, machine = model
+    fit_logistic(scaler, machine, X, y)
+    return model
+
+
+LOGISTIC = Solver(
+    search=_in_memory(_search_logistic),
+    fit=_fit_logistic,
+    serves=_serves_logistic,
+    serves_text=f"C up to {_MAX_C_LOGISTIC:g}",
+)
+
+
+def rbf_solver(memory_bytes: float = KERNEL_BYTES) -> Solver:
+    """Return the solver of SVMs with a Gaussian kernel, whose kernels take this much memory.
+
+    Where they do not fit, scikit-learn-intelex searches, if it is installed.
+    """
+
+    def fit(model: Pipeline, X: FeatureRows, y: Labels, device: str) -> Pipeline:
+        scaler, machine = model
+        fit_rbf(machine, scaler.fit_transform(X), y, memory_bytes)
+        return model
+
+    return Solver(
+        search=_in_memory(lambda X, y, splits, machines: rbf_grid(X, y, splits, machines, memory_bytes)),
+        fit=fit,
+        fits_memory=lambda y, splits: kernels_fit(y, splits, memory_bytes),
+        fallback=INTELEX,
+    )
+
+
+INTELEX = Solver(
+    search=_in_memory(intelex_grid),
+    serves=lambda params: installed() and "max_iter" not in params,  # it counts other iterations
+    engine="scikit-learn-intelex",
+)
+
+
+def _neighbours(machine: Any) -> NearestNeighbours:
+    """Turn scikit-learn's estimator into ours; its default metric is the Euclidean by another name."""
+    settings = _settings(machine, _KNN)
+    return NearestNeighbours(**settings | ({"metric": "euclidean"} if settings["metric"] == "minkowski" else {}))
+
+
+def _fit_knn(model: Pipeline, X: FeatureRows, y: Labels, device: str) -> Pipeline:
+    fitted: Pipeline = make_pipeline(_neighbours(model[-1])).fit(X, y)
+    return fitted
+
+
+KNN = Solver(
+    search=_in_memory(lambda X, y, splits, machines: neighbours_grid(X, y, splits, [*map(_neighbours, machines)])),
+    fit=_fit_knn,
+    serves=lambda params: set(params) <= set(_KNN) and params.get("metric", "euclidean") in ("cosine", "euclidean"),
+)
+
+
+RIDGE = Solver(
+    search=_in_memory(lambda X, y, splits, machines: ridge_grid(X, y, splits, [each.alpha for each in machines])),
+    serves=lambda params: set(params) == {"alpha"},
+)
