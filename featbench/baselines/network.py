@@ -79,7 +79,7 @@ def with_new_head(
     attributes = {str(node.target) for node in until if node.op == "get_attr"}
     for name, parameter in network.named_parameters():
         if name in attributes:
-            parameter.requires_grad_(requires_grad=False)
+            parameter.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = _new_head(network.get_submodule(traced.head_name), n_classes)
