@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import pytest
 
 from featbench.results.artifacts import write_predictions
 from featbench.results.row import Row
-from featbench.results.store import load_results, write_rows
+from featbench.results.store import ResultsTable, load_results
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -51,6 +51,10 @@ DEFAULTS: dict[str, Any] = {
     "featbench_version": "0.1.0",
     "created_at": "2026-01-02T03:04:05.678+00:00",
 }
+
+
+def write_rows(folder: Path, rows: Sequence[Row]) -> None:
+    ResultsTable(folder).add(*rows)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Checkpoint files of a training: written whole or not at all, read without executing what is in them."""
+"""Checkpoint files of a training: written whole or not at all, read without executing code in them."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ class Averaged:
     """The average of a network's state (weights and batch-norm statistics; whole numbers are taken over).
 
     After step t the average moves by `1 - min(decay, (1 + t) / (10 + t))` of the difference, as TensorFlow's
-    ExponentialMovingAverage does, so that a short training does not stay with the weights that it began with.
+    ExponentialMovingAverage does: with a constant decay a short training would keep much of its first weights.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -24,7 +24,7 @@ class Averaged:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights after a step."""
+        """Update the average with the weights after a step."""
         weight = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
         for name, tensor in self.network.state_dict().items():
@@ -34,14 +34,14 @@ class Averaged:
                 self.state[name].copy_(tensor)
 
     def restore(self, state: dict[str, Tensor], steps: int) -> None:
-        """Go on from a checkpoint."""
+        """Restore the average from a checkpoint."""
         self.steps = steps
         for name, tensor in state.items():
             self.state[name].copy_(tensor)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Give the network the averaged weights for a while."""
+        """Put the averaged weights into the network within the context."""
         own = _copy(self.network)
         self.network.load_state_dict(self.state)
         try:

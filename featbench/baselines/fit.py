@@ -39,7 +39,7 @@ def fit(
     checkpoint: Path | None,
     label: str,
 ) -> KeepBest:
-    """Train a module on one or more sets of rows; it goes on from the checkpoint where there is one.
+    """Train a module on one or more sets of rows, from the checkpoint on where there is one.
 
     Returns:
         The history, and the weights of the best epoch, or of the last where the recipe has a refit.
@@ -90,14 +90,14 @@ def fit(
                 raise KeyboardInterrupt from None
             finally:
                 remember(getattr(trainer.strategy.launcher, "procs", []))
-        if stopper.asked:  # in the last epoch, which is kept whole
+        if stopper.stop_requested:  # in the last epoch, which is complete
             raise KeyboardInterrupt
     return keeper
 
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's advertisements and its advice on worker processes (there is nothing left to load) to itself."""
+    """Silence Lightning's advertisements, and its advice on worker processes: all rows are in memory already."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -105,7 +105,7 @@ def _quiet_lightning() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have many workers")
             warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode")  # the frozen ones
-            warnings.filterwarnings("ignore", message=".*training_step.* returned .*None")  # batches passed over
+            warnings.filterwarnings("ignore", message=".*training_step.* returned .*None")  # of a batch done before
             warnings.filterwarnings("ignore", message=".*have no `val_dataloader`")  # a refit has none
             warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")
             yield
@@ -114,7 +114,7 @@ def _quiet_lightning() -> Iterator[None]:
 
 
 class _Rows(Dataset[tuple[Tensor, Tensor]]):
-    """Hands out whole batches: an item is the rows of a list of numbers, which go on from one set to the next."""
+    """Gives whole batches: an item is the rows of a list of numbers, counted through all sets."""
 
     def __init__(self, sets: Sequence[Images], processes: Processes) -> None:
         self.sets = sets
@@ -126,7 +126,7 @@ class _Rows(Dataset[tuple[Tensor, Tensor]]):
             return self.sets[0].images[own], self.sets[0].labels[own]
         numbers, start = torch.tensor(own), 0
         taken, images, labels = [], [], []
-        for data in self.sets:  # one by one, since activations on disk are not to be joined in memory
+        for data in self.sets:  # one by one: activations on disk must not be joined in memory
             here = torch.nonzero((numbers >= start) & (numbers < start + len(data.labels))).flatten()
             taken.append(here)
             images.append(data.images[numbers[here] - start])
@@ -144,10 +144,9 @@ def _loader(
 ) -> DataLoader[tuple[Tensor, Tensor]]:
     rows = _Rows(sets, processes)
     order = RandomSampler(rows, generator=shuffle) if shuffle else SequentialSampler(rows)
-    lone = (
-        shuffle is not None and 0 < len(rows) % batch_size < 2 * processes.count
-    )  # batch norm cannot train on one image
-    return DataLoader(rows, batch_size=None, sampler=BatchSampler(order, batch_size, drop_last=lone))
+    # batch norm cannot train on one image a process
+    drop_last = shuffle is not None and 0 < len(rows) % batch_size < 2 * processes.count
+    return DataLoader(rows, batch_size=None, sampler=BatchSampler(order, batch_size, drop_last=drop_last))
 
 
 def batches(data: Images, batch_size: int, order: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:

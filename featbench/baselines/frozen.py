@@ -1,7 +1,7 @@
-"""Frozen parts: cut a network behind what does not learn, so that this part is computed once for every image.
+"""Frozen parts: split a network after the layers that do not learn, and compute these once for every image.
 
-What a frozen part gives for an image is the same in every epoch unless the images change (augmentation, mixup). The
-rest is the same modules, run by the traced graph, so that weights, optimizer and saved files are as if the whole
+The activations of a frozen part are the same in every epoch unless the images change (augmentation, mixup). The rest
+consists of the same modules, run by the traced graph, so that weights, optimizer and saved files are as if the whole
 network had run.
 """
 
@@ -17,26 +17,27 @@ import torch
 from torch import Tensor, fx, nn
 
 from featbench.backbones.tracing import Traced
+from featbench.baselines.network import nodes_until
 from featbench.spill import spill
 
 _BATCH = 256
-_PROBED = 4  # images that the rest is compared with the whole network on
+_PROBED = 4  # images that the halves are compared with the network on
 
 Run = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Cut:
+class Halves:
     """A network in two: `rest(frozen(inputs))` are its logits."""
 
     frozen: Run
     rest: Run
 
 
-def cut_behind(traced: Traced, layer: str) -> Cut | None:
-    """Cut a network behind a layer; None where more than that layer's one tensor would have to cross the cut."""
+def split_after(traced: Traced, layer: str) -> Halves | None:
+    """Split a network after a layer; None where the rest needs other tensors from before it, too."""
     last = traced.find(layer)
-    before = _until(traced.graph, last)
+    before = dict.fromkeys(nodes_until(traced.graph, last))
     crossing = {n for n in before if n.op != "get_attr" and any(user not in before for user in n.users)}
     if crossing != {last}:
         return None
@@ -49,29 +50,20 @@ def cut_behind(traced: Traced, layer: str) -> Cut | None:
     for node in traced.graph.nodes:
         if (node not in before and node.op != "placeholder") or (node in before and node.op == "get_attr"):
             copies[node] = back.node_copy(node, lambda other: copies[other])
-    # eliminate_dead_code would take operations in place for dead; nothing here is
-    return Cut(fx.GraphModule(traced.network, front).forward, fx.GraphModule(traced.network, back).forward)
+    # eliminate_dead_code would remove operations in place; all are needed here
+    return Halves(fx.GraphModule(traced.network, front).forward, fx.GraphModule(traced.network, back).forward)
 
 
-def _until(graph: fx.Graph, last: fx.Node) -> dict[fx.Node, None]:
-    found: dict[fx.Node, None] = {}
-    for node in graph.nodes:
-        found[node] = None
-        if node is last:
-            break
-    return found
+def computes_the_same(halves: Halves, network: nn.Module, inputs: Tensor) -> bool:
+    """Say whether, in training mode, the two halves give the network's own outputs for a few images.
 
-
-def is_same(cut: Cut, network: nn.Module, inputs: Tensor) -> bool:
-    """Say whether, in the mode that training runs in, the two parts do to some images what the network does.
-
-    A forward may do in training what the graph, which is that of eval mode, has not. Batch-norm statistics and the
-    global random numbers are as before.
+    A network may compute in training mode what the graph, traced in eval mode, leaves out. Batch-norm statistics and
+    the global random numbers are afterwards as before.
     """
     inputs = inputs[:_PROBED]
     kept = {name: buffer.clone() for name, buffer in network.named_buffers()}
     outputs = []
-    for run in (network, lambda images: cut.rest(cut.frozen(images))):
+    for run in (network, lambda images: halves.rest(halves.frozen(images))):
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(0)
             outputs.append(run(inputs.clone()))
@@ -90,12 +82,12 @@ def activations(
     autocast: Callable[[], AbstractContextManager[object]],
     spill_dir: Path | None = None,
 ) -> Tensor:
-    """Compute what a frozen part gives for every image, on the CPU: (N, ...) float32 or, under autocast, bfloat16.
+    """Compute a frozen part's activations of every image, on the CPU: (N, ...) float32 or, under autocast, bfloat16.
 
     With `spill_dir` they are in a file there, and not in memory.
 
     Raises:
-        OSError: The file does not fit its disk.
+        OSError: There is no room for the file.
     """
     with torch.no_grad(), autocast():
         computed = (run(prepare(batch.to(device))).cpu() for batch in torch.split(images, _BATCH))
@@ -111,6 +103,6 @@ def activations(
 
 
 def bytes_of(run: Run, inputs: Tensor, n_images: int) -> int:
-    """Return how many bytes what a frozen part gives for so many images takes, judged by one image's."""
+    """Return the bytes of a frozen part's activations of so many images, from those of one."""
     with torch.no_grad():
         return run(inputs[:1]).nbytes * n_images

@@ -1,8 +1,8 @@
-"""Ctrl-C: a training ends after the batch, keeps how far it came, and goes on from there.
+"""Ctrl-C: a training stops after the batch, saves its state within the epoch, and continues from there.
 
-Lightning goes on from whole epochs. What an interrupted epoch has done is kept beside its checkpoint; the next process
-runs past as many batches without training on them, and then has everything as it was. Several processes are not at the
-same batch when Ctrl-C comes: the main one ends them, and they start the epoch again.
+Lightning resumes at whole epochs. The state within an interrupted epoch is saved beside its checkpoint; the next
+process draws the same batches again without training on them, and then restores the state. Several processes are not at
+the same batch when Ctrl-C comes: the main one ends them, and they repeat the epoch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from featbench.progress import Progress
 
 
 def within_epoch(checkpoint: Path) -> Path:
-    """Return where the state within an epoch is kept."""
+    """Return the file for the state within an epoch."""
     return checkpoint.with_suffix(".batch.ckpt")
 
 
@@ -33,8 +33,8 @@ class StopAfterBatch(Callback):
     Args:
         keeper: Counts the seconds of the epoch.
         checkpoint: That of the whole epochs; None keeps nothing.
-        progress: Told where the training stands.
-        processes: That train together.
+        progress: Shows where the training stopped.
+        processes: Those that train together.
     """
 
     def __init__(self, keeper: KeepBest, checkpoint: Path | None, progress: Progress, processes: Processes) -> None:
@@ -42,50 +42,50 @@ class StopAfterBatch(Callback):
         self.file = None if checkpoint is None or processes.count > 1 else within_epoch(checkpoint)
         self.progress = progress
         self.processes = processes
-        self.asked = False
+        self.stop_requested = False
         self._state: dict[str, Any] | None = None
         self._before: Any = None
 
     def __enter__(self) -> StopAfterBatch:
-        # where the shell has Ctrl-C ignored, as behind &, it stays so
+        # a shell ignores Ctrl-C for jobs in the background; that stays so
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-            ends = self._ask if self.processes.is_main() else signal.SIG_IGN
-            self._before = signal.signal(signal.SIGINT, ends)
+            handler = self._request_stop if self.processes.is_main() else signal.SIG_IGN
+            self._before = signal.signal(signal.SIGINT, handler)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+    def _request_stop(self, number: int, frame: FrameType | None) -> None:
+        self.stop_requested = True
         signal.signal(signal.SIGINT, self._before)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read how far an interrupted epoch came."""
+        """Read the state of an interrupted epoch."""
         assert isinstance(pl_module, ReferenceModule)
         if self.file is None or not self.file.exists():
             return
         state = CheckpointFiles().load_checkpoint(self.file)
-        if state["epoch"] == trainer.current_epoch:  # else a later process trained on
+        if state["epoch"] == trainer.current_epoch:  # else another process has trained further since
             self._state = state
-            pl_module.passed_over = state["batches"]
+            pl_module.n_done_before = state["batches"]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Take over an interrupted epoch where it stood; end where Ctrl-C came in the batch before."""
+        """Restore an interrupted epoch where it stopped; stop where Ctrl-C came in the batch before."""
         assert isinstance(pl_module, ReferenceModule)
         if self._state is not None and batch_idx == self._state["batches"]:
             self._restore(trainer, pl_module, self._state)
             self._state = None
-        if self.asked and self._state is None:
+        if self.stop_requested and self._state is None:
             if self.file is not None and batch_idx:
-                CheckpointFiles().save_checkpoint(self._take(trainer, pl_module, batch_idx), self.file)
+                CheckpointFiles().save_checkpoint(self._state_after(trainer, pl_module, batch_idx), self.file)
             epoch, count = trainer.current_epoch + 1, trainer.num_training_batches
-            lost = ", which several processes start again" if self.processes.count > 1 else ""
-            self.progress.say(f"stopped after batch {batch_idx} of {count} in epoch {epoch}{lost}")
+            repeated = "; several processes repeat that epoch from its start" if self.processes.count > 1 else ""
+            self.progress.say(f"stopped after batch {batch_idx} of {count} in epoch {epoch}{repeated}")
             raise KeyboardInterrupt
 
-    def _take(self, trainer: Trainer, module: ReferenceModule, batches: int) -> dict[str, Any]:
+    def _state_after(self, trainer: Trainer, module: ReferenceModule, batches: int) -> dict[str, Any]:
         state: dict[str, Any] = {
             "epoch": trainer.current_epoch,
             "batches": batches,
@@ -106,5 +106,5 @@ class StopAfterBatch(Callback):
             config.scheduler.load_state_dict(kept)
         module.sums["train"] = state["sums"].to(module.device)
         module.on_load_checkpoint(state)
-        module.passed_over = 0
+        module.n_done_before = 0
         self.keeper.add_seconds(state["seconds"])

@@ -1,4 +1,4 @@
-"""What is kept of a training: each epoch's figures, the weights of one, and a checkpoint to go on from."""
+"""What is kept of a training: the figures of each epoch, the weights of one, and a checkpoint to continue from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from featbench.baselines.module import ReferenceModule
 from featbench.progress import Advance
 
-_NEWS_S = 0.5  # seconds between two notes on a running epoch
+_NOTE_EVERY_S = 0.5  # between two progress notes on a running epoch
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class KeepBest(Callback):
     """Keeps the history, and the weights of the best epoch by validation accuracy (then by validation loss).
 
     Args:
-        advance: Told of each epoch.
-        last: Keep those of the last epoch instead, whatever validation says of it.
-        patience: How many epochs without a better one end the training.
-        checkpoint: Written after every epoch: all that is needed to go on from there.
+        advance: Called after each epoch, and with notes on the running one.
+        patience: The training ends after so many epochs without a better one.
+        checkpoint: File for the state of the training, written after every epoch; None keeps nothing.
+        last: Keep the weights of the last epoch instead, whatever its validation accuracy.
     """
 
     def __init__(self, advance: Advance, patience: int | None, checkpoint: Path | None, *, last: bool) -> None:
@@ -51,12 +51,12 @@ class KeepBest(Callback):
         self.checkpoint = checkpoint
         self.earlier_s = 0.0  # seconds of the epochs that an earlier process trained
         self._started_s = 0.0
-        self._told_s = 0.0
+        self._noted_s = 0.0
         self._lr = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self._started_s = self._told_s = time.perf_counter()
+        self._started_s = self._noted_s = time.perf_counter()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Note the rate; after the step the schedule has moved on, at the end of training to a rate never used."""
@@ -65,16 +65,16 @@ class KeepBest(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Tell how the epoch goes."""
+        """Show how the epoch goes, twice a second at most: reading the sums waits for a GPU."""
         assert isinstance(pl_module, ReferenceModule)
-        if time.perf_counter() - self._told_s > _NEWS_S and "train" in pl_module.sums:
-            self._told_s = time.perf_counter()
+        if time.perf_counter() - self._noted_s > _NOTE_EVERY_S and "train" in pl_module.sums:
+            self._noted_s = time.perf_counter()
             loss, hits, count = pl_module.sums["train"].tolist()
             self.advance(0, f"{loss / count:.3f} loss, {hits / count:.3f} train accuracy{self._note()}")
 
     @property
     def score(self) -> tuple[float, float]:
-        """What trainings and epochs are chosen by: validation accuracy, then validation loss; higher is better."""
+        """Validation accuracy, then minus the validation loss: trainings and epochs are chosen by it, the highest."""
         assert self.best is not None
         return _score(self.best)
 
@@ -97,7 +97,7 @@ class KeepBest(Callback):
         return f", {now:.3f} val accuracy{best}"
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the epoch down, keep its weights if it is the best yet, stop if none is for long."""
+        """Record the epoch, keep its weights if it is the best yet, stop if none was better for `patience` epochs."""
         assert isinstance(pl_module, ReferenceModule)
         train_loss, train_accuracy = pl_module.take_means("train")
         val_loss, val_accuracy = pl_module.take_means("val") if "val" in pl_module.sums else (math.nan, math.nan)
@@ -128,12 +128,12 @@ class KeepBest(Callback):
         return self.history[-1].epoch - self.best.epoch >= self.patience
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the checkpoint what was kept so far."""
+        """Return what was kept so far, for the checkpoint."""
         best = None if self.best is None else self.best.epoch
         return {"history": [astuple(epoch) for epoch in self.history], "best": best, "best_state": self.best_state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what a checkpoint kept."""
+        """Restore what a checkpoint kept."""
         self.history = [Epoch(*values) for values in state_dict["history"]]
         self.best = self.history[state_dict["best"] - 1]
         self.best_state = state_dict["best_state"]

@@ -1,4 +1,4 @@
-"""What a strategy trains: the network that learns, and what it is given, images or activations computed once."""
+"""What a strategy trains: a network, and its inputs: images, or activations that are computed once."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from featbench.backbones.load import Backbone
 from featbench.backbones.tracing import BLOCKS, PENULTIMATE
-from featbench.baselines.frozen import activations, bytes_of, cut_behind, is_same
+from featbench.baselines.frozen import activations, bytes_of, computes_the_same, split_after
 from featbench.baselines.network import Trainable, with_new_head
 from featbench.baselines.strategies import Recipe
 from featbench.progress import Progress
 from featbench.spill import make_room
 
 ONCE, ON_DISK, IN_THE_LOOP = "computed once", "computed once, on disk", "in the loop"
-CACHED_BYTES = 4 * 2**30  # activations of all splits; more than that goes to disk
+ACTIVATION_BYTES = 4 * 2**30  # memory for the activations of all splits; more than that goes to disk
 
 Run = Callable[[Tensor], Tensor]
 Autocast = Callable[[], AbstractContextManager[object]]
@@ -42,6 +42,11 @@ class Parts:
     val: Images
     test: Images
 
+    @property
+    def n_images(self) -> int:
+        """How many images there are in all."""
+        return sum(len(part.labels) for part in (self.train, self.val, self.test))
+
     def replaced(self, images: Callable[[Tensor], Tensor]) -> tuple[Parts, float]:
         """Return the same rows with other images, and the seconds that those of test took."""
         train, val = (replace(part, images=images(part.images)) for part in (self.train, self.val))
@@ -56,11 +61,11 @@ class Learner:
 
     Attributes:
         trainable: What learns.
-        prepare: From a batch of `parts` to what `run` takes.
-        run: From that to logits; None is the network itself.
+        prepare: Turns a batch of `parts` into inputs of `run`.
+        run: Turns these into logits; None is the network itself.
         parts: The data.
-        frozen: Whether what is frozen was computed once (and where it is kept), or is in the loop; None where nothing
-            is frozen.
+        frozen: Whether the frozen part was computed once (and where its activations are), or runs in every epoch; None
+            where nothing is frozen.
         scaling: Mean and deviation that the inputs of a linear head are standardised by.
         test_s: Seconds that the frozen part took for the test rows, where it was computed once.
     """
@@ -74,27 +79,36 @@ class Learner:
     test_s: float = 0.0
 
 
+@dataclass(frozen=True)
+class Compute:
+    """Where and how activations of frozen parts are computed and kept.
+
+    Attributes:
+        device: The device.
+        autocast: Makes the context of the forward pass.
+        spill_dir: Folder for a file of activations that do not fit the memory; None where they may not be on disk.
+        memory_bytes: For the activations of all splits.
+    """
+
+    device: torch.device
+    autocast: Autocast
+    spill_dir: Path | None = None
+    memory_bytes: int = ACTIVATION_BYTES
+
+
 def make_learner(
-    backbone: Backbone,
-    recipe: Recipe,
-    parts: Parts,
-    n_classes: int,
-    seed: int,
-    device: torch.device,
-    autocast: Autocast,
-    spill_dir: Path | None,
-    progress: Progress,
+    backbone: Backbone, recipe: Recipe, parts: Parts, n_classes: int, seed: int, compute: Compute, progress: Progress
 ) -> Learner:
     """Set up what a recipe trains; the backbone's network is changed in place.
 
-    Activations of a frozen part that take more than `CACHED_BYTES` go into a file in `spill_dir`; where there is none,
-    or too little space, the frozen part stays in the loop.
+    Activations that do not fit the memory go to disk; where they cannot, and for a linear head, the frozen part stays
+    in the loop.
 
     Raises:
         UsageError: The recipe does not fit the network.
     """
     if recipe.strategy == "linear_head":
-        return _linear_head(backbone, recipe, parts, n_classes, seed, device, autocast)
+        return _linear_head(backbone, recipe, parts, n_classes, seed, compute)
     blocks = backbone.expand([BLOCKS]) if recipe.layer_decay != 1 else ()
     trainable = with_new_head(
         backbone.traced,
@@ -104,11 +118,11 @@ def make_learner(
         freeze_until=recipe.freeze_until,
         blocks=blocks,
     )
-    trainable.network.to(device)
+    trainable.network.to(compute.device)
     whole = Learner(trainable, backbone.preprocess.normalise, None, parts)
     if recipe.freeze_until is None:
         return whole
-    learner = _cut(backbone, recipe, whole, device, autocast, spill_dir, progress)
+    learner = _with_frozen_part_computed(backbone, recipe, whole, compute, progress)
     return learner or replace(whole, frozen=IN_THE_LOOP)
 
 
@@ -117,35 +131,29 @@ def images_change(recipe: Recipe) -> bool:
     return recipe.augment != "none" or recipe.mixup > 0
 
 
-def _cut(
-    backbone: Backbone,
-    recipe: Recipe,
-    whole: Learner,
-    device: torch.device,
-    autocast: Autocast,
-    spill_dir: Path | None,
-    progress: Progress,
+def _with_frozen_part_computed(
+    backbone: Backbone, recipe: Recipe, whole: Learner, compute: Compute, progress: Progress
 ) -> Learner | None:
     """Compute the frozen part of every image; None where that would not be the same training, or there is no room."""
-    cut = None if images_change(recipe) else cut_behind(backbone.traced, str(recipe.freeze_until))
-    if cut is None:
+    halves = None if images_change(recipe) else split_after(backbone.traced, str(recipe.freeze_until))
+    if halves is None:
         return None
-    parts, n_images = whole.parts, sum(len(part.labels) for part in vars(whole.parts).values())
-    few = whole.prepare(parts.train.images[:4].to(device))
+    parts = whole.parts
+    sample = whole.prepare(parts.train.images[:4].to(compute.device))
     whole.trainable.train(True)
-    with autocast():
-        n_bytes = bytes_of(cut.frozen, few, n_images)
-        if not is_same(cut, whole.trainable.network, few):
+    with compute.autocast():
+        n_bytes = bytes_of(halves.frozen, sample, parts.n_images)
+        if not computes_the_same(halves, whole.trainable.network, sample):
             return None
-    on_disk = n_bytes > CACHED_BYTES
-    if on_disk and spill_dir is None:
+    on_disk = n_bytes > compute.memory_bytes
+    if on_disk and compute.spill_dir is None:
         return None
-    folder = spill_dir if on_disk else None
+    folder = compute.spill_dir if on_disk else None
     try:
         if folder is not None:
             make_room(folder, n_bytes)
         once, test_s = parts.replaced(
-            lambda images: activations(cut.frozen, whole.prepare, images, device, autocast, folder)
+            lambda images: activations(halves.frozen, whole.prepare, images, compute.device, compute.autocast, folder)
         )
     except OSError as error:
         progress.warn(
@@ -154,20 +162,14 @@ def _cut(
         )
         return None
     frozen = ON_DISK if on_disk else ONCE
-    return replace(whole, prepare=_as_it_is, run=cut.rest, parts=once, frozen=frozen, test_s=test_s)
+    return replace(whole, prepare=_unchanged, run=halves.rest, parts=once, frozen=frozen, test_s=test_s)
 
 
 def _linear_head(
-    backbone: Backbone,
-    recipe: Recipe,
-    parts: Parts,
-    n_classes: int,
-    seed: int,
-    device: torch.device,
-    autocast: Autocast,
+    backbone: Backbone, recipe: Recipe, parts: Parts, n_classes: int, seed: int, compute: Compute
 ) -> Learner:
     """Set up a head on standardised features: computed once, or by the frozen body where images change."""
-    normalise = backbone.preprocess.normalise
+    normalise, device = backbone.preprocess.normalise, compute.device
     body = backbone.features([PENULTIMATE], "avg").module.to(device)
 
     def features(inputs: Tensor) -> Tensor:
@@ -176,10 +178,13 @@ def _linear_head(
         return found
 
     def computed(images: Tensor) -> Tensor:
-        return activations(features, normalise, images, device, autocast)
+        return activations(features, normalise, images, device, compute.autocast)
 
+    with compute.autocast():
+        n_bytes = bytes_of(features, normalise(parts.train.images[:1].to(device)), parts.n_images)
+    in_the_loop = images_change(recipe) or n_bytes > compute.memory_bytes
     test_s = 0.0
-    if images_change(recipe):
+    if in_the_loop:
         train = computed(parts.train.images)
     else:
         parts, test_s = parts.replaced(computed)
@@ -190,9 +195,9 @@ def _linear_head(
         head = nn.Linear(train.shape[1], n_classes)
     network = nn.Sequential(nn.Dropout(recipe.dropout), head)
     trainable = Trainable(network, "1")
-    if not images_change(recipe):
+    if not in_the_loop:
         scaled, _ = parts.replaced(lambda rows: (rows - mean) / std)
-        return Learner(trainable, _as_it_is, None, scaled, ONCE, (mean, std), test_s)
+        return Learner(trainable, _unchanged, None, scaled, ONCE, (mean, std), test_s)
     centre, scale = mean.to(device), std.to(device)
 
     def run(inputs: Tensor) -> Tensor:
@@ -209,5 +214,5 @@ def fold_scaling(state: dict[str, Tensor], scaling: tuple[Tensor, Tensor]) -> di
     return {"weight": weight, "bias": state["1.bias"] - weight @ mean}
 
 
-def _as_it_is(inputs: Tensor) -> Tensor:
+def _unchanged(inputs: Tensor) -> Tensor:
     return inputs

@@ -27,12 +27,12 @@ class ReferenceModule(LightningModule):
 
     Args:
         trainable: The network, and which part of it learns.
-        prepare: From a batch as stored to what `run` takes, on the training device.
-        run: From that to logits; the network, or what is left of it where its frozen part was computed before.
+        prepare: Turns a batch as stored into inputs of `run`, on the training device.
+        run: Turns these into logits: the network, or the part after the frozen one; None is the network.
         recipe: The settings.
         n_classes: Number of logits.
         seed: Draws the augmentation, and the order of the images.
-        processes: That train it together.
+        processes: Those that train it together.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class ReferenceModule(LightningModule):
         self.generator = torch.Generator().manual_seed(seed)
         self.order = torch.Generator().manual_seed(seed)
         self.sums: dict[str, Tensor] = {}
-        self.passed_over = 0  # batches of this epoch that an earlier process trained on
+        self.n_done_before = 0  # batches of this epoch that an earlier process trained on: they are only drawn
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, ...) as stored -> logits (B, n_classes)."""
@@ -77,13 +77,13 @@ class ReferenceModule(LightningModule):
         return self
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor | None:
-        """Return the loss of one batch; None for one that is passed over."""
-        if batch_idx < self.passed_over:
+        """Return the loss of one batch; None for one that an earlier process trained on."""
+        if batch_idx < self.n_done_before:
             return None
-        return self.loss(*batch) * self.processes.weight_of(len(batch[1]), self.device)
+        return self.loss(*batch) * self.processes.loss_weight(len(batch[1]), self.device)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return what a step lowers, for images as stored."""
+        """Return the loss that is minimised, of images as stored."""
         inputs, targets = self.prepare(augment(images, self.recipe.augment, self.generator)), labels
         if self.mix is not None:
             inputs, targets = self.mix(inputs, labels)
@@ -107,11 +107,10 @@ class ReferenceModule(LightningModule):
         self.sums[split] = self.sums.get(split, 0) + batch
 
     def take_means(self, split: str) -> tuple[float, float]:
-        """Return the mean loss and the accuracy since the last call, and start again."""
-        share = (
-            self.processes.summed if split == "train" else self.processes.as_in_main
-        )  # every process scores all validation rows
-        loss, correct, count = share(self.sums.pop(split)).tolist()
+        """Return the mean loss and the accuracy since the last call, and reset the sums."""
+        # every process scores all validation rows
+        combined = self.processes.summed if split == "train" else self.processes.from_main
+        loss, correct, count = combined(self.sums.pop(split)).tolist()
         return loss / count, correct / count
 
     def configure_optimizers(self) -> Any:
@@ -124,35 +123,35 @@ class ReferenceModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def setup(self, stage: str) -> None:
-        """Begin the average of the weights."""
+        """Start the average of the weights."""
         if self.recipe.ema and self.averaged is None:
             self.averaged = Averaged(self.network, self.recipe.ema)
 
     def on_train_start(self) -> None:
-        """Begin alike in all processes, and have the average where the weights are.
+        """Check that all processes begin alike, and move the average to the device of the weights.
 
         Raises:
             ResultsError: The processes have not found the same checkpoint.
         """
-        self.processes.check_alike(self.current_epoch, self.device)
+        self.processes.check_same_epoch(self.current_epoch, self.device)
         if self.averaged is not None:
             self.averaged.state = {name: tensor.to(self.device) for name, tensor in self.averaged.state.items()}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Have several processes draw apart from an epoch's first batch on.
+        """Give several processes their own random numbers from an epoch's first batch on.
 
-        Before it the loader has drawn too, but not in the epoch that a checkpoint is gone on with.
+        Not earlier: the loader draws before that, except in the epoch that a checkpoint is resumed with.
         """
         if batch_idx == 0:
-            self.processes.seed_apart(self.generator, self.seed, self.current_epoch)
+            self.processes.seed_by_process(self.generator, self.seed, self.current_epoch)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Take the step into the average."""
-        if self.averaged is not None and batch_idx >= self.passed_over:
+        if self.averaged is not None and batch_idx >= self.n_done_before:
             self.averaged.update()
 
     def scored_weights(self) -> AbstractContextManager[None]:
-        """Have the network hold, for a while, the weights that are scored and kept: the averaged ones, if any."""
+        """Put the weights that are scored and kept into the network for a while: the averaged ones, if any."""
         return nullcontext() if self.averaged is None else self.averaged.in_place()
 
     def on_validation_epoch_start(self) -> None:
@@ -162,13 +161,13 @@ class ReferenceModule(LightningModule):
         self._scoring.__enter__()
 
     def on_validation_epoch_end(self) -> None:
-        """Train on with the network's own."""
+        """Put the network's own weights back."""
         self._scoring.__exit__(None, None, None)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add where everything stands that is no weight: random numbers, the average, the plateau.
+        """Add the state that Lightning does not know of: generators, the average of the weights, the plateau.
 
-        The random numbers are those of the augmentation, of the order, and of what dropout and mixup draw from.
+        The generators are those of the augmentation, of the order, and the global one of dropout and mixup.
         """
         cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
         checkpoint["random"] = [self.generator.get_state(), self.order.get_state(), torch.get_rng_state(), cuda]
@@ -177,7 +176,7 @@ class ReferenceModule(LightningModule):
             checkpoint["averaged"] = [self.averaged.state, self.averaged.steps]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on where the checkpoint stands."""
+        """Restore what `on_save_checkpoint` added."""
         augmentation, order, dropout, cuda = checkpoint["random"]
         self.generator.set_state(augmentation)
         self.order.set_state(order)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from featbench.backbones.tracing import Traced
@@ -22,7 +22,7 @@ class Trainable:
         network: The whole network, float32.
         head: The module path of the new head.
         frozen: Module paths that neither learn nor update their batch-norm statistics.
-        depths: Parameter -> how many blocks it is below the head; those that are not there are right below it.
+        depths: Parameter -> number of blocks between it and the head; 0 for parameters that are missing.
     """
 
     network: nn.Module
@@ -55,29 +55,31 @@ def with_new_head(
     freeze_until: str | None,
     blocks: Sequence[str] = (),
 ) -> Trainable:
-    """Give a traced network a new, random head for `n_classes`, in place, and let it learn.
+    """Replace the head of a traced network by a random one for `n_classes`, in place, and make it trainable.
 
     Args:
         traced: The network; its last linear layer is replaced by one of the same kind.
         n_classes: Outputs of the new head.
         dropout: Share of the head's inputs that training drops.
         seed: Draws the head's weights.
-        freeze_until: Everything up to and with this layer stays as it is.
-        blocks: Layers that end the network's blocks, for the depths of its parameters.
+        freeze_until: Layers up to and including this one are frozen; None freezes none.
+        blocks: The last layer of each block, for the depths of the parameters.
 
     Raises:
         UsageError: `freeze_until` is no layer of the network.
     """
     network = traced.network
     network.requires_grad_(requires_grad=True)
-    frozen = frozenset(_modules_until(traced, freeze_until)) if freeze_until else frozenset()
+    until = list(nodes_until(traced.graph, traced.find(freeze_until))) if freeze_until else []
+    frozen = frozenset(str(node.target) for node in until if node.op == "call_module")
     if traced.head_name in frozen:
         raise UsageError(f"freeze_until = {freeze_until!r} freezes the head {traced.head_name!r} too; name one before")
     for name in frozen:
         network.get_submodule(name).requires_grad_(requires_grad=False)
-    if freeze_until:
-        for name in _attributes_until(traced, freeze_until):
-            network.get_parameter(name).requires_grad_(False)
+    attributes = {str(node.target) for node in until if node.op == "get_attr"}
+    for name, parameter in network.named_parameters():
+        if name in attributes:
+            parameter.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = _new_head(network.get_submodule(traced.head_name), n_classes)
@@ -116,27 +118,16 @@ def _depths(traced: Traced, blocks: Sequence[str]) -> dict[str, int]:
 
 
 def _drop_auxiliary_heads(network: nn.Module) -> None:
-    """Take off the second heads that GoogLeNet and Inception have in training mode only."""
+    """Remove the second heads that GoogLeNet and Inception use in training mode only."""
     if getattr(network, "aux_logits", False):
         for name, value in {"aux_logits": False, "aux1": None, "aux2": None, "AuxLogits": None}.items():
             if hasattr(network, name):
                 setattr(network, name, value)
 
 
-def _modules_until(traced: Traced, layer: str) -> Iterator[str]:
-    last = traced.find(layer)
-    for node in traced.graph.nodes:
-        if node.op == "call_module":
-            yield str(node.target)
-        if node is last:
-            return
-
-
-def _attributes_until(traced: Traced, layer: str) -> Iterator[str]:
-    last = traced.find(layer)
-    parameters = dict(traced.network.named_parameters())
-    for node in traced.graph.nodes:
-        if node.op == "get_attr" and str(node.target) in parameters:
-            yield str(node.target)
+def nodes_until(graph: fx.Graph, last: fx.Node) -> Iterator[fx.Node]:
+    """Yield the nodes of a graph up to and including this one."""
+    for node in graph.nodes:
+        yield node
         if node is last:
             return

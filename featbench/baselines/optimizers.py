@@ -18,7 +18,7 @@ def make_optimizer(trainable: Trainable, recipe: Recipe) -> Optimizer:
     """Give the head the recipe's rate and everything below it a share of that, each block its own.
 
     The rate falls by `layer_decay` from block to block (Clark et al. 2020, "ELECTRA"; Bao et al. 2022, "BEiT"): what
-    stands between the last block and the head has `lr * backbone_lr_factor`, the last block that times the decay.
+    is between the last block and the head has `lr * backbone_lr_factor`, the last block that times the decay.
     """
     below = recipe.lr * (1.0 if recipe.strategy == "scratch" else recipe.backbone_lr_factor)
     groups: list[dict[str, Any]] = [{"params": trainable.head_parameters(), "lr": recipe.lr}]
@@ -41,13 +41,13 @@ def body_by_depth(trainable: Trainable) -> dict[int, list[nn.Parameter]]:
 
 
 def make_schedule(optimizer: Optimizer, recipe: Recipe, steps: int, plateau: Plateau) -> LRScheduler | None:
-    """Return what changes the rates after each step; None where they stay.
+    """Return the scheduler that changes the rates after each step; None where they are constant.
 
     Args:
-        optimizer: Its present rates are the ones that factors apply to.
+        optimizer: Its present rates are multiplied by the factors.
         recipe: Names the schedule.
         steps: Of the whole training.
-        plateau: Has the factor that the schedule "plateau" has reached.
+        plateau: Holds the present factor of the schedule "plateau".
     """
     if recipe.schedule == "one_cycle":
         rates = [group["lr"] for group in optimizer.param_groups]
@@ -58,7 +58,7 @@ def make_schedule(optimizer: Optimizer, recipe: Recipe, steps: int, plateau: Pla
 
 
 def rate_factor(recipe: Recipe, step: int, steps: int) -> float:
-    """Return what a step's rate is multiplied by, in (0, 1]: linear warm-up, then the schedule over what is left.
+    """Return the factor of a step's rate, in (0, 1]: linear warm-up, then the schedule over the remaining steps.
 
     Args:
         recipe: Names the schedule; "one_cycle" is not one of these.
@@ -81,8 +81,8 @@ def rate_factor(recipe: Recipe, step: int, steps: int) -> float:
 class Plateau:
     """The factor of the schedule "plateau": multiplied by `gamma` when the validation loss did not fall for long.
 
-    The rules are those of torch's `ReduceLROnPlateau` with its defaults: a loss is lower where it is so by more than
-    1e-4 of itself, and the count starts again after each cut.
+    The rules are those of torch's `ReduceLROnPlateau` with its defaults: a loss counts as lower if it is so by more
+    than 1e-4 of the lowest, and the count of epochs starts again after each reduction.
     """
 
     def __init__(self, gamma: float, patience: int) -> None:
@@ -90,7 +90,7 @@ class Plateau:
         self.factor, self.lowest, self.stale = 1.0, math.inf, 0
 
     def step(self, val_loss: float, optimizer: Optimizer) -> None:
-        """Take in an epoch's validation loss, and cut the optimizer's rates if it says so."""
+        """Note an epoch's validation loss, and reduce the optimizer's rates if it has not fallen for long."""
         if val_loss < self.lowest * (1 - 1e-4):
             self.lowest, self.stale = val_loss, 0
             return
@@ -101,9 +101,9 @@ class Plateau:
                 group["lr"] *= self.gamma
 
     def state(self) -> list[float]:
-        """Return what a checkpoint keeps."""
+        """Return the state for a checkpoint."""
         return [self.factor, self.lowest, self.stale]
 
     def restore(self, state: Sequence[float]) -> None:
-        """Go on from a checkpoint."""
+        """Restore the state from a checkpoint."""
         self.factor, self.lowest, self.stale = state[0], state[1], int(state[2])

@@ -31,15 +31,15 @@ class Processes:
         return self.devices * self.num_nodes
 
     def is_main(self) -> bool:
-        """Say whether this process is the one that writes."""
+        """Say whether this process is the one that writes results."""
         return self.count == 1 or getattr(rank_zero_only, "rank", 0) == 0
 
     def own_share(self, rows: list[int]) -> list[int]:
         """Return this process's rows of a batch: every n-th."""
         return rows if self.count == 1 else rows[dist.get_rank() :: self.count]
 
-    def weight_of(self, n_rows: int, device: torch.device) -> float | Tensor:
-        """Return what a mean over own rows counts for, so that the mean over processes is that over all rows."""
+    def loss_weight(self, n_rows: int, device: torch.device) -> float | Tensor:
+        """Return the factor of a mean loss over own rows that makes the mean over processes that over all rows."""
         if self.count == 1:
             return 1.0
         total = torch.tensor(float(n_rows), device=device)
@@ -52,17 +52,17 @@ class Processes:
             dist.all_reduce(sums)
         return sums
 
-    def as_in_main(self, sums: Tensor) -> Tensor:
-        """Take over what the main process has, so that all decide alike."""
+    def from_main(self, sums: Tensor) -> Tensor:
+        """Return the main process's sums, so that all processes decide alike."""
         if self.count > 1:
             dist.broadcast(sums, 0)
         return sums
 
-    def check_alike(self, epoch: int, device: torch.device) -> None:
-        """Check that all begin with the same epoch.
+    def check_same_epoch(self, epoch: int, device: torch.device) -> None:
+        """Check that all processes begin with the same epoch.
 
         Raises:
-            ResultsError: They do not.
+            ResultsError: They found different checkpoints.
         """
         if self.count > 1:
             ends = torch.tensor([epoch, -epoch], device=device)
@@ -85,8 +85,8 @@ class Processes:
         if self.count > 1 and dist.is_initialized():
             dist.barrier(device_ids=[torch.cuda.current_device()] if dist.get_backend() == "nccl" else None)
 
-    def seed_apart(self, generator: torch.Generator, seed: int, epoch: int) -> None:
-        """Have each process draw its own augmentation and dropout in an epoch; alone, all goes on as it stands."""
+    def seed_by_process(self, generator: torch.Generator, seed: int, epoch: int) -> None:
+        """Give each of several processes its own augmentation and dropout in an epoch."""
         if self.count > 1:
             own = hash((seed, epoch, dist.get_rank())) % 2**32
             generator.manual_seed(own)

@@ -15,9 +15,9 @@ from featbench.baselines.optimizers import make_optimizer
 
 STEPS = 80
 RATES = {"sgd": (1e-5, 10.0), "adam": (1e-7, 1.0), "adamw": (1e-7, 1.0)}
-_SMOOTH = 0.9  # share of the running mean that stays, a step
-_DIVERGED = 4.0  # times the lowest loss so far
-_BELOW = 10.0  # the rate taken is the one of the lowest loss, divided by this
+_SMOOTHING = 0.9  # decay of the running mean of the loss
+_DIVERGED = 4.0  # the test ends at so many times the lowest loss
+_DIVISOR = 10.0  # of the rate with the lowest loss
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,15 @@ class RangeTest:
 
 
 def find_rate(
-    module: ReferenceModule, train: Images, *, seed: int, device: torch.device, autocast: Autocast
+    module: ReferenceModule,
+    train: Images,
+    *,
+    seed: int,
+    device: torch.device,
+    autocast: Autocast,
+    steps: int = STEPS,
 ) -> RangeTest:
-    """Find the head's learning rate; the weights and all random numbers are afterwards as before.
+    """Find the head's learning rate; weights and generators are restored afterwards.
 
     The test is that of Smith 2017, "Cyclical Learning Rates for Training Neural Networks", and the choice that of
     Howard and Gugger's fastai: a tenth of the rate at which the loss is lowest. Only training rows are seen.
@@ -56,8 +62,8 @@ def find_rate(
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         stream = batches(train, recipe.batch_size, torch.Generator().manual_seed(seed))
-        for step in range(STEPS):
-            rates.append(lowest * (highest / lowest) ** (step / (STEPS - 1)))
+        for step in range(steps):
+            rates.append(lowest * (highest / lowest) ** (step / (steps - 1)))
             for group, share in zip(optimizer.param_groups, shares, strict=True):
                 group["lr"] = share * rates[-1]
             images, labels = next(stream)
@@ -68,12 +74,12 @@ def find_rate(
             if recipe.clip_norm is not None:
                 nn.utils.clip_grad_norm_(module.parameters(), recipe.clip_norm)
             optimizer.step()
-            mean = _SMOOTH * mean + (1 - _SMOOTH) * float(loss.detach())
-            losses.append(mean / (1 - _SMOOTH ** (step + 1)))
+            mean = _SMOOTHING * mean + (1 - _SMOOTHING) * float(loss.detach())
+            losses.append(mean / (1 - _SMOOTHING ** (step + 1)))
             if not losses[-1] <= _DIVERGED * min(losses):
                 break
     module.sums.clear()
     module.generator.set_state(drawn)
     module.network.load_state_dict(kept)
     finite = [loss if math.isfinite(loss) else math.inf for loss in losses]
-    return RangeTest(rates[finite.index(min(finite))] / _BELOW, tuple(rates), tuple(losses))
+    return RangeTest(rates[finite.index(min(finite))] / _DIVISOR, tuple(rates), tuple(losses))

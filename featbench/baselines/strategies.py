@@ -21,8 +21,8 @@ class Strategy:
         epochs: Passes over the training images.
         lr: Learning rate of the head (AdamW), the peak where the schedule has one.
         weight_decay: Decoupled weight decay (AdamW).
-        clip_norm: What the gradient's norm is cut down to, with AdamW; without it networks that have no batch norm
-            may end from random weights with logits that are the same for all images.
+        clip_norm: The gradient's norm is clipped to it, with AdamW: from random weights, networks without batch norm
+            may otherwise end with the same logits for all images.
     """
 
     summary: str
@@ -57,7 +57,7 @@ _ORIENTED = frozenset(  # a mirror image would be of another class, or of none
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of one training, none left open; a row's `params` are these. See `BaselineConfig` for each."""
+    """All settings of one training; a row's `params` are these. See `BaselineConfig` for each."""
 
     strategy: str
     epochs: int
@@ -88,9 +88,9 @@ class Recipe:
 def make_recipe(
     config: BaselineConfig, n_train: int, dataset: str = "folder", *, learning_curve: bool = False
 ) -> Recipe:
-    """Fill in what an experiment leaves open, by strategy, by the number of training images and by the data set.
+    """Fill in the settings that an experiment does not give, by strategy, number of training images and data set.
 
-    In a learning curve networks are not trained again with the validation rows: they would drown the few others.
+    In a learning curve networks are not trained again with the validation rows, which would outnumber a small subset.
 
     Raises:
         UsageError: The warm-up is as long as the training.
@@ -116,12 +116,12 @@ def make_recipe(
 
 
 def _refits(config: BaselineConfig, n_train: int) -> bool:
-    """Say whether all rows are worth a second training: not where they are many, or where validation steers it.
+    """Say whether to train again on all rows: not where they are many, or where validation controls the training.
 
-    A linear head is steered by it too: its best epoch, of many, is what keeps it from over-fitting.
+    It controls that of a linear head too, which over-fits unless its best epoch is kept.
     """
-    steered = config.strategy == "linear_head" or config.early_stopping is not None or config.schedule == "plateau"
-    return n_train < REFIT_BELOW and not steered
+    controlled = config.strategy == "linear_head" or config.early_stopping is not None or config.schedule == "plateau"
+    return n_train < REFIT_BELOW and not controlled
 
 
 def _augmentation(strategy: Strategy, dataset: str) -> Augmentations:

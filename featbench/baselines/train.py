@@ -22,7 +22,7 @@ from torch import Tensor
 from featbench.backbones.load import Backbone
 from featbench.baselines.fit import EVAL_BATCH, fit
 from featbench.baselines.keep import Epoch, KeepBest
-from featbench.baselines.learner import Images, Parts, fold_scaling, make_learner
+from featbench.baselines.learner import ACTIVATION_BYTES, Compute, Images, Parts, fold_scaling, make_learner
 from featbench.baselines.module import ReferenceModule
 from featbench.baselines.processes import ALONE, Processes
 from featbench.baselines.rate import find_rate
@@ -37,8 +37,8 @@ class TrainedNetwork:
 
     Attributes:
         state: The weights, float32 on the CPU: of the whole network, or of the head alone for `linear_head`.
-        params: The recipe, with the epoch kept, how many parameters learned, how often frozen parts were computed, and
-            what was searched for.
+        params: The recipe, with the epoch that was kept, the number of trained parameters, whether frozen parts were
+            computed once, and the results of searches.
         history: One entry an epoch, of the training that left out the validation rows.
         best: The epoch of these that was kept.
         probabilities: (n_test, n_classes) float32 on the test rows.
@@ -74,16 +74,18 @@ def train_network(
     tune: int = 0,
     processes: Processes = ALONE,
     spill_dir: Path | None = None,
+    activation_bytes: int = ACTIVATION_BYTES,
 ) -> TrainedNetwork:
     """Train a backbone by a recipe; see the module's protocol. The backbone's network is changed in place.
 
     With `find_lr` a range test on the training rows replaces the recipe's rate. With `tune` as many trainings with
     other rates and epochs are compared by validation, and the best of them is the one that is tested.
 
-    The checkpoint is written after every epoch; where it is there already, the training goes on from it and ends as if
-    it had never been interrupted.
+    The checkpoint is written after every epoch; where it exists already, the training resumes from it and ends as if it
+    had never been interrupted.
 
-    Activations of a frozen part that do not fit the memory are put into `spill_dir` while one process trains.
+    Activations of a frozen part that take more than `activation_bytes` go into a file in `spill_dir` while one process
+    trains.
 
     Raises:
         UsageError: The recipe does not fit the network.
@@ -98,7 +100,8 @@ def train_network(
     if processes.count > 1:
         spill_dir = None  # each would fill the disk for itself
     parts = Parts(train, val, test)
-    learner = make_learner(backbone, recipe, parts, n_classes, seed, device, autocast, spill_dir, progress)
+    compute = Compute(device, autocast, spill_dir, activation_bytes)
+    learner = make_learner(backbone, recipe, parts, n_classes, seed, compute, progress)
     network = learner.trainable.network
     start = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 
@@ -161,7 +164,7 @@ def train_network(
 
 
 def checkpoints_of(checkpoint: Path) -> list[Path]:
-    """Return the files there are beside a checkpoint that belong to the same network, itself included."""
+    """Return the existing checkpoint files of a network: this one, and those of its other trainings and of Ctrl-C."""
     return sorted(checkpoint.parent.glob(f"{checkpoint.stem}*.ckpt"))
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from featbench.baselines.strategies import Recipe
 
-# (lr, epochs), each times the recipe's own, in the order in which a budget is spent
+# of the recipe's lr and epochs, in the order in which they are tried
 FACTORS = ((1, 1), (3, 1), (1 / 3, 1), (1, 2), (3, 2), (1 / 3, 2), (10, 1), (0.1, 1), (10, 2), (0.1, 2))
 
 

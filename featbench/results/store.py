@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -113,15 +113,6 @@ class ResultsTable:
             self._extra = [column for column in columns if column not in COLUMNS]
             self._cells = {line["fingerprint"]: line for line in cells}
         self._version = version
-
-
-def write_rows(folder: Path, rows: Sequence[Row]) -> None:
-    """Put rows into results.csv of a folder, which is made where there is none; see `ResultsTable.add`.
-
-    Raises:
-        ResultsError: As `ResultsTable.add`.
-    """
-    ResultsTable(folder).add(*rows)
 
 
 def load_results(path: str | Path) -> pd.DataFrame:

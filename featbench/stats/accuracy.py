@@ -29,8 +29,8 @@ def accuracy_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Arrange test accuracies: the columns `KEYS`, then the classifiers, then the reference columns that occur.
 
     A cell is the mean over seeds of the rows with the largest n_train; of two rows with one seed the newer counts.
-    A reference network is repeated on each layer (see `is_on_line`); one without classifiers beside it gets a row with
-    an empty layer.
+    A reference network is repeated on each layer (see `is_on_line`); where its backbone has no classifiers, it gets a
+    row with an empty layer.
 
     Args:
         rows: What `load_results` returns.

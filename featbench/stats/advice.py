@@ -7,8 +7,8 @@ The rules, each of which gives one sentence or none:
    out-of-bag rows is compared with the others' over folds: both are of rows that were not fitted on, but not of the
    same fits, and the sentence says so.
    **Not recommended** is a model that never predicts a class with 5 test images or more, while another predicts them
-   all; where none does, rule 1 holds and the sentence names the classes. This is the one thing that is asked of test
-   rows: which classes they have, and what was predicted, not which predictions are right.
+   all; where none does, rule 1 holds and the sentence names the classes. Only this is taken from test rows:
+   which classes they have, and what was predicted, not which predictions are right.
 2. **Tied and cheaper**: a model is tied with it where McNemar's exact test on the same test rows, corrected by Holm
    over all pairs, has p >= 0.05 and the 95% interval of the difference holds 0: a difference counts only after the
    correction, a tie only where there is none before it either. It says "tied", as far as so many images tell, not

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from featbench.errors import DataError
 
-MIN_TEST_IMAGES = 5  # of a class, before "never predicted" says something
+MIN_TEST_IMAGES = 5  # of a class that can count as never predicted
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """spread.csv and curves.csv: how much accuracy changes with the training rows, apart from the test sample's interval.
 
 Repeats of a method with a seed of its own differ by that seed, others by their training rows (see
-`featbench.classifiers.rows`); all are tested on the same test rows, so their spread says nothing about those.
+`featbench.classifiers.rows`); all are tested on the same rows, so that their spread is apart from the test interval.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from featbench.backbones.architectures import get_architecture
 from featbench.backbones.tracing import Traced, trace
-from featbench.baselines.frozen import cut_behind, is_same
+from featbench.baselines.frozen import computes_the_same, split_after
 from featbench.baselines.network import with_new_head
 
 
@@ -27,19 +27,19 @@ def traced(name: str) -> Traced:
 def test_the_two_parts_do_what_the_network_does(name: str, layer: str, size_px: int) -> None:
     network = traced(name)
     trainable = with_new_head(network, 3, dropout=0.5, seed=0, freeze_until=layer)
-    cut = cut_behind(network, layer)
-    assert cut is not None
+    halves = split_after(network, layer)
+    assert halves is not None
     trainable.train(True)
     images = torch.rand(2, 3, size_px, size_px)
     outputs = []
-    for run in (trainable.network, lambda inputs: cut.rest(cut.frozen(inputs))):
+    for run in (trainable.network, lambda inputs: halves.rest(halves.frozen(inputs))):
         torch.manual_seed(1)
         outputs.append(run(images.clone()))
     torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-4)
     outputs[1].sum().backward()
     learned = {name for name, parameter in trainable.network.named_parameters() if parameter.grad is not None}
     assert learned == {name for name, parameter in trainable.network.named_parameters() if parameter.requires_grad}
-    assert is_same(cut, trainable.network, images)
+    assert computes_the_same(halves, trainable.network, images)
 
 
 class TwoPaths(nn.Module):
@@ -57,19 +57,19 @@ class TwoPaths(nn.Module):
 
 
 def test_a_cut_that_two_tensors_would_have_to_cross_is_none() -> None:
-    assert cut_behind(trace(TwoPaths()), "second") is None
+    assert split_after(trace(TwoPaths()), "second") is None
 
 
 def test_a_forward_that_does_something_else_in_training_is_seen() -> None:
     network = trace(TwoPaths())
     trainable = with_new_head(network, 2, dropout=0.0, seed=0, freeze_until="first")
-    cut = cut_behind(network, "first")
-    assert cut is not None
+    halves = split_after(network, "first")
+    assert halves is not None
     images, state = torch.rand(4, 3, 5, 5), torch.get_rng_state()
     statistics = trainable.network.get_buffer("norm.running_mean").clone()
     trainable.train(True)
-    assert not is_same(cut, trainable.network, images)
+    assert not computes_the_same(halves, trainable.network, images)
     trainable.train(False)
-    assert is_same(cut, trainable.network, images)
+    assert computes_the_same(halves, trainable.network, images)
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(trainable.network.get_buffer("norm.running_mean"), statistics)

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,28 +14,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from featbench.baselines import keep
 from featbench.results.store import load_results
-from tests.baselines.test_train import recipe, train
 from tests.tiny import Recorder
+from tests.trainings import recipe, train
 
 
-class EachBatch(Recorder):
-    """Progress that sends Ctrl-C behind a number of batches."""
+@contextmanager
+def ctrl_c_after(batches: int) -> Iterator[None]:
+    """Send Ctrl-C in the last of a number of batches."""
+    left = iter(range(batches - 1, -1, -1))
 
-    def __init__(self, batches: int) -> None:
-        super().__init__()
-        self.left = batches
+    def stepped(*_: object) -> None:
+        if next(left) == 0:
+            signal.raise_signal(signal.SIGINT)
 
-    @contextmanager
-    def bar(self, label: str, total: int) -> Iterator[Callable[[int, str], None]]:
-        def advance(steps: int, note: str) -> None:
-            self.left -= steps == 0
-            if steps == 0 and self.left == 0:
-                signal.raise_signal(signal.SIGINT)
-
-        yield advance
+    hook = register_optimizer_step_post_hook(stepped)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @pytest.mark.parametrize(
@@ -48,13 +47,12 @@ class EachBatch(Recorder):
     ],
 )
 def test_a_training_stopped_within_an_epoch_ends_with_the_weights_of_one_never_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, settings: dict[str, Any], batches: int
+    tmp_path: Path, strategy: str, settings: dict[str, Any], batches: int
 ) -> None:
     chosen = recipe(strategy, epochs=3, **settings)  # of 3 batches each
     whole = train(chosen)
-    monkeypatch.setattr(keep, "_NEWS_S", -1.0)
-    progress = EachBatch(batches)
-    with pytest.raises(KeyboardInterrupt):
+    progress = Recorder()
+    with ctrl_c_after(batches), pytest.raises(KeyboardInterrupt):
         train(chosen, checkpoint=tmp_path / "it.ckpt", progress=progress)
     if batches % 3:
         assert progress.said == [f"stopped after batch {batches % 3} of 3 in epoch {batches // 3 + 1}"]

@@ -77,7 +77,7 @@ def test_processes_end_with_the_training_that_they_were_started_for(monkeypatch:
 @pytest.mark.usefixtures("no_ranks")
 def test_one_that_failed_is_said() -> None:
     with (
-        pytest.raises(ResultsError, match=r"1 of the processes .* failed, with exit code 3; .* is above"),
+        pytest.raises(ResultsError, match=r"1 of the processes .* failed, with exit code 3; .* are above"),
         started_processes(),
     ):
         remember([start("raise SystemExit(3)"), start("pass")])

@@ -29,8 +29,8 @@ from featbench.baselines.processes import Processes
 rank = int(sys.argv[1])
 torch.distributed.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
 two = Processes(devices=2)
-two.check_alike(3, torch.device("cpu"))
-two.check_alike(3 * rank, torch.device("cpu"))
+two.check_same_epoch(3, torch.device("cpu"))
+two.check_same_epoch(3 * rank, torch.device("cpu"))
 """
 
 
@@ -73,7 +73,7 @@ from pathlib import Path
 import torch
 
 from featbench.baselines.processes import Processes
-from tests.baselines.test_train import Killed, killed_after, recipe, train
+from tests.trainings import Killed, killed_after, recipe, train
 from tests.tiny import Recorder
 
 two, checkpoint, advances = Processes(devices=2), Path(sys.argv[1]), []

@@ -7,26 +7,24 @@ import numpy as np
 import pytest
 import torch
 
-from featbench.baselines import rate
-from featbench.baselines.learner import Images, Parts, make_learner
+from featbench.baselines.learner import Compute, Images, Parts, make_learner
 from featbench.baselines.module import ReferenceModule
 from featbench.baselines.rate import RATES, RangeTest, find_rate
 from featbench.baselines.tune import candidates
 from featbench.progress import Silent
-from tests.baselines.test_train import CPU, N_CLASSES, Killed, backbone, coloured, killed_after, recipe, train
-
-TRAIN, VAL, TEST = coloured(24, 0), coloured(12, 1), coloured(12, 2)
+from tests.trainings import CPU, N_CLASSES, TEST, TRAIN, VAL, Killed, backbone, killed_after, recipe, train
 
 
 def module_and_data(**settings: Any) -> tuple[ReferenceModule, Images]:
     chosen = recipe(**{"strategy": "linear_head"} | settings)
-    learner = make_learner(backbone(), chosen, Parts(TRAIN, VAL, TEST), N_CLASSES, 0, CPU, nullcontext, None, Silent())
+    compute = Compute(CPU, nullcontext)
+    learner = make_learner(backbone(), chosen, Parts(TRAIN, VAL, TEST), N_CLASSES, 0, compute, Silent())
     module = ReferenceModule(learner.trainable, learner.prepare, learner.run, chosen, N_CLASSES, 0)
     return module, learner.parts.train
 
 
-def range_test(module: ReferenceModule, train: Images) -> RangeTest:
-    return find_rate(module, train, seed=0, device=CPU, autocast=nullcontext)
+def range_test(module: ReferenceModule, train: Images, **settings: Any) -> RangeTest:
+    return find_rate(module, train, seed=0, device=CPU, autocast=nullcontext, **settings)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
@@ -57,18 +55,17 @@ def test_the_loss_is_that_of_a_training_by_hand_with_these_rates() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"optimizer": "adamw"}, {"strategy": "finetune", "augment": "flip_crop"}])
-def test_everything_is_afterwards_as_before(monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]) -> None:
-    monkeypatch.setattr(rate, "STEPS", 8)
+def test_everything_is_afterwards_as_before(settings: dict[str, Any]) -> None:
     module, data = module_and_data(**settings)
     before = {name: tensor.clone() for name, tensor in module.network.state_dict().items()}
     random = [torch.get_rng_state(), module.generator.get_state(), module.order.get_state()]
-    found = range_test(module, data)
+    found = range_test(module, data, steps=8)
     for name, tensor in module.network.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     after = [torch.get_rng_state(), module.generator.get_state(), module.order.get_state()]
     assert all(torch.equal(one, other) for one, other in zip(random, after, strict=True))
     assert not module.sums
-    assert found == range_test(module, data)
+    assert found == range_test(module, data, steps=8)
     assert found.rates[0] == RATES["adamw"][0]
     assert len(found.rates) == len(found.losses) <= 8
     ratios = np.diff(np.log(found.rates))

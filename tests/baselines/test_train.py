@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import math
 import signal
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,82 +17,30 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from featbench.backbones.load import Backbone, load_backbone
 from featbench.backbones.own import ResNet20
-from featbench.baselines import learner
-from featbench.baselines.frozen import activations
 from featbench.baselines.learner import Images
 from featbench.baselines.network import with_new_head
-from featbench.baselines.processes import ALONE, Processes
-from featbench.baselines.strategies import Recipe, make_recipe
-from featbench.baselines.train import TrainedNetwork, train_network
-from featbench.config import BackboneConfig, BaselineConfig
+from featbench.baselines.train import TrainedNetwork
 from featbench.errors import ResultsError
-from tests.runs.test_on_disk import largest_file
+from tests.disks import largest_file
 from tests.tiny import Recorder
-
-CPU = torch.device("cpu")
-N_CLASSES = 3
-SGD: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant"}
-
-
-def coloured(count: int, seed: int, brighter: int = 80) -> Images:
-    """Noise in which the channel of the class is brighter; every class as often as the others."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(count) % N_CLASSES
-    pixels = rng.integers(0, 256 - brighter, (count, 3, 32, 32))
-    pixels[np.arange(count), labels] += brighter
-    return Images(torch.from_numpy(pixels.astype(np.uint8)), torch.from_numpy(labels))
+from tests.trainings import (
+    N_CLASSES,
+    SGD,
+    TEST,
+    TRAIN,
+    VAL,
+    Killed,
+    backbone,
+    coloured,
+    killed_after,
+    recipe,
+    train,
+)
 
 
 def shuffled_labels(data: Images) -> Images:
     return replace(data, labels=data.labels[torch.randperm(len(data.labels), generator=torch.Generator())])
-
-
-TRAIN, VAL, TEST = coloured(24, 0), coloured(12, 1), coloured(12, 2)
-
-
-def backbone(**settings: Any) -> Backbone:
-    return load_backbone(BackboneConfig(name="resnet20", weights="random", **settings), seed=0)
-
-
-def recipe(strategy: str = "finetune", **settings: Any) -> Recipe:
-    extra = {"freeze_until": "layer2"} if strategy == "partial" else {}
-    few = {"epochs": 2, "batch_size": 8, "augment": "none", "refit": False}
-    return make_recipe(BaselineConfig(strategy=strategy, **(few | extra | settings)), 24)
-
-
-def train(
-    chosen: Recipe,
-    network: Backbone | None = None,
-    *,
-    train: Images = TRAIN,
-    val: Images = VAL,
-    test: Images = TEST,
-    seed: int = 0,
-    progress: Recorder | None = None,
-    precision: Any = "float32",
-    checkpoint: Path | None = None,
-    tune: int = 0,
-    processes: Processes = ALONE,
-    spill_dir: Path | None = None,
-) -> TrainedNetwork:
-    return train_network(
-        network or backbone(),
-        chosen,
-        train,
-        val,
-        test,
-        n_classes=N_CLASSES,
-        seed=seed,
-        device=CPU,
-        precision=precision,
-        progress=progress or Recorder(),
-        checkpoint=checkpoint,
-        tune=tune,
-        processes=processes,
-        spill_dir=spill_dir,
-    )
 
 
 def penultimate(network: nn.Module, images: Tensor) -> Tensor:
@@ -372,21 +322,6 @@ def test_lightning_prints_nothing_and_leaves_no_files(
     assert progress.bars == ["linear_head"]
 
 
-class Killed(BaseException):
-    pass
-
-
-def killed_after(epochs: int) -> Recorder:
-    """Stand for a process that ends after some epochs."""
-    left = iter(range(epochs - 1, -1, -1))
-
-    def advance() -> None:
-        if next(left) == 0:
-            raise Killed
-
-    return Recorder(advance)
-
-
 @pytest.mark.parametrize(
     ("strategy", "settings", "epochs"),
     [
@@ -441,13 +376,11 @@ def test_a_checkpoint_that_would_execute_something_is_not_loaded(tmp_path: Path)
 @pytest.mark.parametrize("settings", [{}, {"optimizer": "sgd", "schedule": "cosine", "dropout": 0.3, "l1": 1e-4}])
 @pytest.mark.parametrize("strategy", ["partial", "linear_head"])
 def test_a_frozen_part_computed_once_gives_the_training_that_has_it_in_the_loop(
-    monkeypatch: pytest.MonkeyPatch, strategy: str, settings: dict[str, Any]
+    strategy: str, settings: dict[str, Any]
 ) -> None:
     chosen = recipe(strategy, epochs=3, **settings)
     once = train(chosen)
-    monkeypatch.setattr(learner, "CACHED_BYTES", 0)  # and no folder to put them into
-    monkeypatch.setattr(learner, "images_change", lambda _: strategy == "linear_head")
-    in_the_loop = train(chosen)
+    in_the_loop = train(chosen, activation_bytes=0)  # and no folder to put them into
     assert (once.params["frozen_part"], in_the_loop.params["frozen_part"]) == ("computed once", "in the loop")
     for name, tensor in in_the_loop.state.items():
         torch.testing.assert_close(once.state[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
@@ -458,13 +391,10 @@ def test_a_frozen_part_computed_once_gives_the_training_that_has_it_in_the_loop(
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_activations_on_disk_give_the_training_of_those_in_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
-) -> None:
+def test_activations_on_disk_give_the_training_of_those_in_memory(tmp_path: Path, precision: str) -> None:
     chosen = recipe("partial", dropout=0.2)
     in_memory = train(chosen, precision=precision)
-    monkeypatch.setattr(learner, "CACHED_BYTES", 0)
-    on_disk = train(chosen, precision=precision, spill_dir=tmp_path / "cache")
+    on_disk = train(chosen, precision=precision, activation_bytes=0, spill_dir=tmp_path / "cache")
     assert in_memory.params["frozen_part"] == "computed once"
     assert on_disk.params["frozen_part"] == "computed once, on disk"
     assert all(torch.equal(on_disk.state[name], tensor) for name, tensor in in_memory.state.items())
@@ -473,14 +403,22 @@ def test_activations_on_disk_give_the_training_of_those_in_memory(
     assert untimed[0] == untimed[1]
 
 
-def test_without_room_on_the_disk_the_frozen_part_stays_in_the_loop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(learner, "CACHED_BYTES", 0)
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc says what a process has mapped")
+def test_activations_on_disk_leave_no_file_and_take_no_space_afterwards(tmp_path: Path) -> None:
+    during, maps = [], Path("/proc/self/maps")
+    progress = Recorder(lambda: during.append(f"{tmp_path}/" in maps.read_text("utf-8")))
+    train(recipe("partial"), activation_bytes=0, spill_dir=tmp_path, progress=progress)
+    gc.collect()  # Lightning's circles of references
+    assert during == [True, True]  # in both epochs
+    assert not list(tmp_path.iterdir())
+    assert f"{tmp_path}/" not in maps.read_text("utf-8")
+
+
+def test_without_room_on_the_disk_the_frozen_part_stays_in_the_loop(tmp_path: Path) -> None:
     chosen, progress = recipe("partial"), Recorder()
-    in_the_loop = train(chosen)
+    in_the_loop = train(chosen, activation_bytes=0)
     with largest_file(4096):
-        trained = train(chosen, spill_dir=tmp_path, progress=progress)
+        trained = train(chosen, activation_bytes=0, spill_dir=tmp_path, progress=progress)
     assert trained.params["frozen_part"] == "in the loop"
     assert all(torch.equal(trained.state[name], tensor) for name, tensor in in_the_loop.state.items())
     (message,) = progress.warned
@@ -488,13 +426,10 @@ def test_without_room_on_the_disk_the_frozen_part_stays_in_the_loop(
     assert not list(tmp_path.iterdir())
 
 
-def test_the_seconds_of_the_test_have_its_frozen_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(*arguments: Any) -> Tensor:
-        time.sleep(0.1)
-        return activations(*arguments)
-
-    monkeypatch.setattr(learner, "activations", slow)
-    trained = train(recipe("linear_head"))
+def test_the_seconds_of_the_test_have_its_frozen_part() -> None:
+    slow = backbone()
+    slow.network.get_submodule("conv1").register_forward_hook(lambda *_: time.sleep(0.1))
+    trained = train(recipe("linear_head"), slow)
     assert trained.predict_s > 0.1
     assert trained.fit_s > 0.2
 

@@ -109,7 +109,7 @@ import sys
 from pathlib import Path
 import h5py
 from featbench.features.upkeep import list_cache, prune_cache, verify_cache
-from featbench.results.store import load_results, write_rows
+from featbench.results.store import ResultsTable, load_results
 from tests.features.extracting import folder_dataset, run, small_network
 from featbench.results.row import Row
 from tests.rows import DEFAULTS
@@ -124,7 +124,7 @@ try:
 except OSError as error:
     print(error.errno)
 print(*[entry.state for entry in list_cache(cache)], *[problem for _, problem in verify_cache(cache)])
-write_rows(results, [Row(**DEFAULTS)])
+ResultsTable(results).add(Row(**DEFAULTS))
 print(len(load_results(results)))
 print(*[problem for _, problem in prune_cache(list_cache(cache))], len(list(cache.iterdir())))
 """

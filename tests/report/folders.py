@@ -16,10 +16,10 @@ from featbench.results.artifacts import artifact_path, write_predictions
 from featbench.results.files import write_csv, write_text
 from featbench.results.images import MAP_COLUMNS, MAPS, thumbnail_path, write_notes, write_skipped
 from featbench.results.row import Row
-from featbench.results.store import write_rows
 from featbench.runs.report import report_folders
 from featbench.runs.tables import read_tables
 from featbench.stats.models import strategy_of
+from tests.rows import write_rows
 
 HOSTILE = (
     "<script>document.title='owned'</script>",

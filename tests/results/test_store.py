@@ -16,7 +16,8 @@ from featbench.errors import ResultsError
 from featbench.locks import file_lock
 from featbench.results.artifacts import load_predictions
 from featbench.results.row import COLUMNS, Row
-from featbench.results.store import ResultsTable, load_current, load_results, prepare_folder, write_rows
+from featbench.results.store import ResultsTable, load_current, load_results, prepare_folder
+from tests.rows import write_rows
 from tests.spreadsheets import saved_by_a_spreadsheet
 
 MakeRow = Callable[..., Row]

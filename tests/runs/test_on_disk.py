@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from featbench.results.store import load_results
 from featbench.runs.classify import classify
 from featbench.runs.extract import extract
 from featbench.runs.resolve import Run
+from tests.disks import largest_file
 from tests.speed.row_blocks import compare
 from tests.tiny import Recorder, digits_content
 
@@ -42,17 +40,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
     extract(make_job(folder))
     return folder
-
-
-@contextmanager
-def largest_file(n_bytes: int) -> Iterator[None]:
-    """Have the system refuse files larger than that, as a full disk does."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_features_beyond_the_memory_give_the_same_rows(home: Path) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from featbench.baselines import learner
 from featbench.config import Experiment
 from featbench.errors import DataError, UsageError
 from featbench.results.artifacts import load_predictions
@@ -68,23 +66,6 @@ def test_the_rows_of_a_refit_are_those_of_train_and_val(tmp_path: Path) -> None:
     rows = load_results(job.results_dir)
     assert rows[["n_train", "n_val", "n_test"]].to_numpy().tolist() == [[40, 36, 20], [76, 36, 20]]
     assert rows.val_accuracy.nunique() == 1
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="what a process has mapped is told by /proc")
-def test_activations_on_disk_leave_no_file_and_take_no_space_afterwards(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(learner, "CACHED_BYTES", 0)
-    job = make_job(tmp_path, [{"strategy": "partial", "freeze_until": "layer2", "epochs": 1}])
-    during, maps = [], Path("/proc/self/maps")
-    assert isinstance(job.progress, Recorder)
-    job.progress.on_advance = lambda: during.append(f"{job.cache_dir}/" in maps.read_text("utf-8"))
-    train(job)
-    assert during == [True, True]  # in both trainings
-    params = json.loads(load_results(job.results_dir).params[0])
-    assert params["frozen_part"] == "computed once, on disk"
-    assert not [path for path in job.cache_dir.iterdir() if path.is_file()]
-    assert f"{job.cache_dir}/" not in maps.read_text("utf-8")
 
 
 def test_two_of_one_strategy_are_told_apart_by_their_labels(tmp_path: Path) -> None:

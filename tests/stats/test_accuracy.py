@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from featbench.results.row import Row
-from featbench.results.store import load_results, write_rows
+from featbench.results.store import load_results
 from featbench.stats.accuracy import (
     accuracy_table,
     best_by_validation,
@@ -19,6 +19,7 @@ from featbench.stats.accuracy import (
     to_latex,
     to_markdown,
 )
+from tests.rows import write_rows
 
 MakeRow = Callable[..., Row]
 BASELINE: dict[str, Any] = {"kind": "baseline", "layer": None, "pooling": None, "feature_dim": None}

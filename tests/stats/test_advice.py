@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from featbench.results.store import load_results, write_rows
+from featbench.results.store import load_results
 from featbench.stats.advice import advise
 from featbench.stats.comparisons import COMPARISON_COLUMNS
+from tests.rows import write_rows
 
 Load = Callable[..., pd.DataFrame]
 BASELINE: dict[str, Any] = {"kind": "baseline", "layer": None, "pooling": None, "feature_dim": None, "extract_s": None}

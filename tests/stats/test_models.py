@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from featbench.results.store import load_results, write_rows
+from featbench.results.store import load_results
 from featbench.runs.tables import load_model_predictions
 from featbench.stats.models import main_rows, model_names
+from tests.rows import write_rows
 from tests.tiny import Recorder
 
 Save = Callable[..., pd.DataFrame]

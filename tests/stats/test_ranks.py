@@ -10,8 +10,9 @@ import pytest
 from scipy.stats import friedmanchisquare
 
 from featbench.errors import UsageError
-from featbench.results.store import load_results, write_rows
+from featbench.results.store import load_results
 from featbench.stats.ranks import _nemenyi, rank_methods
+from tests.rows import write_rows
 
 Load = Callable[..., pd.DataFrame]
 METHODS = ("linear_svc", "svm_rbf", "random_forest")

@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from featbench.results.store import load_results, write_rows
+from featbench.results.store import load_results
 from featbench.stats.spread import CURVE_COLUMNS, SPREAD_COLUMNS, curve_table, spread_table
+from tests.rows import write_rows
 
 Load = Callable[..., pd.DataFrame]
 
