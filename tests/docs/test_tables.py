@@ -8,6 +8,8 @@ from typing import get_args
 
 import pytest
 
+import featbench
+from featbench import solvers
 from featbench.backbones.architectures import OWN, SMALL
 from featbench.backbones.pooling import POOLINGS
 from featbench.baselines.strategies import STRATEGIES
@@ -34,6 +36,7 @@ def first_cells(name: str) -> list[str]:
         ("backbones", [*SMALL, *OWN]),
         ("backbones", POOLINGS),
         ("networks", STRATEGIES),
+        ("python", solvers.__all__),
         ("lessons", [name for name in builtin_experiments() if "_" in name and "resnet20" not in name]),
     ],
 )
@@ -50,6 +53,11 @@ def test_the_classifiers_on_the_page_are_there() -> None:
 
 def test_every_transform_is_on_the_page() -> None:
     assert {name.partition(":")[0] for name in first_cells("classifiers")} >= set(STEPS)
+
+
+def test_every_public_name_is_on_the_page_about_python() -> None:
+    names = {name.partition("(")[0] for name in first_cells("python")}
+    assert names >= {*featbench.__all__, "solvers"}
 
 
 @pytest.mark.parametrize("kind", [Augmentations, Optimizers, Schedules])
