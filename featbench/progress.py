@@ -47,6 +47,7 @@ class OnceOnly:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._passed_on: set[str] = set()
+        self.warnings: list[str] = []
 
     def say(self, message: str) -> None:
         """Pass a line of news on."""
@@ -54,8 +55,9 @@ class OnceOnly:
             self._progress.say(message)
 
     def warn(self, message: str) -> None:
-        """Pass a warning on."""
+        """Pass a warning on, and keep it in `warnings`."""
         if self._is_new(message):
+            self.warnings.append(message)
             self._progress.warn(message)
 
     def bar(self, label: str, total: int) -> AbstractContextManager[Advance]:

@@ -148,6 +148,12 @@ class Network:
         """
         return load_backbone(self.config, seed=self.seed, offline=self.offline, channels=self.channels)
 
+    def weights_files(self) -> list[Path] | None:
+        """List the files that its weights are read from, one at most; None where featbench does not know them."""
+        architecture = get_architecture(self.config.name, self.channels)
+        file = weights_file(architecture, self.config)
+        return None if architecture.foreign else [] if file is None else [file]
+
     def release(self) -> None:
         """Let the network's memory go; it is built again where it is needed again."""
         self.__dict__.pop("backbone", None)

@@ -5,7 +5,7 @@ which class is predicted. The rows are those that the selection held out: traini
 
 Source: C. Guo et al., "On calibration of modern neural networks", ICML 2017, section 4.2 (temperature scaling). Targets
 are smoothed, as J. Platt did for two classes ("Probabilistic outputs for support vector machines", 1999, section 2.2),
-so that rows without a mistake do not ask for certainty: by one row that is of each class to the same share.
+so that rows without a mistake do not drive probabilities to 1: as if one more row belonged equally to every class.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 Rows = npt.NDArray[np.intp]
-ENOUGH = 500  # held-out rows; one number needs no more, and each split costs a fit
+CALIBRATION_ROWS = 500  # held-out rows; one number needs no more, and each split costs a fit
 
 
 def calibrate(
@@ -32,8 +32,8 @@ def calibrate(
     Args:
         score_split: Fits on some rows and returns the decision values of others, (M, K) float64; -inf for a class that
             was not trained.
-        y: Labels of the rows that splits are about, (N,) int64 in [0, K).
-        splits: (rows to fit on, rows held out); as many are used as it takes to have `ENOUGH` held-out rows.
+        y: Labels of all rows, (N,) int64 in [0, K).
+        splits: (rows to fit on, rows held out); as many are used as it takes to have `CALIBRATION_ROWS` held-out rows.
 
     Returns:
         The temperature; None where nothing was held out.
@@ -43,7 +43,7 @@ def calibrate(
     for rows, held_out in splits:
         scores.append(score_split(rows, held_out))
         labels.append(y[held_out])
-        if sum(map(len, labels)) >= ENOUGH:
+        if sum(map(len, labels)) >= CALIBRATION_ROWS:
             break
     return fit_temperature(np.concatenate(scores), np.concatenate(labels)) if labels else None
 
@@ -53,13 +53,13 @@ def fit_temperature(scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int6
 
     Args:
         scores: Decision values, (N, K) float64; -inf for a class that was not trained.
-        labels: True classes, (N,) int64 in [0, K); rows whose class was not trained do not count.
+        labels: True classes, (N,) int64 in [0, K); rows whose class was not trained are ignored.
 
     Returns:
-        The temperature, above 0; None where no row counts or the scores do not differ.
+        The temperature, above 0; None where no row remains or the scores do not differ.
     """
-    own = np.isfinite(np.take_along_axis(scores, labels[:, None], axis=1)[:, 0])
-    scores, labels = scores[own], labels[own]
+    has_score = np.isfinite(np.take_along_axis(scores, labels[:, None], axis=1)[:, 0])
+    scores, labels = scores[has_score], labels[has_score]
     trained = np.isfinite(scores)
     spread = float(np.std(scores[trained])) if len(scores) else 0.0
     if not spread > 0:

@@ -13,8 +13,7 @@ from featbench.classifiers.spec import Labels, Search, Solver, Splits, Tried
 from featbench.solvers.intelex import installed, intelex_grid
 from featbench.solvers.memory import COLUMN_BYTES, KERNEL_BYTES, kernels_fit
 from featbench.solvers.neighbours import NearestNeighbours, neighbours_grid
-from featbench.solvers.rbf_fit import fit_rbf
-from featbench.solvers.rbf_grid import rbf_grid
+from featbench.solvers.rbf import fit_rbf, rbf_grid
 from featbench.solvers.ridge_grid import ridge_grid
 from featbench.solvers.streamed import FeatureRows, StreamedRows
 

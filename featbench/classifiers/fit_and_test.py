@@ -32,8 +32,8 @@ from featbench.classifiers.spec import ClassifierSpec, Rows
 from featbench.classifiers.transforms import fit_steps, transform_rows
 from featbench.config import EvaluateConfig
 from featbench.errors import DataError, UsageError
-from featbench.solvers.rbf import decision_values
-from featbench.solvers.streamed import FeatureRows, StreamedRows, blocks, one_after_the_other, read_rows
+from featbench.solvers.rbf_pairs import decision_values
+from featbench.solvers.streamed import FeatureRows, StreamedRows, blocks, concatenated, read_rows
 from featbench.stats.metrics import Metrics, classification_metrics, wilson_interval
 
 
@@ -220,7 +220,7 @@ def _labelled_rows(train: LabelledFeatures, val: LabelledFeatures | None) -> tup
     X = _ready(train, "train")
     if val is None:
         return X, train.y
-    return one_after_the_other(X, _ready(val, "val")), np.concatenate([train.y, val.y])
+    return concatenated(X, _ready(val, "val")), np.concatenate([train.y, val.y])
 
 
 def _ready(split: LabelledFeatures, name: str) -> FeatureRows:

@@ -1,7 +1,7 @@
-"""`python:module:factory`: a classifier of one's own.
+"""`python:module:factory`: a user's own classifier.
 
-`factory()` returns an unfitted scikit-learn classifier, or a Pipeline that ends in one, with the scaling it wants;
-it needs `predict_proba` or `decision_function`. The module is looked for in the current folder first. There is no
+`factory()` returns an unfitted scikit-learn classifier, or a Pipeline that ends in one and has the scaling it needs. It
+must have `predict_proba` or `decision_function`. The module is looked for in the current folder first. There is no
 built-in grid: `evaluate.grids."python:module:factory"` names parameters as `set_params` does.
 """
 
@@ -21,7 +21,7 @@ from featbench.errors import UsageError
 from featbench.factories import call_factory, failed, find_factory
 from featbench.fingerprint import hash_file
 
-_HASHES: dict[str, str] = {}  # of the files of modules, as they were imported
+_IMPORTED_HASHES: dict[str, str] = {}  # module -> hash of its file when it was imported
 
 
 def own_classifier(name: str) -> ClassifierSpec:
@@ -33,9 +33,9 @@ def own_classifier(name: str) -> ClassifierSpec:
     example = "python:my_classifiers:make"
     module, factory = find_factory(name, example)
     source = _hash(module)
-    if _HASHES.setdefault(module.__name__, source) != source:  # the file was edited since, as in a notebook's session
+    if _IMPORTED_HASHES.setdefault(module.__name__, source) != source:  # edited since, as in a notebook
         importlib.reload(module)
-        _HASHES[module.__name__] = source
+        _IMPORTED_HASHES[module.__name__] = source
         module, factory = find_factory(name, example)
     _check(name, call_factory(name, factory))
     return ClassifierSpec(
@@ -50,12 +50,12 @@ def own_classifier(name: str) -> ClassifierSpec:
 
 
 def converged(estimator: Any) -> bool | None:
-    """Say whether a fitted estimator stopped before its `max_iter`; None where it counts no iterations towards one."""
+    """Whether a fitted estimator stopped before its `max_iter`; None where it has no such limit."""
     last = estimator[-1] if hasattr(estimator, "steps") else estimator
-    n_iter, most = getattr(last, "n_iter_", None), getattr(last, "max_iter", None)
-    if n_iter is None or most is None or most < 0 or isinstance(last, HistGradientBoostingClassifier):
+    n_iter, max_iter = getattr(last, "n_iter_", None), getattr(last, "max_iter", None)
+    if n_iter is None or max_iter is None or max_iter < 0 or isinstance(last, HistGradientBoostingClassifier):
         return None
-    return bool(np.max(n_iter) < most)
+    return bool(np.max(n_iter) < max_iter)
 
 
 def _hash(module: ModuleType) -> str:

@@ -16,11 +16,11 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC, LinearSVC
 
-from featbench.classifiers import rebuild
+from featbench.classifiers import restore
 from featbench.classifiers.fast_solvers import KNN, LINEAR_SVC, LOGISTIC, RIDGE, rbf_solver
 from featbench.classifiers.own import own_classifier
+from featbench.classifiers.restore_trees import boosting, forest
 from featbench.classifiers.spec import GAMMA_SCALE, ClassifierSpec
-from featbench.classifiers.trees import boosting, forest
 from featbench.errors import unknown
 from featbench.factories import PREFIX
 from featbench.solvers.neighbours import NearestNeighbours
@@ -42,7 +42,7 @@ _ROWS = (
         scaled=True,
         converged=_below_max_iter,
         solver=LINEAR_SVC,
-        restore={LinearSVC: rebuild.linear},
+        restore={LinearSVC: restore.linear},
     ),
     ClassifierSpec(
         name="svm_rbf",
@@ -55,7 +55,7 @@ _ROWS = (
         gamma_scale=True,
         converged=lambda estimator: bool(estimator.fit_status_ == 0),
         solver=rbf_solver(),
-        restore={SVC: rebuild.svc},
+        restore={SVC: restore.svc},
     ),
     ClassifierSpec(
         name="random_forest",
@@ -79,7 +79,7 @@ _ROWS = (
         scaled=True,
         converged=_below_max_iter,
         solver=LOGISTIC,
-        restore={LogisticRegression: rebuild.linear},
+        restore={LogisticRegression: restore.linear},
     ),
     ClassifierSpec(
         name="knn",
@@ -90,7 +90,7 @@ _ROWS = (
         all_cores=True,
         min_rows=lambda params: int(params.get("n_neighbors", 5)),
         solver=KNN,
-        restore={NearestNeighbours: rebuild.neighbours, KNeighborsClassifier: rebuild.sklearn_neighbours},
+        restore={NearestNeighbours: restore.neighbours, KNeighborsClassifier: restore.sklearn_neighbours},
     ),
     ClassifierSpec(
         name="ridge",
@@ -100,7 +100,7 @@ _ROWS = (
         grid={"alpha": (1.0, 10.0, 100.0, 1e3, 1e4, 1e5)},
         scaled=True,
         solver=RIDGE,
-        restore={RidgeClassifier: rebuild.ridge},
+        restore={RidgeClassifier: restore.ridge},
     ),
     ClassifierSpec(
         name="lda",
@@ -109,7 +109,7 @@ _ROWS = (
         fixed={"solver": "lsqr"},  # the one that shrinks, and works with more features than rows
         grid={"shrinkage": ("auto", 0.01, 0.1, 0.5)},  # auto: Ledoit and Wolf's
         scaled=True,
-        restore={LinearDiscriminantAnalysis: rebuild.linear},
+        restore={LinearDiscriminantAnalysis: restore.linear},
     ),
     ClassifierSpec(
         name="gaussian_nb",
@@ -117,7 +117,7 @@ _ROWS = (
         estimator=GaussianNB,
         grid={"var_smoothing": (1e-9, 1e-3, 1e-2, 1e-1, 1.0)},  # shares of the largest variance, here about 1
         scaled=True,
-        restore={GaussianNB: rebuild.naive_bayes},
+        restore={GaussianNB: restore.naive_bayes},
     ),
     ClassifierSpec(
         name="gradient_boosting",

@@ -1,8 +1,8 @@
-"""Keeping fitted classifiers: skops files, of which those of featbench's own types are safe to load from anybody.
+"""Fitted classifiers as skops files. Those of the registry are safe to load, whoever made the file.
 
-Of these no object is taken from the file: see `skops_file` and `rebuild`. A classifier of somebody's own may be of any
-type of scikit-learn's. Then skops loads it, which executes no code of the file's but trusts its numbers, and only where
-the caller trusts whoever made it.
+For these no object is taken from the file: `skops_file` reads arrays, and `restore` makes the classifier from them. A
+user's own classifier may be of any of scikit-learn's types. skops loads it, which runs no code from the file but does
+not check its numbers, and only if the caller trusts whoever made it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 import skops.io
 from sklearn.pipeline import Pipeline
 
-from featbench.classifiers.rebuild import TRANSFORMS, ForeignError, rebuild
 from featbench.classifiers.registry import CLASSIFIERS
+from featbench.classifiers.restore import TRANSFORMS, ForeignError, restore_pipeline
 from featbench.classifiers.skops_file import DamagedError, Limits, SkopsFile
 from featbench.classifiers.spec import Restore
 from featbench.errors import ResultsError, UsageError
@@ -30,14 +30,14 @@ _TREES = ("sklearn.tree._tree.Tree", "sklearn.ensemble._hist_gradient_boosting.p
 
 
 class NotKeptError(Exception):
-    """A classifier of the user's own cannot be kept; the message says why."""
+    """A user's own classifier cannot be saved; the message says why."""
 
 
 def save_model(folder: Path, row: Row, model: Pipeline) -> Path:
     """Write a fitted classifier to models/, named as its row's other files.
 
     Raises:
-        NotKeptError: It is the user's own, and skops cannot write it or would not read it.
+        NotKeptError: skops cannot write it, or would not read it back.
         ResultsError: The file cannot be written.
     """
     path = artifact_path(folder, MODELS, row, ".skops")
@@ -53,7 +53,9 @@ def save_model(folder: Path, row: Row, model: Pipeline) -> Path:
             raise NotKeptError(f"skops cannot write it ({type(error).__name__}: {error})") from error
         foreign = _foreign(temporary)
         if foreign:
-            raise NotKeptError(f"it holds {', '.join(foreign)}, which is not loaded from files, as it may be anything")
+            raise NotKeptError(
+                f"it holds {', '.join(foreign)}, a type that is not loaded from files, because it could run any code"
+            )
     return path
 
 
@@ -63,23 +65,23 @@ def load_model(path: Path, card: Card, limits: Limits, trust: Sequence[str] = ()
     Args:
         path: Its file.
         card: Its card.
-        limits: What its numbers may be about.
-        trust: Names of classifiers of somebody's own, as in "python:my_classifiers:make", whose numbers skops may load.
+        limits: What is known of the model, to check its arrays.
+        trust: Names of users' own classifiers, as in "python:my_classifiers:make", that skops may load unchecked.
 
     Raises:
-        ResultsError: It is damaged, or holds types that no classifier of featbench does.
-        UsageError: It is of somebody's own types, and not in `trust`.
+        ResultsError: It is damaged, or holds types of none of featbench's classifiers.
+        UsageError: It is a user's own classifier, and not in `trust`.
     """
     try:
         with SkopsFile(path, limits.n_trees) as file:
-            return rebuild(file.root, limits, _restored_types())
+            return restore_pipeline(file.root, limits, _restored_types())
     except DamagedError as error:
         raise ResultsError(f"{path} is damaged or of another version: {error}; run the experiment again") from error
     except ForeignError as error:
         foreign = str(error)
     if not card.method.startswith(PREFIX):
         raise ResultsError(
-            f"{path} holds {foreign}, which no classifier of featbench does; it is not loaded. "
+            f"{path} holds {foreign}, a type that featbench's classifiers do not have; it is not loaded. "
             "Run the experiment again to make the model yourself."
         )
     if card.method not in trust:
@@ -93,7 +95,7 @@ def load_model(path: Path, card: Card, limits: Limits, trust: Sequence[str] = ()
 def _load_own(path: Path) -> Pipeline:
     try:
         model = skops.io.load(path, trusted=_trusted())
-    except Exception as error:  # skops and scikit-learn raise what they come upon in a damaged file
+    except Exception as error:  # a damaged file makes skops and scikit-learn raise anything
         why = str(error) or type(error).__name__
         raise ResultsError(f"{path} is damaged or of another version: {why}; run the experiment again") from error
     if not isinstance(model, Pipeline):

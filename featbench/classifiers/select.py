@@ -149,7 +149,7 @@ def convergence_recorded(spec: ClassifierSpec) -> Iterator[None]:
     """Silence scikit-learn's ConvergenceWarning, because rows record it; other warnings are shown.
 
     A user's own classifier keeps it, since `converged` may not see what it warns of. Use this around the threads that
-    fit, not inside them: warning filters belong to the whole process.
+    fit, not inside them: warning filters are global to the process.
     """
     with warnings.catch_warnings():
         if spec.source is None:

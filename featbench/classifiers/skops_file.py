@@ -1,10 +1,10 @@
-"""What a skops file says, read as numbers and arrays: no object that it names is made, nothing is imported.
+"""A skops file read as numbers and arrays: no object that it names is created, nothing is imported.
 
-skops makes every object of a file, and objects of scikit-learn trust the arrays they are given: one number in a tree
-leads out of its memory. Here each array is asked for by its name, kind and shape, and is not unpacked where its own
-header says another; `rebuild` makes the classifier.
+skops creates every object in a file, and scikit-learn's compiled code trusts their arrays: one number in a tree can
+make it read outside its memory. Here the reader names each array's dtype and shape, and an array with another header is
+not unpacked; `restore` makes the classifier.
 
-A file is a zip with schema.json, a tree of nodes as skops/io/_general.py writes them, and a .npy file an array.
+A file is a zip of schema.json, a tree of nodes as skops/io/_general.py writes them, and one .npy file for each array.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import numpy.typing as npt
 
 _SCHEMA = "schema.json"
 _CHUNK_BYTES = 2**20
-_FEW_BYTES = 2**26
-_MOST_TIMES = 50  # what is unpacked to what is packed; features that are mostly zeros are packed twentyfold
-_SCHEMA_BYTES, _SCHEMA_BYTES_OF_A_TREE = 2**24, 2**15
+_SMALL_FILE_BYTES = 2**26
+_MAX_RATIO = 50  # of unpacked to packed size; features that are mostly zeros reach twenty
+_SCHEMA_BYTES, _SCHEMA_BYTES_PER_TREE = 2**24, 2**15
 _OBJECTS = ("ObjectNode", "TreeNode")
 _LISTS = ("ListNode", "TupleNode")
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -42,9 +42,9 @@ class Limits:
 
     Attributes:
         n_features: Width of its features.
-        n_classes: Of the data set; those that it was trained on are some of them.
-        n_rows: That it was trained on.
-        n_trees: That it may have.
+        n_classes: Classes of the data set; it may have been trained on some of them only.
+        n_rows: Rows that it was trained on.
+        n_trees: The most trees that it can have.
     """
 
     n_features: int
@@ -71,24 +71,24 @@ class Record:
         return tuple(self._nodes)
 
     def has(self, name: str) -> bool:
-        """Say whether there is such an attribute, other than None."""
+        """Whether there is such an attribute, and it is not None."""
         return name in self._nodes and not (self._is_plain(name) and self.plain(name) is None)
 
     def plain(self, name: str) -> bool | int | float | str | None:
-        """Return what is no array and no object."""
+        """Return a single value: a number, text, a boolean or None."""
         node = self._node(name)
         if not self._is_plain(name):
-            raise DamagedError(f"{name} is no plain value")
+            raise DamagedError(f"{name} is not a single value")
         if _loader(node) == "NdArrayNode":
             number: bool | int | float = self._array(name, (), ("f4", "f8", "i4", "i8", "u4", "u8", "b1")).item()
             return number
         value = _parse(_get(node, "content", str))
         if not isinstance(value, bool | int | float | str | None):
-            raise DamagedError(f"{name} is no plain value")
+            raise DamagedError(f"{name} is not a single value")
         return value
 
     def plains(self, names: Sequence[str]) -> dict[str, bool | int | float | str | None]:
-        """Return those of these attributes that are plain values."""
+        """Return those of these attributes that are single values."""
         return {name: self.plain(name) for name in names if name in self._nodes and self._is_plain(name)}
 
     def record(self, name: str) -> Record:
@@ -99,7 +99,7 @@ class Record:
         """Return a dict, its keys as attributes."""
         node = self._node(name)
         if _loader(node) != "DictNode":
-            raise DamagedError(f"{name} is no dict")
+            raise DamagedError(f"{name} is not a dict")
         return Record("dict", _get(node, "content", dict), self._file)
 
     def items(self, name: str) -> list[Any]:
@@ -111,21 +111,21 @@ class Record:
         return self._file.n_axes(self._entry(name))
 
     def floats(self, name: str, shape: Shape) -> npt.NDArray[np.floating[Any]]:
-        """Read finite numbers, float32 or float64; a size given as a range may be any of it."""
+        """Read finite numbers, float32 or float64; a size may be a range of allowed sizes."""
         array = self._array(name, shape, ("f4", "f8"))
         if not np.isfinite(array).all():
             raise DamagedError(f"{name} holds numbers that are not finite")
         return array
 
     def ints(self, name: str, shape: Shape, allowed: range) -> npt.NDArray[np.int64]:
-        """Read whole numbers that are all in a range."""
+        """Read integers that are all in a range."""
         array = self._array(name, shape, ("i4", "i8", "u4", "u8")).astype(np.int64)
         if array.size and not (array.min() >= allowed.start and array.max() < allowed.stop):
-            raise DamagedError(f"{name} holds numbers beyond {allowed.start} to {allowed.stop - 1}")
+            raise DamagedError(f"{name} holds numbers outside {allowed.start} to {allowed.stop - 1}")
         return array
 
     def table(self, name: str, dtype: np.dtype[Any], n_rows: range) -> npt.NDArray[Any]:
-        """Read rows of named fields."""
+        """Read a structured array."""
         return self._array(name, (n_rows,), (dtype,))
 
     def _node(self, name: str) -> Any:
@@ -140,7 +140,7 @@ class Record:
 
     def _items(self, node: Any) -> list[Any]:
         if _loader(node) not in _LISTS:
-            raise DamagedError("there is something else in place of a list")
+            raise DamagedError("there is something else where a list should be")
         content = _get(node, "content", list)
         return [self._items(each) if _loader(each) in _LISTS else self._file.record(each) for each in content]
 
@@ -150,7 +150,7 @@ class Record:
     def _entry(self, name: str) -> str:
         node = self._node(name)
         if _loader(node) != "NdArrayNode":
-            raise DamagedError(f"{name} is no array")
+            raise DamagedError(f"{name} is not an array")
         entry: str = _get(node, "file", str)
         return entry
 
@@ -160,18 +160,18 @@ class SkopsFile:
 
     Args:
         path: The file.
-        n_trees: That it may have, each of which is described in schema.json.
+        n_trees: The most trees that it can have; each adds to schema.json.
 
     Raises:
-        DamagedError: It is no zip, or has no schema.json that can be read.
+        DamagedError: It is not a zip, or its schema.json cannot be read.
     """
 
     def __init__(self, path: Path, n_trees: int) -> None:
         with _unzipping():
             self._zip = zipfile.ZipFile(path)
-        self._left_bytes = _FEW_BYTES + _MOST_TIMES * path.stat().st_size
+        self._remaining_bytes = _SMALL_FILE_BYTES + _MAX_RATIO * path.stat().st_size
         try:
-            with self._open(_SCHEMA, _SCHEMA_BYTES + n_trees * _SCHEMA_BYTES_OF_A_TREE) as file:
+            with self._open(_SCHEMA, _SCHEMA_BYTES + n_trees * _SCHEMA_BYTES_PER_TREE) as file:
                 self._schema = _parse(file.read())
         except BaseException:
             self._zip.close()
@@ -189,7 +189,7 @@ class SkopsFile:
         return self.record(self._schema)
 
     def record(self, node: Any) -> Record:
-        """Return the object of a node; what is none, as a dict, is one without attributes."""
+        """Return the object of a node; for anything else, such as a dict, a record without attributes."""
         name = f"{_get(node, '__module__', str)}.{_get(node, '__class__', str)}"
         attributes: Mapping[str, Any] = {}
         if _loader(node) in _OBJECTS and "content" in node:
@@ -198,12 +198,12 @@ class SkopsFile:
 
     def n_axes(self, entry: str) -> int:
         """Return how many axes the array of a .npy entry has."""
-        with self._open(entry, self._left_bytes) as file:
+        with self._open(entry, self._remaining_bytes) as file:
             return len(_npy_header(file)[0])
 
     def array(self, entry: str, name: str, shape: Shape, dtypes: Sequence[Any]) -> npt.NDArray[Any]:
-        """Unpack a .npy entry, if its header says one of these dtypes, and this shape."""
-        with self._open(entry, self._left_bytes) as file:
+        """Unpack a .npy entry if its header has one of these dtypes and this shape."""
+        with self._open(entry, self._remaining_bytes) as file:
             found, fortran, dtype = _npy_header(file)
             if dtype not in dtypes or len(found) != len(shape) or not all(map(_is_size, found, shape)):
                 raise DamagedError(f"{name} is of {dtype} and shape {found}")
@@ -212,13 +212,13 @@ class SkopsFile:
         return array
 
     @contextmanager
-    def _open(self, entry: str, most_bytes: int) -> Iterator[IO[bytes]]:
+    def _open(self, entry: str, max_bytes: int) -> Iterator[IO[bytes]]:
         with _unzipping():
             info = self._zip.getinfo(entry)
             if info.compress_type not in _COMPRESSIONS:
-                raise DamagedError(f"{entry} is packed in a way that featbench does not use")
-            self._left_bytes -= info.file_size
-            if info.file_size > most_bytes or self._left_bytes < 0:
+                raise DamagedError(f"{entry} is compressed by a method that featbench does not use")
+            self._remaining_bytes -= info.file_size
+            if info.file_size > max_bytes or self._remaining_bytes < 0:
                 raise DamagedError(f"{entry} has {info.file_size:,} bytes, more than such a model takes")
             with self._zip.open(info) as file:
                 yield file
@@ -226,7 +226,7 @@ class SkopsFile:
 
 @contextmanager
 def _unzipping() -> Iterator[None]:
-    """Take whatever stumbles over bytes of the file for damage: zipfile, zlib and numpy raise what they come upon."""
+    """Turn whatever zipfile, zlib and numpy raise over the bytes of a file into a DamagedError."""
     try:
         yield
     except DamagedError:
@@ -249,14 +249,14 @@ def _is_size(found: int, wanted: int | range) -> bool:
 
 
 def _fill(array: npt.NDArray[Any], file: IO[bytes], name: str) -> None:
-    flat = array.reshape(-1, order="A").view(np.uint8)  # the memory as it is: it has no gaps
-    place = 0
+    flat = array.reshape(-1, order="A").view(np.uint8)  # its memory, which is contiguous
+    filled = 0
     while chunk := file.read(_CHUNK_BYTES):
-        if place + len(chunk) > len(flat):
+        if filled + len(chunk) > len(flat):
             break
-        flat[place : place + len(chunk)] = np.frombuffer(chunk, np.uint8)
-        place += len(chunk)
-    if chunk or place != len(flat):
+        flat[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
+        filled += len(chunk)
+    if chunk or filled != len(flat):
         raise DamagedError(f"{name} is shorter or longer than its header says")
 
 
@@ -275,4 +275,4 @@ def _parse(text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DamagedError(f"{_SCHEMA} is no JSON, or nested too deep") from error
+        raise DamagedError(f"{_SCHEMA} is not JSON, or nested too deeply") from error

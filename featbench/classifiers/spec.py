@@ -117,7 +117,7 @@ class ClassifierSpec:
         min_rows: The fewest rows that a candidate can be fitted on.
         has_trees: Whether a model may hold decision trees, whose number bounds the size of its file.
         solver: A faster solver; None: a loop over scikit-learn's fits.
-        restore: How a fitted model is made again from the checked arrays of its file: class -> function, see `rebuild`.
+        restore: How a fitted model is made again from the checked arrays of its file: class -> function, see `restore`.
         source: Hash of the file of a user's own classifier.
     """
 

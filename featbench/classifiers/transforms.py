@@ -24,7 +24,7 @@ from featbench.solvers.streamed import FeatureRows, StreamedRows
 
 
 class SignedSquareRoot(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """sign(x) sqrt(|x|), which brings long tails in: the power normalisation of image features.
+    """sign(x) sqrt(|x|), which shortens long tails: the power normalisation of image features.
 
     Source: F. Perronnin, J. Sanchez and T. Mensink, "Improving the Fisher kernel for large-scale image classification",
     ECCV 2010, with their alpha of 1/2.
@@ -54,7 +54,7 @@ class StepSpec:
     Attributes:
         summary: What it does, in one line.
         make: Makes the transformer from what follows the colon and a seed.
-        argument: What follows the colon, in words; None where nothing does.
+        argument: Description of what follows the colon; None where nothing does.
         learns: Whether it depends on the rows that it is fitted on.
     """
 
@@ -95,7 +95,7 @@ def check_steps(steps: Sequence[str]) -> None:
 
 
 def learns(steps: Sequence[str]) -> bool:
-    """Say whether any of the steps depends on the rows that it is fitted on."""
+    """Whether any of the steps depends on the rows that it is fitted on."""
     return any(_parse(step)[0].learns for step in steps)
 
 
@@ -105,7 +105,7 @@ def fit_steps(steps: Sequence[str], X: npt.NDArray[Any], seed: int) -> Pipeline:
     Args:
         steps: As the experiment names them; at least one.
         X: (N, D) float, finite.
-        seed: Of a decomposition that is approximated with random numbers, as scikit-learn does large ones.
+        seed: For large decompositions, which scikit-learn approximates with random numbers.
 
     Raises:
         UsageError: scikit-learn refuses a step on these rows.
@@ -121,9 +121,9 @@ def fit_steps(steps: Sequence[str], X: npt.NDArray[Any], seed: int) -> Pipeline:
 
 
 def transform_rows(steps: Pipeline, X: FeatureRows) -> FeatureRows:
-    """Put rows through fitted steps; those on disk whenever they are read."""
+    """Apply fitted steps to rows; to rows on disk whenever they are read."""
     if isinstance(X, StreamedRows):
-        return X.through(steps.transform)
+        return X.transformed(steps.transform)
     transformed: npt.NDArray[Any] = steps.transform(X)
     return transformed
 

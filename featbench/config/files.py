@@ -51,6 +51,17 @@ def load_experiment(source: str | Path | Mapping[str, Any] | Experiment, overrid
     return Experiment.model_validate(content)
 
 
+def is_folder(source: str | Path | Mapping[str, Any] | Experiment) -> bool:
+    """Say whether an experiment is named by a folder of images.
+
+    Raises:
+        UsageError: It begins with the home folder of nobody.
+    """
+    if isinstance(source, Experiment | Mapping) or str(source) in builtin_experiments():
+        return False
+    return bool(str(source)) and expand_user(source).is_dir()
+
+
 def backbone_config(settings: Mapping[str, Any]) -> BackboneConfig:
     """Check the keys of one `[[backbones]]` table, given in Python; relative paths start at the current folder.
 

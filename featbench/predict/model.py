@@ -43,7 +43,7 @@ from featbench.predict.networks import (
     trained_network,
 )
 from featbench.progress import Progress, Silent
-from featbench.results.cards import AGAIN, Card, read_card
+from featbench.results.cards import RUN_AGAIN, Card, read_card
 from featbench.results.store import load_results
 
 Scores = npt.NDArray[np.float64]
@@ -175,7 +175,7 @@ class Model:
             if np.isnan(scores).any():
                 raise ResultsError(
                     f"{self.name} gives no numbers for {images.ids[batch.rows[0]]}: its training diverged, or its file "
-                    f"is not one that featbench wrote; {AGAIN}"
+                    f"is not one that featbench wrote; {RUN_AGAIN}"
                 )
             yield Scored(batch.rows, scores, batch.skipped)
 
@@ -270,5 +270,5 @@ def _class_scores(classifier: Pipeline, rows: npt.NDArray[np.float32], card: Car
         with np.errstate(all="ignore"):
             scores = class_scores(classifier, rows, len(card.classes))
     except (ValueError, IndexError) as error:  # scikit-learn's, of infinite values between two steps
-        raise ResultsError(f"{file} does not fit the features that its card names: {error}; {AGAIN}") from error
+        raise ResultsError(f"{file} does not fit the features that its card names: {error}; {RUN_AGAIN}") from error
     return scores

@@ -1,4 +1,4 @@
-"""Support vector machines by scikit-learn-intelex, where it is installed: the same problem on all cores at once."""
+"""Support vector machines by scikit-learn-intelex, where it is installed: the same problem, on all cores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Rows = npt.NDArray[np.intp]
 
 
 def installed() -> bool:
-    """Say whether scikit-learn-intelex (`pip install featbench[intelex]`) is there."""
+    """Whether scikit-learn-intelex (`pip install featbench[intelex]`) is installed."""
     return find_spec("sklearnex") is not None
 
 
@@ -27,10 +27,10 @@ def intelex_grid(
 ) -> list[list[tuple[float, None]]]:
     """Do as `rbf_grid`, in memory that does not grow with the square of the rows.
 
-    The final model is not its to fit: it does not say whether it converged, and has no file that is safe to load.
+    Not for the final model: it does not report convergence, and its models have no file format that is safe to load.
 
     Returns:
-        For every machine and every split: the accuracy, and None for whether the solver converged.
+        For every machine and every split: the accuracy, and None, because the solver does not report convergence.
 
     Raises:
         ValueError: The machine or the rows are refused.

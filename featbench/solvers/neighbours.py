@@ -1,14 +1,13 @@
-"""k nearest neighbours: a matrix product and a top-k a block of rows, for one k or for a whole grid of them."""
+"""k nearest neighbours: for each block of rows a matrix product and a top-k, for one k or a whole grid of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
@@ -28,15 +27,26 @@ class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Args:
         n_neighbors: k.
         metric: "euclidean", or "cosine": 1 - the cosine of the angle; a row of zeros is at distance 1 from all others.
-        weights: Of the votes: "uniform", or "distance" for the inverse of the distance; rows at distance 0 then
-            decide alone.
+        weights: Of the votes: "uniform", or "distance" for the inverse of the distance; if rows are at distance 0, only
+            they vote.
         device: Where torch computes, as in "cpu" or "cuda".
 
     Attributes:
         classes_: (n_classes,), the labels.
-        X_: (N, D) float, the training rows; less their mean for "euclidean", of length 1 for "cosine".
-        y_: (N,) intp, their places in `classes_`.
-        mean_: (D,) float, what was taken off; zeros for "cosine".
+        X_: (N, D) float, the training rows; minus their mean for "euclidean", scaled to length 1 for "cosine".
+        y_: (N,) intp, their indices in `classes_`.
+        mean_: (D,) float, the mean subtracted; zeros for "cosine".
+
+    Examples:
+        >>> from sklearn.datasets import load_digits
+        >>> from featbench.solvers import NearestNeighbours
+        >>> X, y = load_digits(return_X_y=True)
+        >>> model = NearestNeighbours(3, metric="cosine", weights="distance").fit(X[:1000], y[:1000])
+        >>> distances, rows = model.kneighbors(X[1000:1002])
+        >>> rows.shape
+        (2, 3)
+        >>> round(model.score(X[1000:], y[1000:]), 2)
+        0.96
     """
 
     _parameter_constraints: dict[str, Any] = {  # noqa: RUF012 (the name and the type are scikit-learn's)
@@ -63,28 +73,31 @@ class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             y: (N,) labels.
 
         Raises:
-            ValueError: A parameter or an array is not what it must be.
+            ValueError: A parameter or an array is invalid.
         """
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], order="C")
         check_classification_targets(y)
         self.classes_, self.y_ = np.unique(y, return_inverse=True)
         # Far from the origin |a|^2 - 2ab + |b|^2 cancels; distances stay the same when all rows move.
         self.mean_ = X.mean(axis=0, dtype=np.float64).astype(X.dtype) * (self.metric == "euclidean")
-        self.X_ = self._moved(X)
+        self.X_ = self._centred(X)
         return self
 
-    def kneighbors(self, X: Any, n_neighbors: int | None = None) -> tuple[Floats, Rows]:
+    def kneighbors(
+        self, X: Any, n_neighbors: int | None = None, *, block_values: int = _BLOCK_VALUES
+    ) -> tuple[Floats, Rows]:
         """Find the nearest training rows.
 
         Args:
             X: (M, D) float, finite.
-            n_neighbors: In place of the parameter.
+            n_neighbors: Replaces the parameter.
+            block_values: Similarities held at a time.
 
         Returns:
-            (M, k) float64 distances, ascending, and (M, k) places in `X_`.
+            (M, k) float64 distances, ascending, and (M, k) indices of rows of `X_`.
 
         Raises:
-            ValueError: There are fewer training rows than neighbours wanted, or X is not what it must be.
+            ValueError: There are fewer training rows than neighbours, or X is invalid.
         """
         check_is_fitted(self)
         k = self.n_neighbors if n_neighbors is None else n_neighbors
@@ -92,8 +105,9 @@ class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(
                 f"Expected n_neighbors <= n_samples_fit, but n_neighbors = {k}, n_samples_fit = {len(self.X_)}"
             )
-        X = self._moved(validate_data(self, X, dtype=[np.float64, np.float32], order="C", reset=False))
-        found = [self._nearest(block, k) for block in self._blocks(X)]
+        X = self._centred(validate_data(self, X, dtype=[np.float64, np.float32], order="C", reset=False))
+        size = max(1, block_values // len(self.X_))
+        found = [self._nearest(X[start : start + size], k) for start in range(0, len(X), size)]
         return np.concatenate([d for d, _ in found]), np.concatenate([rows for _, rows in found])
 
     def predict_proba(self, X: Any) -> Floats:
@@ -106,31 +120,29 @@ class NearestNeighbours(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         chosen = self.predict_proba(X).argmax(axis=1)
         return np.asarray(self.classes_[chosen])
 
-    def _moved(self, X: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def _centred(self, X: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if self.metric == "euclidean":
             return np.asarray(X - self.mean_)
         length = np.linalg.norm(X.astype(np.float64), axis=1, keepdims=True)
         return np.asarray(np.divide(X, length, out=np.zeros(X.shape), where=length > 0), dtype=X.dtype)
 
-    def _blocks(self, X: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
-        size = max(1, _BLOCK_VALUES // len(self.X_))
-        return (X[start : start + size] for start in range(0, len(X), size))
-
     def _nearest(self, queries: npt.NDArray[Any], k: int) -> tuple[Floats, Rows]:
+        import torch
+
         dtype = np.promote_types(queries.dtype, self.X_.dtype)
-        own, other = (torch.from_numpy(part.astype(dtype, copy=False)).to(self.device) for part in (queries, self.X_))
-        near = own @ other.T
+        query, train = (torch.from_numpy(part.astype(dtype, copy=False)).to(self.device) for part in (queries, self.X_))
+        similarity = query @ train.T
         if self.metric == "euclidean":
-            near = near.mul_(2).sub_((other * other).sum(1))
-        rows = near.topk(k, dim=1).indices.cpu().numpy()
+            similarity = similarity.mul_(2).sub_((train * train).sum(1))
+        rows = similarity.topk(k, dim=1).indices.cpu().numpy()
         distances = np.empty(rows.shape)
-        wide = queries.astype(np.float64)
-        for place in range(k):
-            neighbours = self.X_[rows[:, place]].astype(np.float64)
+        double = queries.astype(np.float64)
+        for rank in range(k):
+            neighbours = self.X_[rows[:, rank]].astype(np.float64)
             if self.metric == "euclidean":
-                distances[:, place] = np.linalg.norm(wide - neighbours, axis=1)
+                distances[:, rank] = np.linalg.norm(double - neighbours, axis=1)
             else:
-                distances[:, place] = np.clip(1 - np.einsum("ij,ij->i", wide, neighbours), 0, 2)
+                distances[:, rank] = np.clip(1 - np.einsum("ij,ij->i", double, neighbours), 0, 2)
         order = np.argsort(distances, axis=1, kind="stable")
         return np.take_along_axis(distances, order, axis=1), np.take_along_axis(rows, order, axis=1)
 
@@ -169,17 +181,17 @@ def neighbours_grid(
         machines: With the parameters of `NearestNeighbours`.
 
     Returns:
-        For every machine and every split: the accuracy, and None, since nothing has to converge.
+        For every machine and every split: the accuracy, and None, because nothing has to converge.
 
     Raises:
-        ValueError: A machine wants more neighbours than a split has rows.
+        ValueError: A machine has more neighbours than a split has rows.
     """
     results: list[list[tuple[float, bool | None]]] = [[] for _ in machines]
     for kept, held_out in splits:
         found = {}
         for metric in {machine.metric: None for machine in machines}:
-            most = max(machine.n_neighbors for machine in machines if machine.metric == metric)
-            model = NearestNeighbours(most, metric=metric).fit(X[kept], y[kept])
+            largest_k = max(machine.n_neighbors for machine in machines if machine.metric == metric)
+            model = NearestNeighbours(largest_k, metric=metric).fit(X[kept], y[kept])
             distances, rows = model.kneighbors(X[held_out])
             found[metric] = model, distances, model.y_[rows]
         for machine, result in zip(machines, results, strict=True):

@@ -1,8 +1,8 @@
-"""Ridge classification for many alphas: one decomposition of a split's rows serves them all.
+"""Ridge classification for many alphas, which share one eigendecomposition a split.
 
-With V diag(values) V' = X'X the weights are V diag(1 / (values + alpha)) V'X'Y; where there are fewer rows than
-features the decomposition is that of XX'. Y holds 1 for the column's class and -1 for the others, and X and Y are
-centred, as scikit-learn's RidgeClassifier does.
+With V diag(values) V' = X'X the weights are V diag(1 / (values + alpha)) V'X'Y; with fewer rows than features XX' is
+decomposed instead. As in scikit-learn's RidgeClassifier, Y is 1 for a column's class and -1 for the others, and X and Y
+are centred.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ def ridge_grid(
         X: (N, D) float, finite, not scaled.
         y: (N,) int64 labels.
         splits: (rows to fit on, rows to score on).
-        alphas: Weights of the squared norm of the weights, above 0.
+        alphas: Factors of the squared norm of the weights, above 0.
 
     Returns:
-        For every alpha and every split: the accuracy, and None, since nothing has to converge.
+        For every alpha and every split: the accuracy, and None, because nothing has to converge.
     """
     results: list[list[tuple[float, bool | None]]] = [[] for _ in alphas]
     for kept, held_out in splits:
         scaler = StandardScaler().fit(X[kept])
         train, test = (scaler.transform(X[rows]).astype(np.float64) for rows in (kept, held_out))
-        mean = train.mean(axis=0)  # not quite 0 where X is float32
+        mean = train.mean(axis=0)  # not exactly 0 after scaling in float32
         train, test = train - mean, test - mean
         classes = np.unique(y[kept])
         signs = np.where(y[kept][:, None] == (classes[1:] if len(classes) == 2 else classes), 1.0, -1.0)
@@ -52,6 +52,6 @@ def _decisions(train: Any, test: Any, targets: Any, alphas: Sequence[float]) -> 
     wide = train.shape[1] > len(train)
     values, vectors = scipy.linalg.eigh(train @ train.T if wide else train.T @ train, check_finite=False)
     values = values.clip(min=0)
-    left = test @ train.T @ vectors if wide else test @ vectors
-    right = vectors.T @ targets if wide else vectors.T @ (train.T @ targets)
-    return [left @ (right / (values + alpha)[:, None]) for alpha in alphas]
+    test_in_basis = test @ train.T @ vectors if wide else test @ vectors
+    targets_in_basis = vectors.T @ targets if wide else vectors.T @ (train.T @ targets)
+    return [test_in_basis @ (targets_in_basis / (values + alpha)[:, None]) for alpha in alphas]

@@ -1,7 +1,7 @@
-"""Rows of features that stay on disk, because they do not fit the memory given: read block by block.
+"""Rows of features that do not fit the memory and stay on disk, to be read block by block.
 
-A view (some of the rows, in some order) costs an index; `read` alone reads. What works on arrays and on these goes
-through `read_rows` and `blocks`, so that there is one way for both.
+Indexing makes a view, which holds indices only; `read` reads. Code that works on arrays and on these uses `read_rows`
+and `blocks`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class StreamedRows:
     Attributes:
         file: (M, D) float16 or float32.
         index: (N,) intp, which rows of the file.
-        memory_bytes: What a fit on them may take.
-        change: What rows that were read go through, of the same width.
+        memory_bytes: Budget for a fit on them.
+        change: Transform applied to rows after reading; it keeps their width.
     """
 
     file: npt.NDArray[Any]
@@ -40,7 +40,7 @@ class StreamedRows:
 
     @property
     def dtype(self) -> np.dtype[np.float32]:
-        """What `read` returns, whatever the file holds."""
+        """The dtype that `read` returns, whatever the file's."""
         return np.dtype(np.float32)
 
     def __len__(self) -> int:
@@ -54,8 +54,8 @@ class StreamedRows:
         X: npt.NDArray[np.float32] = np.asarray(self.file)[self.index[rows]].astype(np.float32, copy=False)
         return X if self.change is None or not len(X) else self.change(X)
 
-    def through(self, change: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]) -> StreamedRows:
-        """Return the rows as this makes them; it keeps their width."""
+    def transformed(self, change: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]) -> StreamedRows:
+        """Return the rows with a transform applied whenever they are read; it keeps their width."""
         assert self.change is None
         return replace(self, change=change)
 
@@ -64,7 +64,7 @@ FeatureRows = npt.NDArray[Any] | StreamedRows
 
 
 def read_rows(X: FeatureRows, rows: Index) -> npt.NDArray[Any]:
-    """Return rows in memory; for a slice of an array a view."""
+    """Return rows in memory; a slice of an array is a view."""
     return X.read(rows) if isinstance(X, StreamedRows) else X[rows]
 
 
@@ -74,8 +74,8 @@ def blocks(n: int, width: int) -> Iterator[slice]:
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
-def one_after_the_other(X: FeatureRows, others: FeatureRows) -> FeatureRows:
-    """Put rows after rows; streamed ones are of the same file."""
+def concatenated(X: FeatureRows, others: FeatureRows) -> FeatureRows:
+    """Concatenate rows; streamed ones must be of the same file."""
     if isinstance(X, StreamedRows) and isinstance(others, StreamedRows):
         assert X.file is others.file
         return replace(X, index=np.concatenate([X.index, others.index]))

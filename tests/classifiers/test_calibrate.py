@@ -5,7 +5,7 @@ import pytest
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
-from featbench.classifiers.calibrate import ENOUGH, calibrate, fit_temperature
+from featbench.classifiers.calibrate import CALIBRATION_ROWS, calibrate, fit_temperature
 
 
 def drawn(n_rows: int, n_classes: int, temperature: float) -> tuple[np.ndarray, np.ndarray]:
@@ -72,5 +72,5 @@ def test_splits_are_used_until_there_are_enough_rows() -> None:
 
     splits = [(np.setdiff1d(rows, held), held) for held in np.split(rows, 5)]
     assert calibrate(score_split, labels, splits) == fit_temperature(scores[:600], labels[:600])
-    assert len(asked) == 600 >= ENOUGH
+    assert len(asked) == 600 >= CALIBRATION_ROWS
     assert calibrate(score_split, labels, []) is None

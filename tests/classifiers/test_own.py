@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from featbench.classifiers.fit_and_test import fit_and_test
 from featbench.classifiers.own import own_classifier
 from featbench.classifiers.params import candidates, check_grids, used_params
 from featbench.classifiers.registry import get_classifier
+from featbench.classifiers.rows import LabelledFeatures
 from featbench.classifiers.select import convergence_recorded
 from featbench.config import EvaluateConfig
 from featbench.errors import UsageError
@@ -131,3 +134,37 @@ def test_a_grid_that_does_not_fit(module: str) -> None:
     grids: dict[str, Any] = {name: {"mlpclassifier__alfa": (1.0,)}}
     with pytest.raises(UsageError, match="did you mean 'mlpclassifier__alpha'"):
         check_grids([get_classifier(name)], EvaluateConfig(classifiers=(name,), grids=grids))
+
+
+COUNTED = """
+import pathlib
+
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+log = pathlib.Path("log.txt")
+with log.open("a") as file:
+    file.write("import\\n")
+
+
+def make():
+    with log.open("a") as file:
+        file.write("call\\n")
+    return make_pipeline(StandardScaler(), SVC())
+"""
+
+
+def test_the_factory_is_called_once_a_model_and_once_to_look_it_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: Callable[[int, int], LabelledFeatures]
+) -> None:
+    (tmp_path / "counted_classifier.py").write_text(COUNTED)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = "python:counted_classifier:make"
+    config = EvaluateConfig(classifiers=(name,), folds=3, grids={name: {"svc__C": (1.0, 10.0)}})
+    fitted = fit_and_test(get_classifier(name), digits(0, 200), None, digits(200, 300), config, 0, 10)
+    lines = (tmp_path / "log.txt").read_text().split()
+    n_models = 2 * 3 + 1 + 3  # two candidates on three folds, the final fit, and a fit a fold for the temperature
+    assert fitted.temperature is not None
+    assert lines == ["import", *["call"] * (1 + n_models)]

@@ -146,13 +146,15 @@ def shout(X: np.ndarray) -> np.ndarray:
 
 def test_a_model_with_code_of_its_own_is_not_loaded(tmp_path: Path) -> None:
     path = put(tmp_path, make_pipeline(FunctionTransformer(shout), LinearSVC()))
-    with pytest.raises(ResultsError, match=r"holds .*FunctionTransformer, which no classifier of featbench does"):
+    with pytest.raises(
+        ResultsError, match=r"holds .*FunctionTransformer, a type that featbench's classifiers do not have"
+    ):
         load(path)
     with pytest.raises(ResultsError, match=r"is damaged or of another version: .*shout"):
         load(path, "python:mine:make", ("python:mine:make",))
 
 
-def test_a_classifier_of_somebodys_own_types_needs_a_word(tmp_path: Path, digits: Digits) -> None:
+def test_a_users_own_classifier_is_loaded_only_if_trusted(tmp_path: Path, digits: Digits) -> None:
     train, test = digits(0, N_ROWS), digits(1000, 1100)
     model = make_pipeline(MinMaxScaler(), ExtraTreesClassifier(5, random_state=0)).fit(train.X, train.y)
     path = save_model(tmp_path, make_row("python:mine:make"), model)
@@ -161,7 +163,7 @@ def test_a_classifier_of_somebodys_own_types_needs_a_word(tmp_path: Path, digits
     )
     with pytest.raises(UsageError, match=message):
         load(path, "python:mine:make", ("python:others:make",))
-    with pytest.raises(ResultsError, match="which no classifier of featbench does"):
+    with pytest.raises(ResultsError, match="a type that featbench's classifiers do not have"):
         load(path, "random_forest", ("random_forest",))
     loaded = load(path, "python:mine:make", ("python:mine:make",))
     assert np.array_equal(class_scores(loaded, test.X, 10), class_scores(model, test.X, 10))
@@ -170,7 +172,7 @@ def test_a_classifier_of_somebodys_own_types_needs_a_word(tmp_path: Path, digits
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"a": 1}, "holds builtins.dict, which no classifier of featbench does"),
+        ({"a": 1}, "holds builtins.dict, a type that featbench's classifiers do not have"),
         (make_pipeline(StandardScaler()), "StandardScaler has no var_|it ends without|no mean"),
     ],
 )
@@ -197,11 +199,11 @@ class Strange(LinearSVC):  # type: ignore[misc]
     pass
 
 
-def test_a_users_own_class_is_not_kept_and_the_reason_is_told(tmp_path: Path, digits: Digits) -> None:
+def test_a_users_own_class_is_not_saved_and_the_reason_is_given(tmp_path: Path, digits: Digits) -> None:
     train = digits(0, 100)
     model = make_pipeline(Strange()).fit(train.X, train.y)
     with pytest.raises(
-        NotKeptError, match=r"it holds tests\.classifiers\.test_saved_models\.Strange, which is not loaded"
+        NotKeptError, match=r"it holds tests\.classifiers\.test_saved_models\.Strange, a type that is not loaded"
     ):
         save_model(tmp_path, make_row("python:mine:make"), model)
     model[-1].generator = (number for number in range(3))
@@ -234,18 +236,18 @@ def change_arrays(path: Path, change: Callable[[np.ndarray[Any, Any]], np.ndarra
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("left_child", 10**6, "a child that is not after it"),
-        ("right_child", 10**6, "a child that is not after it"),
-        ("left_child", 0, "a child that is not after it"),
-        ("left_child", -1, "a child that is not after it"),
-        ("right_child", -7, "a child that is not after it"),
-        ("feature", 10**7, "a feature that there is not"),
-        ("feature", 64, "a feature that there is not"),
-        ("feature", -3, "a feature that there is not"),
-        ("threshold", np.nan, "compares with what is no number"),
+        ("left_child", 10**6, "a child that does not come after it"),
+        ("right_child", 10**6, "a child that does not come after it"),
+        ("left_child", 0, "a child that does not come after it"),
+        ("left_child", -1, "a child that does not come after it"),
+        ("right_child", -7, "a child that does not come after it"),
+        ("feature", 10**7, "a feature that does not exist"),
+        ("feature", 64, "a feature that does not exist"),
+        ("feature", -3, "a feature that does not exist"),
+        ("threshold", np.nan, "a threshold that is not finite"),
     ],
 )
-def test_trees_of_a_forest_that_lead_astray_are_refused(
+def test_invalid_trees_of_a_forest_are_refused(
     tmp_path: Path, file_of: FileOf, field: str, value: float, message: str
 ) -> None:
     def change(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -262,16 +264,16 @@ def test_trees_of_a_forest_that_lead_astray_are_refused(
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("left", 0, "a child that is not after it"),
+        ("left", 0, "a child that does not come after it"),
         ("right", 10**6, "a child that"),
         ("feature_idx", 64, "a feature"),
         ("feature_idx", -1, "a feature"),
-        ("num_threshold", np.inf, "no number"),
-        ("value", np.nan, "no number"),
-        ("is_categorical", 1, "categories"),
+        ("num_threshold", np.inf, "not finite"),
+        ("value", np.nan, "not finite"),
+        ("is_categorical", 1, "categorical splits"),
     ],
 )
-def test_trees_of_boosting_that_lead_astray_are_refused(
+def test_invalid_trees_of_boosting_are_refused(
     tmp_path: Path, digits: Digits, field: str, value: float, message: str
 ) -> None:
     model = model_of("gradient_boosting", digits(0, N_ROWS), max_iter=1, max_leaf_nodes=3)

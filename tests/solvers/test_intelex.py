@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from featbench.classifiers import rbf_grid as rbf_grid_
-from featbench.classifiers import rbf_pairs
+from featbench.classifiers.fast_solvers import rbf_solver
 from featbench.classifiers.fit_and_test import fit_and_test
 from featbench.classifiers.registry import CLASSIFIERS
 from featbench.classifiers.rows import LabelledFeatures
@@ -33,15 +33,12 @@ def test_a_grid_scores_as_scikit_learn(n_classes: int) -> None:
         assert [accuracy for accuracy, _ in found] == expected
 
 
-def test_it_takes_over_beyond_the_kernels_budget(
-    digits: Callable[[int, int], LabelledFeatures], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_takes_over_beyond_the_kernels_budget(digits: Callable[[int, int], LabelledFeatures]) -> None:
     train, test = digits(0, 600), digits(600, 900)
     config = EvaluateConfig(classifiers=("svm_rbf",))
     within = fit_and_test(CLASSIFIERS["svm_rbf"], train, None, test, config, 0, 10)
-    for module in (rbf_grid_, rbf_pairs):
-        monkeypatch.setattr(module, "KERNEL_BYTES", 0)
-    beyond = fit_and_test(CLASSIFIERS["svm_rbf"], train, None, test, config, 0, 10)
+    without_room = replace(CLASSIFIERS["svm_rbf"], solver=rbf_solver(memory_bytes=0))
+    beyond = fit_and_test(without_room, train, None, test, config, 0, 10)
     assert (within.engine, beyond.engine) == ("featbench", "scikit-learn-intelex")
     assert beyond.params == within.params
     assert beyond.val_accuracy == pytest.approx(within.val_accuracy, abs=1e-9)

@@ -7,7 +7,6 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from featbench.classifiers import neighbours
 from featbench.solvers.neighbours import NearestNeighbours, neighbours_grid
 
 RNG = np.random.default_rng(0)
@@ -60,11 +59,13 @@ def test_duplicates_constant_columns_and_rows_of_zeros(metric: str) -> None:
         assert np.array_equal(ours.predict(X[:40]), y[:40])
 
 
-def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("block_values", [1, 7 * 300])
+def test_blocks_change_nothing(block_values: int) -> None:
     X, y = problem()
-    whole = NearestNeighbours(3).fit(X, y).predict_proba(X)
-    monkeypatch.setattr(neighbours, "_BLOCK_VALUES", 7 * len(X))
-    assert np.array_equal(NearestNeighbours(3).fit(X, y).predict_proba(X), whole)
+    distances, rows = NearestNeighbours(3).fit(X, y).kneighbors(X, block_values=block_values)
+    expected, same_rows = KNeighborsClassifier(3, algorithm="brute").fit(X, y).kneighbors(X)
+    assert np.array_equal(rows, same_rows)
+    np.testing.assert_allclose(distances, expected, atol=1e-6)
 
 
 def test_more_neighbours_than_rows_are_refused() -> None:

@@ -13,9 +13,9 @@ from featbench.classifiers.registry import CLASSIFIERS
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.config import EvaluateConfig
 from featbench.errors import DataError
-from featbench.solvers.problem import COLUMN_BYTES
+from featbench.solvers.memory import COLUMN_BYTES
 from featbench.solvers.products import ScaledRows
-from featbench.solvers.streamed import StreamedRows, one_after_the_other, read_rows
+from featbench.solvers.streamed import StreamedRows, concatenated, read_rows
 
 Digits = Callable[[int, int], LabelledFeatures]
 N_CLASSES = 10
@@ -42,9 +42,9 @@ def test_a_view_is_of_the_rows_it_names(tmp_path: Path) -> None:
     assert (rows.shape, len(rows), rows[1:3].shape) == ((4, 3), 4, (2, 3))
     np.testing.assert_array_equal(rows[1:].read(slice(2)), X[[3, 11]])
     np.testing.assert_array_equal(read_rows(rows, np.array([3, 0])), X[[19, 7]])
-    both = one_after_the_other(rows[:1], rows[2:])
+    both = concatenated(rows[:1], rows[2:])
     np.testing.assert_array_equal(read_rows(both, slice(None)), X[[7, 11, 19]])
-    np.testing.assert_array_equal(read_rows(rows.through(np.square), slice(None)), X[[7, 3, 11, 19]] ** 2)
+    np.testing.assert_array_equal(read_rows(rows.transformed(np.square), slice(None)), X[[7, 3, 11, 19]] ** 2)
     scaling = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), torch.tensor([0.5, 0.0, 3.0], dtype=torch.float64)
     scaled = ScaledRows(rows, *scaling, torch.float64)[torch.tensor([3])]
     np.testing.assert_allclose(scaled, (X[[19]].astype(np.float64) - [1, 2, 3]) * [0.5, 0, 3])

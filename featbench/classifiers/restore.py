@@ -31,7 +31,7 @@ class ForeignError(Exception):
     """The file holds a type that nothing here restores; the message is its name."""
 
 
-def rebuild(record: Record, limits: Limits, types: Mapping[type, Restore]) -> Pipeline:
+def restore_pipeline(record: Record, limits: Limits, types: Mapping[type, Restore]) -> Pipeline:
     """Make a fitted pipeline from a file's.
 
     Args:
@@ -78,7 +78,7 @@ def _width_after(made: list[Any], width: int) -> int:
 
 
 def _is(record: Record, kind: type) -> bool:
-    """Whether a file's type is this one; where in its package it lives changes from version to version."""
+    """Whether a file's type is this one; its module changes from version to version."""
     package, _, rest = record.type_name.partition(".")
     return package == kind.__module__.partition(".")[0] and rest.rpartition(".")[2] == kind.__name__
 
@@ -88,7 +88,7 @@ def _make(record: Record, limits: Limits, types: Mapping[type, Restore]) -> Any:
     if not known:
         raise ForeignError(record.type_name)
     restore = types[known[0]]
-    width = record.plains(["n_features_in_"]).get("n_features_in_", limits.n_features)  # older files may not say
+    width = record.plains(["n_features_in_"]).get("n_features_in_", limits.n_features)  # older files may lack it
     if width != limits.n_features:
         raise DamagedError(f"it was trained on {width} features, and its card is of {limits.n_features}")
     made = _unfitted(known[0], record)
@@ -97,7 +97,7 @@ def _make(record: Record, limits: Limits, types: Mapping[type, Restore]) -> Any:
         classes = record.ints("classes_", (range(1, limits.n_classes + 1),), range(limits.n_classes))
         if (np.diff(classes) <= 0).any():
             raise DamagedError("its classes are not in order")
-        # a property in some versions of scikit-learn, of what `restore` sets
+        # in some versions of scikit-learn a property, computed from what `restore` sets
         if not isinstance(getattr(type(made), "classes_", None), property):
             made.classes_ = classes
         restore(made, record, limits, classes)
@@ -107,7 +107,7 @@ def _make(record: Record, limits: Limits, types: Mapping[type, Restore]) -> Any:
 
 
 def _unfitted(estimator: type, record: Record) -> Any:
-    """Make an estimator with the parameters of a file, as far as they are plain; scikit-learn checks them."""
+    """Make an estimator with those parameters of a file that are plain values; scikit-learn checks them."""
     made = estimator()
     params = record.plains([name for name in made.get_params(deep=False) if name not in _NOT_RESTORED])
     try:
@@ -148,9 +148,9 @@ def pca(made: PCA, record: Record, limits: Limits, classes: Labels) -> None:
 def linear(made: Any, record: Record, limits: Limits, classes: Labels) -> None:
     """Restore a linear model, (n_classes, n_features) or one row for two classes."""
     rows = 1 if len(classes) == 2 else len(classes)
-    flat = record.n_axes("coef_") == 1 and rows == 1  # as a ridge classifier of two classes has it
+    flat = record.n_axes("coef_") == 1 and rows == 1  # RidgeClassifier with two classes
     made.coef_ = record.floats("coef_", (limits.n_features,) if flat else (rows, limits.n_features))
-    if record.plains(["intercept_"]):  # without a bias it is one number
+    if record.plains(["intercept_"]):  # without a bias it is the number 0
         made.intercept_ = 0.0
     else:
         made.intercept_ = record.floats("intercept_", (rows,))
@@ -180,7 +180,7 @@ def svc(made: SVC, record: Record, limits: Limits, classes: Labels) -> None:
     made.support_ = record.ints("support_", (n_vectors,), range(limits.n_rows)).astype(np.int32)
     made._n_support = record.ints("_n_support", (k,), allowed).astype(np.int32)
     if made._n_support.sum() != n_vectors:
-        raise DamagedError("its support vectors are not those of its classes")
+        raise DamagedError("its support vectors do not add up to those of its classes")
     pairs = (k * (k - 1) // 2,)
     for name in ("dual_coef_", "_dual_coef_"):
         setattr(made, name, record.floats(name, (k - 1, n_vectors)))

@@ -1,4 +1,4 @@
-"""Trees of kept classifiers: checked node by node, since scikit-learn follows them wherever they lead."""
+"""Forests and boosting restored from a file, node by node: scikit-learn follows nodes without bounds checks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Labels = npt.NDArray[np.int64]
 
 
 def forest(made: RandomForestClassifier, record: Record, limits: Limits, classes: Labels) -> None:
-    """Add what a fitted forest has."""
+    """Restore a random forest."""
     made.estimators_ = []
     for item in _records(record.items("estimators_")):
         tree = DecisionTreeClassifier()
@@ -33,16 +33,16 @@ def forest(made: RandomForestClassifier, record: Record, limits: Limits, classes
 
 
 def boosting(made: HistGradientBoostingClassifier, record: Record, limits: Limits, classes: Labels) -> None:
-    """Add what fitted boosting has."""
+    """Restore gradient boosting."""
     k = len(classes)
     columns = 1 if k == 2 else k
     rounds = record.items("_predictors")
     if not all(isinstance(trees, list) and len(trees) == columns for trees in rounds):
-        raise DamagedError(f"it has not {columns} trees a round")
+        raise DamagedError(f"it does not have {columns} trees a round")
     made._predictors = [[_predictor(tree, limits) for tree in _records(trees)] for trees in rounds]
     made._baseline_prediction = record.floats("_baseline_prediction", (1, columns))
     made._loss = HalfBinomialLoss() if k == 2 else HalfMultinomialLoss(n_classes=k)
-    made._bin_mapper = _BinMapper()  # which would know of categories
+    made._bin_mapper = _BinMapper()  # predict asks it which features are categories
     made._bin_mapper.is_categorical_ = np.zeros(limits.n_features, np.uint8)
     made._bin_mapper.bin_thresholds_ = []
     made.n_trees_per_iteration_, made._n_features = columns, limits.n_features
@@ -51,7 +51,7 @@ def boosting(made: HistGradientBoostingClassifier, record: Record, limits: Limit
 
 def _records(items: list[Any]) -> list[Record]:
     if not items or not all(isinstance(item, Record) for item in items):
-        raise DamagedError("there is something else in place of trees")
+        raise DamagedError("something that is not a tree is in the list of trees")
     return items
 
 
@@ -81,20 +81,20 @@ def _predictor(record: Record, limits: Limits) -> TreePredictor:
     _check_children(inner, nodes["left"][inner], nodes["right"][inner], len(nodes))
     _check_splits(nodes["feature_idx"][inner], nodes["num_threshold"][inner], limits.n_features)
     if nodes["is_categorical"].any() or not np.isfinite(nodes["value"]).all():
-        raise DamagedError("a tree asks for categories, or says what is no number")
+        raise DamagedError("a tree has categorical splits, or a value that is not finite")
     none = np.zeros((0, 8), np.uint32)
     return TreePredictor(nodes, none, none)
 
 
 def _check_children(inner: npt.NDArray[Any], left: npt.NDArray[Any], right: npt.NDArray[Any], n_nodes: int) -> None:
-    """Refuse trees that would be followed out of their memory, or for ever."""
+    """Refuse trees whose traversal would leave their memory, or never end."""
     for side in (left, right):
         if ((side <= inner) | (side >= n_nodes)).any():
-            raise DamagedError("a tree's node has a child that is not after it")
+            raise DamagedError("a tree's node has a child that does not come after it")
 
 
 def _check_splits(feature: npt.NDArray[Any], threshold: npt.NDArray[Any], n_features: int) -> None:
     if ((feature < 0) | (feature >= n_features)).any():
-        raise DamagedError("a tree asks for a feature that there is not")
+        raise DamagedError("a tree splits on a feature that does not exist")
     if not np.isfinite(threshold).all():
-        raise DamagedError("a tree compares with what is no number")
+        raise DamagedError("a tree has a threshold that is not finite")
