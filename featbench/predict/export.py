@@ -26,7 +26,7 @@ from featbench.backbones.tracing import PENULTIMATE
 from featbench.data.preprocess import Preprocess
 from featbench.errors import ResultsError, UsageError
 from featbench.predict.choose import choose_model
-from featbench.predict.networks import card_preprocess, read_head, read_tensors, trained_backbone, trained_network
+from featbench.predict.from_card import card_preprocess, read_head, read_tensors, trained_backbone, trained_network
 from featbench.results.cards import Card, read_card
 from featbench.results.files import replacing
 from featbench.results.store import load_results

@@ -33,7 +33,7 @@ from featbench.features.cache import as_stored
 from featbench.features.forward import Outputs
 from featbench.features.passes import Pass, Passes
 from featbench.predict.choose import choose_model
-from featbench.predict.networks import (
+from featbench.predict.from_card import (
     card_preprocess,
     logits_network,
     make_passes,

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from featbench.cli.main import app
 from featbench.errors import ResultsError, UsageError
 from featbench.predict.export import export_onnx
-from featbench.predict.networks import read_tensors, trained_network
+from featbench.predict.from_card import read_tensors, trained_network
 from featbench.results.artifacts import load_predictions
 from featbench.results.cards import read_card
 from tests.predict.conftest import Kept

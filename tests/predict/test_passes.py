@@ -20,7 +20,7 @@ from featbench.data.images import LazyImages
 from featbench.errors import ResultsError, WeightsError
 from featbench.features.load import load_features
 from featbench.features.passes import Passes
-from featbench.predict.networks import make_passes
+from featbench.predict.from_card import make_passes
 from featbench.results.artifacts import load_predictions
 from featbench.results.cards import Card
 from tests.predict.conftest import FUSIONS, Kept
