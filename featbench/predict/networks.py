@@ -1,4 +1,4 @@
-"""From a card to the network that a model looks at images with, checked against the hashes of its training."""
+"""From a model's card to its networks, checked against the hashes of the training."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from featbench.data.preprocess import Preprocess
 from featbench.errors import ResultsError, WeightsError
 from featbench.features.passes import Pass
 from featbench.predict.images import ArrayPreprocess
-from featbench.results.cards import AGAIN, Card
+from featbench.results.cards import RUN_AGAIN, Card
 
-WEIGHTS = "weights"  # a folder inside results, where weights files are looked for that are not where they were
+WEIGHTS = "weights"  # folder in a results folder; weights files that moved are looked for there
 
 
 def card_preprocess(card: Card) -> Preprocess:
@@ -42,7 +42,7 @@ def trained_backbone(folder: Path, card: Card, *, offline: bool) -> Backbone:
         what = "random weights" if source == RANDOM else "weights"
         raise WeightsError(
             f"the {what} of {card.backbone} ({source}) are not those that the model was trained on; bring those back "
-            f"(environment.json has the versions of then), or {AGAIN}"
+            f"(environment.json has the versions of then), or {RUN_AGAIN}"
         )
     return backbone
 
@@ -99,11 +99,11 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     """
     try:
         tensors = safetensors.torch.load_file(file)
-    except Exception as error:  # safetensors and torch raise what they come upon in a damaged file
-        raise ResultsError(f"{file} is damaged: {str(error) or type(error).__name__}; {AGAIN}") from error
+    except Exception as error:  # safetensors and torch raise many kinds on damaged files
+        raise ResultsError(f"{file} is damaged: {str(error) or type(error).__name__}; {RUN_AGAIN}") from error
     wrong = next((name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())), None)
     if wrong is not None:
-        raise ResultsError(f"{file} holds numbers that are not finite ({wrong}): the training diverged; {AGAIN}")
+        raise ResultsError(f"{file} holds numbers that are not finite ({wrong}): the training diverged; {RUN_AGAIN}")
     return tensors
 
 
@@ -116,7 +116,7 @@ def read_head(file: Path, n_classes: int, width: int) -> tuple[Tensor, Tensor]:
     tensors = read_tensors(file)
     shapes = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
     if shapes != {"weight": ((n_classes, width), torch.float32), "bias": ((n_classes,), torch.float32)}:
-        raise ResultsError(f"{file} is not the head of {n_classes} classes on {width} features; {AGAIN}")
+        raise ResultsError(f"{file} is not the head of {n_classes} classes on {width} features; {RUN_AGAIN}")
     return tensors["weight"], tensors["bias"]
 
 
@@ -137,11 +137,11 @@ def _load(card: Card, source: str, *, offline: bool) -> Backbone:
 
 def _weights_file(folder: Path, card: Card) -> str:
     path, part = split_part(card.weights)
-    beside = folder / WEIGHTS / path.name
+    moved = folder / WEIGHTS / path.name
     # Path.is_file() raises where a folder on the way is closed, or a name too long
-    found = next((place for place in (path, beside) if os.path.isfile(place)), None)  # noqa: PTH113
+    found = next((place for place in (path, moved) if os.path.isfile(place)), None)  # noqa: PTH113
     if found is None:
         raise WeightsError(
-            f"the weights file {path} that the model was trained on is not there any more; put it back, or to {beside}"
+            f"the weights file {path} that the model was trained on is not there any more; put it back, or to {moved}"
         )
     return f"{found}#{part}" if part else str(found)

@@ -1,1 +1,1 @@
-"""Results: the row of a trained model, the results folder, metrics and tables."""
+"""The results folder: the row of a trained model, results.csv, predictions, kept models; no statistics."""

@@ -60,7 +60,7 @@ def write_predictions(
     scores: npt.NDArray[np.floating[Any]],
     classes: Sequence[str],
 ) -> Path:
-    """Write what a model said about each test image.
+    """Write what a model predicts of each test image.
 
     Args:
         folder: The results folder.
@@ -106,7 +106,7 @@ def load_predictions(folder: str | Path, fingerprint: str) -> pd.DataFrame:
             path,
             dtype=dict.fromkeys(header, "str") | dict.fromkeys(scores, "float64"),
             keep_default_na=False,
-            na_values={score: [""] for score in scores},  # and nowhere else: an image may be called NA
+            na_values={score: [""] for score in scores},  # in no other column: an image may be called NA
             decimal="," if sep == ";" else ".",
             sep=sep,
             encoding=encoding,
@@ -119,7 +119,7 @@ def load_predictions(folder: str | Path, fingerprint: str) -> pd.DataFrame:
 
 
 def _artifacts(folder: Path, kind: str, fingerprint: str, suffix: str) -> list[Path]:
-    """List regular files alone: to open a pipe is to wait for ever."""
+    """List regular files only: opening a pipe would wait for ever."""
     files = (folder / kind).glob(f"*{suffix}")
     return sorted(file for file in files if file.stem.endswith(f"-{fingerprint}") and file.is_file())
 

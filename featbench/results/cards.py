@@ -1,9 +1,9 @@
 """The card beside each kept model: all that is needed to use it on new images, as JSON.
 
-The card has a hash of itself, and one of the model's file. They tell of damage and of changes by hand; they are no
-signature, since whoever can write the folder can write both. So whatever a card says is checked before it is used, and
-none leads to an import: one whose network is somebody's own code (`python:module:factory`) is refused until the caller
-says by `trust` that this code may run.
+The card has a hash of itself, and one of the model's file. They show damage and changes by hand; they are no signature,
+since whoever can write the folder can write both. So every field of a card is checked before it is used, and no card
+leads to an import: one whose network is somebody's own code (`python:module:factory`) is refused until the caller
+allows by `trust` that this code runs.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from featbench.results.row import Row
 MODELS = "models"
 SUFFIXES = {"classifier": ".skops", "baseline": ".safetensors"}
 _OWN_HASH = "card_hash"
-_OF_THE_ROW = ("fingerprint", "kind", "method", "backbone", "layer", "pooling", "precision")
-_MOST_BYTES = 2**24  # a card has a kilobyte, and some bytes for each class
-AGAIN = "run the experiment again with another --results folder (features are reused)"
+_ROW_FIELDS = ("fingerprint", "kind", "method", "backbone", "layer", "pooling", "precision")
+_MAX_BYTES = 2**24  # a card takes a kilobyte, and some bytes for each class
+RUN_AGAIN = "run the experiment again with another --results folder (features are reused)"
 
 
 def _printable(text: str) -> str:
-    """Refuse what no name of a network, a layer or a file has."""
+    """Refuse control characters, which no name of a network, a layer or a file has."""
     if any(ord(character) < 32 for character in text):
         raise ValueError("it holds control characters")
     return text
 
 
-def _own_place(text: str) -> str:
-    """Refuse a share of another machine: to look for it is to log in there."""
+def _local_path(text: str) -> str:
+    """Refuse a path on another machine: Windows logs in there just to look whether it exists."""
     if text.startswith(("\\\\", "//")):
         raise ValueError("it names another machine")
     return text
@@ -47,13 +47,13 @@ def _own_place(text: str) -> str:
 Name = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_printable)]
 ClassName = Annotated[str, Field(max_length=10_000)]
 Hash = Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{1,64}$")]
-Place = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_printable), AfterValidator(_own_place)]
+Place = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_printable), AfterValidator(_local_path)]
 SizePx = Annotated[int, Field(ge=1, le=4096)]
 _CONFIG = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Preprocessing(BaseModel):
-    """What images go through, as `Preprocess.content` gives it."""
+    """How images are preprocessed, as `Preprocess.content` gives it."""
 
     model_config = _CONFIG
 
@@ -75,17 +75,17 @@ class Preprocessing(BaseModel):
 
 
 class Part(BaseModel):
-    """What features come from: a layer of a backbone. A network that was trained has no layer.
+    """Where features come from: a layer of a backbone. A reference network has no layer.
 
     Attributes:
         backbone: Name of the network.
-        weights: Those that the backbone started from: a name, "random", "none", or the path of a file.
+        weights: What the backbone started from: a name, "random", "none", or the path of a file.
         weights_hash: Of the backbone's tensors, see `Backbone.weights_hash`; None where the model's file has them all.
-        preprocess: What images go through.
+        preprocess: How its images are preprocessed.
         layer: Name of the layer.
         pooling: How its output becomes a row; None for pixels.
         precision: Of the forward pass.
-        store: What features are rounded to before the classifier sees them.
+        store: Type that features are rounded to before the classifier sees them.
     """
 
     model_config = _CONFIG
@@ -107,17 +107,18 @@ class Part(BaseModel):
 
 
 class Card(Part):
-    """What a kept model was made of; of a fusion, `backbone` and what is like it are those of its first layer.
+    """What a kept model was made of; of a fusion, the fields of `Part` are those of its first layer.
 
     Attributes:
         format: Of the card.
         fingerprint: Of its row in results.csv.
-        kind: Of its row, as `method`.
+        kind: Of its row; so is `method`.
         classes: Names, in the order of its scores.
         seed: Draws the backbone's weights where they are random.
         array_shape: (height, width, channels) of the training images where all had one; None where they were files.
         fused_with: The other layers of a fusion, in the order of their features.
-        temperature: Decision values divided by it become probabilities by a softmax; None where nothing is divided.
+        temperature: The softmax of decision values divided by it gives probabilities; None for a model that gives
+            probabilities itself, or none.
         recipe: How a network was trained.
         sha256: Of the bytes of the model's file.
     """
@@ -136,7 +137,7 @@ class Card(Part):
 
     @property
     def parts(self) -> tuple[Card, ...]:
-        """A card for each layer, as if it were alone; only a fusion has several."""
+        """A card for each layer by itself; only a fusion has several."""
         alone = self.model_copy(update={"fused_with": ()})
         return (alone, *(alone.model_copy(update=dict(part)) for part in self.fused_with))
 
@@ -157,14 +158,14 @@ def write_card(folder: Path, row: Row, **content: Any) -> Path:
     Args:
         folder: The results folder.
         row: The model's row.
-        content: The fields of `Card` that neither the row nor the file says; what it says of the row's, counts.
+        content: The other fields of `Card`; those that the row has too replace the row's.
 
     Raises:
         ResultsError: The card cannot be written.
     """
-    of_the_row = {name: getattr(row, name) for name in _OF_THE_ROW}
+    row_fields = {name: getattr(row, name) for name in _ROW_FIELDS}
     sha256 = hash_file(artifact_path(folder, MODELS, row, SUFFIXES[row.kind]))
-    card = Card.model_validate({**of_the_row, **content, "sha256": sha256}).model_dump(mode="json")
+    card = Card.model_validate({**row_fields, **content, "sha256": sha256}).model_dump(mode="json")
     path = artifact_path(folder, MODELS, row, ".json")
     card |= {_OWN_HASH: fingerprint(card)}
     write_text(path, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
@@ -183,36 +184,38 @@ def read_card(folder: Path, fingerprint_: str, trust: Sequence[str] = ()) -> tup
         The card, and the model's file.
 
     Raises:
-        UsageError: The card names code that is not in `trust`, or there is something in `trust` that is no such name.
-        ResultsError: One is missing, was changed since it was written, or is of another version.
+        UsageError: The card names code that is not in `trust`, or `trust` holds something else than such names.
+        ResultsError: The card or the file is missing, was changed since it was written, or is of another version.
     """
     _check_trust(trust)
     if not has_artifact(folder, MODELS, fingerprint_, ".json"):
         raise ResultsError(
             f"the model {fingerprint_} has no card in {folder / MODELS}: an older version made it, files were removed, "
             f"or it could not be kept; take another with --model (`featbench list models {folder}` prints those that "
-            f"can be used), or {AGAIN}"
+            f"can be used), or {RUN_AGAIN}"
         )
     path = find_artifact(folder, MODELS, fingerprint_, ".json")
     try:
-        content = _parse(read_limited(path, _MOST_BYTES))
+        content = _parse(read_limited(path, _MAX_BYTES))
         own_hash = content.pop(_OWN_HASH)
         real_hash = fingerprint(content)
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError, OSError) as error:
-        raise ResultsError(f"{path} is damaged, or an older version wrote it; {AGAIN}") from error
+        raise ResultsError(f"{path} is damaged, or an older version wrote it; {RUN_AGAIN}") from error
     if real_hash != own_hash:
-        raise ResultsError(f"{path} was changed after it was written, and is not used; restore it, or {AGAIN}")
+        raise ResultsError(f"{path} was changed after it was written, and is not used; restore it, or {RUN_AGAIN}")
     try:
         card = Card.model_validate(content)
     except (ValidationError, RecursionError) as error:
-        why = _first(error) if isinstance(error, ValidationError) else "it is nested too deep"
-        raise ResultsError(f"{path} is of another version of featbench ({why}); use that one, or {AGAIN}") from error
+        why = _first_problem(error) if isinstance(error, ValidationError) else "it is nested too deep"
+        raise ResultsError(
+            f"{path} is of another version of featbench ({why}); use that one, or {RUN_AGAIN}"
+        ) from error
     if card.fingerprint != fingerprint_:
-        raise ResultsError(f"{path} is the card of {card.fingerprint} by what is in it; restore it, or {AGAIN}")
+        raise ResultsError(f"{path} is the card of {card.fingerprint} by what is in it; restore it, or {RUN_AGAIN}")
     _check_code(card, path, trust)
     file = find_artifact(folder, MODELS, card.fingerprint, SUFFIXES[card.kind])
     if hash_file(file) != card.sha256:
-        raise ResultsError(f"{file} was changed after it was written, and is not loaded; restore it, or {AGAIN}")
+        raise ResultsError(f"{file} was changed after it was written, and is not loaded; restore it, or {RUN_AGAIN}")
     return card, file
 
 
@@ -226,7 +229,7 @@ def _check_trust(trust: Sequence[str]) -> None:
 
 
 def _check_code(card: Card, path: Path, trust: Sequence[str]) -> None:
-    """Refuse to go on to a network whose code would be imported, unless the caller trusts it.
+    """Refuse a network whose code would be imported, unless the caller trusts it.
 
     Raises:
         UsageError: There is one that is not in `trust`.
@@ -241,7 +244,7 @@ def _check_code(card: Card, path: Path, trust: Sequence[str]) -> None:
 
 
 def _parse(text: bytes) -> dict[str, Any]:
-    """Parse JSON in which every key is there once, and every number is one."""
+    """Parse JSON; a key that is there twice, NaN and infinity are refused."""
 
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is no number")
@@ -255,7 +258,7 @@ def _parse(text: bytes) -> dict[str, Any]:
     return content
 
 
-def _first(error: ValidationError) -> str:
+def _first_problem(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     place = ".".join(map(str, first["loc"]))[:80]
     return f"{place}: {first['msg']}" if place else first["msg"]

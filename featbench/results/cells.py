@@ -1,4 +1,4 @@
-"""The cells of results.csv, from text to typed columns; what no run writes is an error that names its place."""
+"""The cells of results.csv, from text to typed columns; a wrong cell is an error that names its column and row."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ import pandas as pd
 from featbench.results.row import Row
 
 _SHARES = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1")
-_KNOWN = ("accuracy", "accuracy_low", "accuracy_high")  # of a network that diverged, too
-_FROM_ONE = ("n_classes", "feature_dim", "n_train", "n_test", "images_per_class")
-_PLAIN = re.compile(r"[0-9A-Za-z-]{1,64}")
-_WHOLE = re.compile(r"([0-9]{1,16})(\.0*)?")  # spreadsheets and pandas add .0 where a cell of the column is empty
-_TRUTHS = {"True": True, "False": False, "TRUE": True, "FALSE": False}  # the latter are a spreadsheet's
-_DEEPEST = 20
-_SHOWN = 60
+_REQUIRED = ("accuracy", "accuracy_low", "accuracy_high")  # the other metrics are missing of a network that diverged
+_POSITIVE = ("n_classes", "feature_dim", "n_train", "n_test", "images_per_class")
+_FINGERPRINT = re.compile(r"[0-9A-Za-z-]{1,64}")
+_INTEGER = re.compile(r"([0-9]{1,16})(\.0*)?")  # spreadsheets and pandas add .0 where a cell of the column is empty
+_BOOLEANS = {"True": True, "False": False, "TRUE": True, "FALSE": False}  # a spreadsheet writes capitals
+_MAX_DEPTH = 20
+_MAX_SHOWN = 60
 _YEARS = (2000, 2999)
 
 
 class CellError(Exception):
-    """A cell is wrong; the message says which, and what is allowed there."""
+    """A cell is wrong; the message rule which, and what is allowed there."""
 
 
 def typed(table: pd.DataFrame) -> pd.DataFrame:
     """Turn columns of text, in which an empty cell is a missing value, into those that `load_results` returns.
 
     Raises:
-        CellError: A cell holds what no run writes.
+        CellError: A cell has the wrong type, or a value out of range.
     """
     hints = get_type_hints(Row)
     for name in (field.name for field in fields(Row)):
         kinds = get_args(hints[name]) or (hints[name],)
         column = table[name]
-        if (type(None) not in kinds and float not in kinds) or name in _KNOWN:
+        if (type(None) not in kinds and float not in kinds) or name in _REQUIRED:
             _refuse(column, column.isna(), "it may not be empty")
         table[name] = _column(name, column, kinds)
-        if name in _KNOWN:
+        if name in _REQUIRED:
             _refuse(column, table[name].isna(), "it is a number from 0 to 1")
     _refuse(table["fingerprint"], table["fingerprint"].duplicated(), "each row has one of its own")
     table["images_per_class"] = table["images_per_class"].fillna(table["params"].map(_size_in_params).astype("Int64"))
@@ -50,19 +50,19 @@ def typed(table: pd.DataFrame) -> pd.DataFrame:
 
 def _column(name: str, column: pd.Series, kinds: tuple[Any, ...]) -> pd.Series:
     if name in _TEXTS:
-        allowed, says = _TEXTS[name]
-        _refuse(column, ~column.map(allowed, na_action="ignore").fillna(value=True).astype(bool), says)
+        allowed, rule = _TEXTS[name]
+        _refuse(column, ~column.map(allowed, na_action="ignore").fillna(value=True).astype(bool), rule)
     if name == "created_at":
         moments = pd.to_datetime(column, utc=True, format="ISO8601", errors="coerce")
-        wrong = ~moments.dt.year.between(*_YEARS)  # NaT is not, either
+        wrong = ~moments.dt.year.between(*_YEARS)  # False for NaT, too
         _refuse(column, wrong, f"it is a date and time as in 2026-01-02T03:04:05.678+00:00, from {_YEARS[0]} on")
         return moments
     if bool in kinds:
-        _refuse(column, ~column.isin(list(_TRUTHS)) & column.notna(), "it is True, False or empty")
-        return column.map(_TRUTHS).astype("boolean")
+        _refuse(column, ~column.isin(list(_BOOLEANS)) & column.notna(), "it is True, False or empty")
+        return column.map(_BOOLEANS).astype("boolean")
     if int in kinds:
-        least = 1 if name in _FROM_ONE else 0
-        numbers = column.map(_whole, na_action="ignore")
+        least = 1 if name in _POSITIVE else 0
+        numbers = column.map(_integer, na_action="ignore")
         wrong = column.notna() & ~(numbers.astype("float64") >= least)
         _refuse(column, wrong, f"it is a whole number, from {least} up and of at most 16 digits")
         return numbers.astype("Int64")
@@ -85,17 +85,26 @@ def _bounds(name: str) -> tuple[float, float]:
     return (0.0, 1e12) if name.endswith("_s") else (-1e300, 1e300)
 
 
-def _refuse(column: pd.Series, wrong: pd.Series, says: str) -> None:
-    """Raise the error for the first wrong cell."""
+def _refuse(column: pd.Series, wrong: pd.Series, rule: str) -> None:
+    """Raise the error for the first wrong cell.
+
+    Args:
+        column: The cells.
+        wrong: Which of them are wrong; bool.
+        rule: What is allowed, as the message says it.
+
+    Raises:
+        CellError: One is wrong.
+    """
     if wrong.any():
         row = int(wrong.to_numpy(dtype=bool).argmax())
         cell = column.iloc[row]
-        given = "nothing" if pd.isna(cell) else repr(cell if len(cell) <= _SHOWN else f"{cell[:_SHOWN]}...")
-        raise CellError(f"column {column.name} holds {given} in row {row + 1}; {says}")
+        given = "nothing" if pd.isna(cell) else repr(cell if len(cell) <= _MAX_SHOWN else f"{cell[:_MAX_SHOWN]}...")
+        raise CellError(f"column {column.name} holds {given} in row {row + 1}; {rule}")
 
 
-def _whole(text: str) -> int | None:
-    found = _WHOLE.fullmatch(text)
+def _integer(text: str) -> int | None:
+    found = _INTEGER.fullmatch(text)
     return int(found[1]) if found else None
 
 
@@ -117,7 +126,7 @@ def _is_object(text: str) -> bool:
         content = json.loads(text)
     except (ValueError, RecursionError):
         return False
-    return isinstance(content, dict) and _is_plain(content, _DEEPEST)
+    return isinstance(content, dict) and _is_plain(content, _MAX_DEPTH)
 
 
 def _is_plain(value: Any, depth: int) -> bool:
@@ -129,6 +138,9 @@ def _is_plain(value: Any, depth: int) -> bool:
 
 _TEXTS: dict[str, tuple[Callable[[str], bool], str]] = {
     "kind": (lambda text: text in ("classifier", "baseline"), "it is classifier or baseline"),
-    "params": (_is_object, f"it is a JSON object of finite numbers, nested at most {_DEEPEST} deep"),
-    "fingerprint": (lambda text: _PLAIN.fullmatch(text) is not None, "it is letters, digits and -, at most 64 of them"),
+    "params": (_is_object, f"it is a JSON object of finite numbers, nested at most {_MAX_DEPTH} deep"),
+    "fingerprint": (
+        lambda text: _FINGERPRINT.fullmatch(text) is not None,
+        "it is letters, digits and -, at most 64 of them",
+    ),
 }

@@ -17,11 +17,11 @@ import pandas as pd
 
 from featbench.errors import ResultsError, first_line
 
-AS_IT_WAS = (
+RESTORE = (  # what to do about a file that cannot be read
     "restore the file as featbench wrote it (a spreadsheet changes numbers and dates when it saves), or run the "
     "experiment again into another folder (--results; features are reused)"
 )
-_LONGEST_HEADER = 1_000_000  # characters: predictions have a column a class
+_MAX_HEADER = 1_000_000  # characters: predictions have a column a class
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+([Ee][+-]?[0-9]+)?")
 
 
@@ -45,7 +45,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def writing_to(path: Path) -> Iterator[None]:
-    """Turn the system's refusal to write into a ResultsError that names the file."""
+    """Turn an OSError into a ResultsError that names the file.
+
+    Raises:
+        ResultsError: The file cannot be written.
+    """
     try:
         yield
     except OSError as error:
@@ -76,7 +80,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
         writer.writerows(rows)
 
 
-def read_limited(path: Path, most_bytes: int) -> bytes:
+def read_limited(path: Path, max_bytes: int) -> bytes:
     """Read a file of a folder that may come from somebody else.
 
     Raises:
@@ -87,17 +91,17 @@ def read_limited(path: Path, most_bytes: int) -> bytes:
     if path.resolve().parent != path.parent.resolve():
         raise ValueError("it is a link to another folder; put the file itself there")
     n_bytes = path.stat().st_size
-    if n_bytes > most_bytes:
-        raise ValueError(f"it has {n_bytes:,} bytes, where {most_bytes:,} are the most that is read")
+    if n_bytes > max_bytes:
+        raise ValueError(f"it has {n_bytes:,} bytes, and no more than {max_bytes:,} are read")
     return path.read_bytes()
 
 
 def check_regular(path: Path) -> None:
-    """Refuse what is no regular file: opening a pipe would wait for ever.
+    """Refuse anything but a regular file: opening a pipe would wait for ever.
 
     Raises:
         OSError: It is missing.
-        ValueError: It is something else.
+        ValueError: It is a folder, a pipe or the like.
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError("it is no regular file")
@@ -114,12 +118,12 @@ class Dialect:
     encoding: str = "utf-8-sig"
 
     def number(self, cell: str) -> str:
-        """Write the number of a cell as featbench does; what is none stays as it is."""
+        """Write a number with a decimal point; other text stays as it is."""
         return cell.replace(",", ".") if self.separator == ";" and _DECIMAL_COMMA.fullmatch(cell) else cell
 
 
 def csv_dialect(path: Path) -> Dialect:
-    """Tell the dialect of a CSV file by its header: featbench's own has commas, and none of the others' separators.
+    """Recognise the dialect of a CSV file by its header: commas are featbench's, semicolons or tabs a spreadsheet's.
 
     Raises:
         OSError: It cannot be read.
@@ -127,7 +131,7 @@ def csv_dialect(path: Path) -> Dialect:
     """
     check_regular(path)
     with path.open(encoding="utf-8-sig", newline="") as file:
-        header = file.readline(_LONGEST_HEADER)
+        header = file.readline(_MAX_HEADER)
     separators = [] if "," in header else [one for one in (";", "\t") if one in header]
     return Dialect(separators[0] if separators else ",")
 
@@ -135,11 +139,11 @@ def csv_dialect(path: Path) -> Dialect:
 def read_csv(path: Path, columns: Sequence[str], numbers: Sequence[str] = ()) -> pd.DataFrame:
     """Read a CSV file of this package: `columns` in this order, strings but for the `numbers`, which become float64.
 
-    An empty cell is "" or NaN, and so is "nan" of a number; no other text is a missing value, since a class may be
-    called NA.
+    An empty cell is "" or, of a number, NaN, as is "nan"; no other text is a missing value, since a class may be called
+    NA.
 
     Raises:
-        ResultsError: It is missing or no CSV file, a column is missing, or a number is none.
+        ResultsError: It is missing or no CSV file, a column is missing, or a cell of a number holds something else.
     """
     try:
         dialect = csv_dialect(path)
@@ -156,7 +160,7 @@ def read_csv(path: Path, columns: Sequence[str], numbers: Sequence[str] = ()) ->
     except FileNotFoundError:
         raise ResultsError(f"there is no {path}") from None
     except (ValueError, OSError) as error:  # pandas' parser errors and decoding errors are ValueErrors
-        raise ResultsError(f"{path} is not a readable CSV file: {first_line(error)}; {AS_IT_WAS}") from error
+        raise ResultsError(f"{path} is not a readable CSV file: {first_line(error)}; {RESTORE}") from error
 
 
 def read_table(

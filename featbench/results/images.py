@@ -20,7 +20,7 @@ THUMBNAILS = "thumbnails"
 
 
 def thumbnails(folder: Path) -> list[Path]:
-    """List the files of the thumbnails folder that `thumbnail_path` names; others, and folders, are somebody's own."""
+    """List the files of the thumbnails folder that `thumbnail_path` names; other files are not featbench's."""
     files = (folder / THUMBNAILS).glob("*.jpg")
     return [file for file in files if re.fullmatch("[0-9a-f]{16}", file.stem) and file.is_file()]
 
@@ -32,7 +32,11 @@ def thumbnail_path(folder: Path, dataset: str, image_id: str) -> Path:
 
 
 def write_skipped(folder: Path, skipped: Sequence[tuple[str, str, str]]) -> Path:
-    """Write skipped.csv, the images that were left out: (split, id, reason) each.
+    """Write skipped.csv, the images that were left out.
+
+    Args:
+        folder: The results folder.
+        skipped: (split, id, reason) of each.
 
     Raises:
         ResultsError: The file cannot be written.
@@ -43,7 +47,11 @@ def write_skipped(folder: Path, skipped: Sequence[tuple[str, str, str]]) -> Path
 
 
 def write_notes(folder: Path, notes: Sequence[tuple[str, str, int, str]]) -> Path:
-    """Write notes.csv, what is said of images that were read: (split, note, images, example) each.
+    """Write notes.csv, remarks on images that were read.
+
+    Args:
+        folder: The results folder.
+        notes: (split, note, number of images, id of one) of each.
 
     Raises:
         ResultsError: The file cannot be written.

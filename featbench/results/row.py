@@ -22,11 +22,11 @@ class Row:
         n_train: Rows the final model was fitted on.
         n_val: Rows that `val_accuracy` was measured on.
         accuracy_low: Lower end of the 95% interval of `accuracy` for the test sample; `accuracy_high` the upper.
-        converged: Whether the solver of the final model converged; None where a method has no such notion.
+        converged: Whether the solver of the final model converged; None for methods without an iterative solver.
         extract_s: Wall-clock seconds of the feature extraction; `fit_s` of selection and fit, `predict_s` of the test.
         fingerprint: Of everything that went into the model; a row with the same one replaces this one.
         created_at: UTC, ISO 8601; see `utc_now`.
-        steps: What was done to the features before the classifier, as in `power+l2`.
+        steps: Transforms of the features before the classifier, as in `power+l2`.
         never_predicted: Classes with at least 5 test images that were predicted for none of the test images; None in
             rows of versions that did not count them.
         images_per_class: Training images of each class, of a point of a learning curve; None where all were used.

@@ -21,7 +21,7 @@ from filelock import Timeout
 from featbench.errors import ResultsError
 from featbench.locks import file_lock
 from featbench.results.cells import CellError, typed
-from featbench.results.files import AS_IT_WAS, csv_dialect, read_limited, write_csv, writing_to
+from featbench.results.files import RESTORE, csv_dialect, read_limited, write_csv, writing_to
 from featbench.results.row import COLUMNS, Row
 
 RESULTS_CSV = "results.csv"
@@ -244,7 +244,7 @@ def _typed(file: Path, columns: list[str], cells: list[Cells]) -> pd.DataFrame:
     try:
         return typed(pd.DataFrame(lines, columns=columns, dtype="str"))
     except CellError as error:
-        raise ResultsError(f"{file}: {error}; correct the cell, or {AS_IT_WAS}") from error
+        raise ResultsError(f"{file}: {error}; correct the cell, or {RESTORE}") from error
 
 
 def _missing(path: Path) -> ResultsError:
@@ -254,4 +254,4 @@ def _missing(path: Path) -> ResultsError:
 
 
 def _unreadable(file: Path, error: Exception) -> ResultsError:
-    return ResultsError(f"{file} is not a readable CSV file: {error}; {AS_IT_WAS}")
+    return ResultsError(f"{file} is not a readable CSV file: {error}; {RESTORE}")

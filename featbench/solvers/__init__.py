@@ -1,6 +1,6 @@
 """Numerical methods as scikit-learn estimators; they know nothing of featbench but its errors.
 
-    from featbench.solvers import PrimalLinearSVC
+    from featbench.solvers import LinearSVCCV
 
 Names load when they are used, so that importing the package costs nothing.
 """
@@ -11,14 +11,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _MODULES = {
+    "LinearSVCCV": "featbench.solvers.linear_cv",
     "NearestNeighbours": "featbench.solvers.neighbours",
     "PrimalLinearSVC": "featbench.solvers.linear",
     "RBFSVCCV": "featbench.solvers.rbf",
+    "SoftmaxRegressionCV": "featbench.solvers.linear_cv",
 }
-__all__ = ["RBFSVCCV", "NearestNeighbours", "PrimalLinearSVC"]
+__all__ = ["RBFSVCCV", "LinearSVCCV", "NearestNeighbours", "PrimalLinearSVC", "SoftmaxRegressionCV"]
 
 if TYPE_CHECKING:
     from featbench.solvers.linear import PrimalLinearSVC
+    from featbench.solvers.linear_cv import LinearSVCCV, SoftmaxRegressionCV
     from featbench.solvers.neighbours import NearestNeighbours
     from featbench.solvers.rbf import RBFSVCCV
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,9 @@ import torch
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
 
+from featbench.solvers.losses import SquaredHinge
 from featbench.solvers.newton import Solution
-from featbench.solvers.problem import Problem
+from featbench.solvers.problem import Problems, svc_problems
 from featbench.solvers.products import ScaledRows, SharedRows
 from featbench.solvers.streamed import FeatureRows, StreamedRows, blocks, read_rows
 
@@ -25,7 +26,7 @@ _SINGLE_UP_TO = 100.0
 
 @dataclass(frozen=True)
 class LinearSettings:
-    """The parameters of `sklearn.svm.LinearSVC` beside C, with its defaults."""
+    """The parameters of `sklearn.svm.LinearSVC` besides C, with its defaults."""
 
     tol: float = 1e-4
     fit_intercept: bool = True
@@ -41,7 +42,7 @@ class LinearSettings:
 
 @dataclass(frozen=True)
 class Scaling:
-    """What standardises features: x becomes (x - mean) * inverse.
+    """Standardises features: x becomes (x - mean) * inverse.
 
     Attributes:
         mean: (D,) float64.
@@ -57,16 +58,26 @@ class Scaling:
         constant = scaler.scale_ != np.sqrt(scaler.var_)  # scikit-learn puts 1 for their deviation
         return cls(scaler.mean_, np.where(constant, 0.0, 1 / scaler.scale_))
 
+    @classmethod
+    def identity(cls, width: int) -> Scaling:
+        """Leave features as they are."""
+        return cls(np.zeros(width), np.ones(width))
+
     def apply(self, X: npt.NDArray[Any]) -> Floats:
         """Standardise (n, D)."""
         return (X.astype(np.float64) - self.mean) * self.inverse
 
-    def near(self, other: Scaling) -> bool:
+    def is_near(self, other: Scaling) -> bool:
         """Say whether float32 keeps the digits of features that the other has standardised."""
         varies = self.inverse > 0
         closer = self.inverse[varies] / other.inverse[varies]
         shift = np.abs(self.mean - other.mean)[varies] * self.inverse[varies]
         return bool((closer < _SINGLE_UP_TO).all() and (shift < _SINGLE_UP_TO).all())
+
+    def to_raw(self, W: Floats, bias: float) -> tuple[Floats, Floats]:
+        """Turn weights (D + 1, K) of scaled features into (K, D) of raw ones, and their intercepts (K,)."""
+        coef = np.ascontiguousarray((W[:-1] * self.inverse[:, None]).T)
+        return coef, W[-1] * bias - coef @ self.mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,34 +85,30 @@ class Fold:
     """One split, ready to fit.
 
     Attributes:
-        kept: Rows to fit on.
+        train: Rows to fit on.
         held_out: Rows to score on.
-        scaling: Of the rows to fit on.
-        classes: Labels among the rows to fit on, ascending.
+        scaling: Of the training rows.
+        classes: Labels among the training rows, ascending.
         positive: (K,) the label of each column.
-        weights: (2, K), the weight of the losses of the other classes' rows, and of the column's own class.
+        class_weights: (2, K), of the losses of the other classes' rows, and of the column's own class.
     """
 
-    kept: Rows
+    train: Rows
     held_out: Rows
     scaling: Scaling
     classes: npt.NDArray[np.int64]
     positive: npt.NDArray[np.int64]
-    weights: Floats
-
-    def narrow(self, columns: slice) -> Fold:
-        """Return some of the columns."""
-        return replace(self, positive=self.positive[columns], weights=self.weights[:, columns])
+    class_weights: Floats
 
 
 @dataclass(frozen=True, eq=False)
-class Columns:
+class FittedColumns:
     """Fitted columns of a fold.
 
     Attributes:
         W: (D + 1, K) float64, weights of the features as the fold standardises them; the last row is of the bias.
-        n_iter: (K,) int64, Newton steps.
-        converged: (K,) bool.
+        n_iter: (K,) int64, Newton steps; (1,) where the columns were fitted together.
+        converged: (K,) or (1,) bool.
     """
 
     W: Floats
@@ -109,33 +116,31 @@ class Columns:
     converged: npt.NDArray[np.bool_]
 
     @classmethod
-    def of(cls, solution: Solution, columns: slice) -> Columns:
-        """Take some columns out of a solution."""
-        parts = solution.W[:, columns], solution.n_iter[columns], solution.converged[columns]
-        return cls(*(part.cpu().numpy() for part in parts))
-
-    def beside(self, other: Columns) -> Columns:
-        """Put columns beside these."""
-        return Columns(
-            np.concatenate([self.W, other.W], axis=1),
-            np.concatenate([self.n_iter, other.n_iter]),
-            np.concatenate([self.converged, other.converged]),
-        )
+    def of(cls, solution: Solution, problems: slice, width: int = 1) -> FittedColumns:
+        """Take problems of so many columns each out of a solution."""
+        W = solution.W[:, problems.start * width : problems.stop * width]
+        return cls(*(part.cpu().numpy() for part in (W, solution.n_iter[problems], solution.converged[problems])))
 
 
-def make_fold(y: npt.NDArray[np.int64], kept: Rows, held_out: Rows, scaling: Scaling, settings: LinearSettings) -> Fold:
+def make_fold(
+    y: npt.NDArray[np.int64],
+    train: Rows,
+    held_out: Rows,
+    scaling: Scaling,
+    class_weight: Mapping[Any, float] | str | None = None,
+) -> Fold:
     """Make a split ready.
 
     Raises:
-        ValueError: The rows to fit on are of one class.
+        ValueError: The training rows are of one class.
     """
-    classes = np.unique(y[kept])
+    classes = np.unique(y[train])
     if len(classes) < 2:
         raise ValueError(f"the rows to fit on hold only one class: {classes}")
-    factors = compute_class_weight(settings.class_weight, classes=classes, y=y[kept])
+    factors = compute_class_weight(class_weight, classes=classes, y=y[train])
     # As liblinear: with more than two classes, a class weight is that of the class's own rows in its own column.
     weights = factors[:, None] if len(classes) == 2 else np.stack([np.ones(len(classes)), factors])
-    return Fold(kept, held_out, scaling, classes, classes[1:] if len(classes) == 2 else classes, weights)
+    return Fold(train, held_out, scaling, classes, classes[1:] if len(classes) == 2 else classes, weights)
 
 
 def fit_scaler(X: FeatureRows, rows: Rows, scaler: StandardScaler | None = None) -> StandardScaler:
@@ -144,6 +149,11 @@ def fit_scaler(X: FeatureRows, rows: Rows, scaler: StandardScaler | None = None)
     for part in blocks(len(rows), X.shape[1]):
         scaler.partial_fit(read_rows(X, rows[part]))
     return scaler
+
+
+def fold_scaling(X: FeatureRows, train: Rows, standardize: bool = True) -> Scaling:
+    """Return the scaling of a fold: by the mean and deviation of its training rows, or none."""
+    return Scaling.of(fit_scaler(X, train)) if standardize else Scaling.identity(X.shape[1])
 
 
 def scaled_rows(
@@ -163,71 +173,58 @@ def shared_rows(
     X: FeatureRows, folds: Sequence[Fold], device: torch.device
 ) -> tuple[Rows, Scaling, torch.Tensor | ScaledRows]:
     """Standardise the rows of all folds once: their numbers, the scaling, and the rows in what keeps their digits."""
-    used = np.unique(np.concatenate([fold.kept for fold in folds]))
-    scaling = folds[0].scaling if len(folds) == 1 else Scaling.of(fit_scaler(X, used))
-    single = X.dtype == np.float32 and all(fold.scaling.near(scaling) for fold in folds)
+    used = np.unique(np.concatenate([fold.train for fold in folds]))
+    same = all(fold.scaling is folds[0].scaling for fold in folds)
+    scaling = folds[0].scaling if same else Scaling.of(fit_scaler(X, used))
+    single = X.dtype == np.float32 and all(fold.scaling.is_near(scaling) for fold in folds)
     return used, scaling, scaled_rows(X, used, scaling, np.float32 if single else np.float64, device)
 
 
-def in_batches(folds: Sequence[Fold], most: int) -> Iterator[list[tuple[int, Fold]]]:
-    """Divide the columns of folds into batches of at most so many; each part has the number of its fold."""
-    batch: list[tuple[int, Fold]] = []
-    room = most
-    for number, fold in enumerate(folds):
-        start, width = 0, len(fold.positive)
-        while start < width:
-            columns = slice(start, min(start + room, width))
-            batch.append((number, fold.narrow(columns)))
-            room -= columns.stop - columns.start
-            start = columns.stop
-            if not room:
-                yield batch
-                batch, room = [], most
-    if batch:
-        yield batch
-
-
-def make_problem(
-    rows: torch.Tensor | ScaledRows,
+def make_svc_problems(
+    rows: SharedRows,
     labels: npt.NDArray[np.int64],
     used: Rows,
     folds: Sequence[Fold],
-    scaling: Scaling,
-    bias: float,
-) -> Problem:
-    """Make a problem of the columns of folds.
+    columns: Sequence[tuple[int, int]],
+    tol: float,
+    sample_weight: Floats | None = None,
+) -> Problems:
+    """Make a problem of each of some columns of folds.
 
     Args:
-        rows: (N, D), standardised by `scaling`.
+        rows: N rows, as the columns see them (`seen_by`).
         labels: (N,) int64.
         used: (N,) their numbers, as folds name rows.
-        folds: One after the other.
-        scaling: Of all rows.
-        bias: The value of the feature that carries the bias.
+        folds: The folds.
+        columns: A fold's number and a column's number there.
+        tol: Of liblinear's stopping rule.
+        sample_weight: (N,) float64, factors of the losses; all 1 where None.
     """
-    target = torch.from_numpy(labels).to(rows.device)[:, None]
-    kin = torch.from_numpy(np.concatenate([fold.positive for fold in folds])).to(rows.device)
-    signs = torch.empty(len(labels), len(kin), dtype=rows.dtype, device=rows.device)
+    device, weight = rows.X.device, np.ones(len(used)) if sample_weight is None else sample_weight
+    target = torch.from_numpy(labels).to(device)
+    row_weights = {
+        number: torch.from_numpy(weight * np.isin(used, folds[number].train)).to(device)
+        for number in {number for number, _ in columns}
+    }
+    signs = torch.empty(len(labels), len(columns), dtype=rows.X.dtype, device=device)
     costs = torch.empty_like(signs)
-    start = 0
-    for fold in folds:
-        columns = slice(start, start + len(fold.positive))
-        is_positive = target == kin[columns]
-        others, own = torch.from_numpy(fold.weights).to(rows.device, rows.dtype)
-        is_kept = torch.from_numpy(np.isin(used, fold.kept)).to(rows.device)[:, None]
-        signs[:, columns] = torch.where(is_positive, 1.0, -1.0)
-        costs[:, columns] = torch.where(is_positive, own, others) * is_kept
-        start = columns.stop
-    return Problem(seen_by(rows, folds, scaling, bias), signs, costs, kin)
+    for place, (number, column) in enumerate(columns):
+        is_positive = target == int(folds[number].positive[column])
+        others, own = folds[number].class_weights[:, column].tolist()
+        signs[:, place] = torch.where(is_positive, 1.0, -1.0)
+        costs[:, place] = torch.where(is_positive, own, others) * row_weights[number]
+    class_ids = torch.tensor([int(folds[number].positive[column]) for number, column in columns], device=device)
+    return svc_problems(rows, SquaredHinge(signs, costs), class_ids, tol)
 
 
 def seen_by(rows: torch.Tensor | ScaledRows, folds: Sequence[Fold], scaling: Scaling, bias: float) -> SharedRows:
-    """Let each column of folds see rows (N, D), which are standardised by `scaling`, as its fold standardises them."""
+    """Let columns, each of one of the folds, see rows (N, D), which `scaling` standardises, as the fold does."""
+    if all(fold.scaling is scaling for fold in folds):
+        return SharedRows(rows, None, None, bias)
     deviation = np.where(scaling.inverse > 0, 1 / np.where(scaling.inverse > 0, scaling.inverse, 1), 0)
-    columns = [len(fold.positive) for fold in folds]
     means = np.stack([(fold.scaling.mean - scaling.mean) * scaling.inverse for fold in folds], axis=1)
     inverses = np.stack([deviation * fold.scaling.inverse for fold in folds], axis=1)
-    mean, inverse = (torch.from_numpy(part.repeat(columns, axis=1)).to(rows.device) for part in (means, inverses))
+    mean, inverse = (torch.from_numpy(part).to(rows.device) for part in (means, inverses))
     return SharedRows(rows, mean, inverse, bias)
 
 
@@ -235,7 +232,7 @@ def score_fold(
     X: FeatureRows,
     y: npt.NDArray[np.int64],
     fold: Fold,
-    fitted: Sequence[Columns],
+    fitted: Sequence[FittedColumns],
     bias: float,
     device: str = "cpu",
 ) -> list[tuple[float, bool]]:

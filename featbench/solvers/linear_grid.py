@@ -1,4 +1,4 @@
-"""The linear support vector machine for many C and folds at once.
+"""The linear support vector machine for many C and folds at once, and the final fit on all rows.
 
 Every (class, fold) is a column of one problem, and a smaller C is the start of the next. A fold's standardisation, by
 the mean and deviation of its own training rows, is a change of its columns' weights (`products`), so that nothing of
@@ -16,28 +16,31 @@ import numpy.typing as npt
 import torch
 from sklearn.preprocessing import StandardScaler
 
-from featbench.solvers.hessians import FACTOR_BYTES, Hessians
 from featbench.solvers.linear_folds import (
-    Columns,
+    FittedColumns,
+    Floats,
     Fold,
     LinearSettings,
     Rows,
     Scaling,
     fit_scaler,
-    in_batches,
+    fold_scaling,
     make_fold,
-    make_problem,
+    make_svc_problems,
     score_fold,
+    seen_by,
     shared_rows,
 )
-from featbench.solvers.linear_path import fit_path, rows_pay
-from featbench.solvers.problem import COLUMN_BYTES, columns_at_once
-from featbench.solvers.products import precondition
+from featbench.solvers.linear_path import fit_path, rows_are_cheaper
+from featbench.solvers.memory import FACTOR_BYTES, columns_at_once
+from featbench.solvers.newton import join
+from featbench.solvers.preconditioner import EXACT_BELOW, Preconditioner, eigenvectors
 from featbench.solvers.streamed import FeatureRows, StreamedRows
 
 _FACTOR_SHARE = 0.25  # of the memory for rows on disk
-_GAP = 1e-5  # of the objective: to choose between accuracies, closer is no better
-_FINAL_GAP = 1e-6
+_GRID_GAP = 1e-5  # of the objective: to choose between accuracies, closer is no better
+_FINAL_GAP = 1e-6  # liblinear's rule alone allows percents
+_WARM_START = 100  # on the way to a large C, wide features come to where few rows are inside the margin
 
 
 def linear_grid(
@@ -47,6 +50,9 @@ def linear_grid(
     Cs: Sequence[float],
     settings: LinearSettings,
     device: str = "cpu",
+    *,
+    standardize: bool = True,
+    budget_bytes: float | None = None,
 ) -> list[list[tuple[float, bool]]]:
     """Fit every C on every split, and score it on the rows held out.
 
@@ -57,16 +63,60 @@ def linear_grid(
         Cs: In any order.
         settings: The other parameters.
         device: Where torch computes.
+        standardize: Whether to standardise by the training rows of each split.
+        budget_bytes: What columns that are fitted at a time may take, as in `columns_at_once`.
 
     Returns:
         For every C, in the order given, and every split: the accuracy, and whether the solver converged.
+
+    Raises:
+        ValueError: The training rows of a split are of one class.
     """
-    folds = [make_fold(y, kept, held_out, Scaling.of(fit_scaler(X, kept)), settings) for kept, held_out in splits]
-    fitted = _fit_folds(X, y, folds, Cs, settings, device, _GAP)
+    folds = [
+        make_fold(y, train, held_out, fold_scaling(X, train, standardize), settings.class_weight)
+        for train, held_out in splits
+    ]
+    fitted = _fit_folds(X, y, folds, Cs, settings, device, _GRID_GAP, budget_bytes=budget_bytes)
     by_fold = [
         score_fold(X, y, fold, columns, settings.bias, device) for fold, columns in zip(folds, fitted, strict=True)
     ]
     return [list(results) for results in zip(*by_fold, strict=True)]
+
+
+def fit_linear(
+    X: FeatureRows,
+    y: npt.NDArray[np.int64],
+    C: float,
+    settings: LinearSettings,
+    scaling: Scaling,
+    device: str = "cpu",
+    *,
+    sample_weight: Floats | None = None,
+    budget_bytes: float | None = None,
+) -> FittedColumns:
+    """Fit one C on all rows.
+
+    Args:
+        X: (N, D) float32 or float64, finite.
+        y: (N,) int64 labels.
+        C: The weight of the losses.
+        settings: The other parameters.
+        scaling: Of the features.
+        device: Where torch computes.
+        sample_weight: (N,) float64, factors of C; all 1 where None.
+        budget_bytes: As in `linear_grid`.
+
+    Raises:
+        ValueError: The rows are of one class.
+    """
+    rows = np.arange(len(X))
+    fold = make_fold(y, rows, rows[:0], scaling, settings.class_weight)
+    warm = isinstance(X, np.ndarray) and X.shape[1] >= EXACT_BELOW and not rows_are_cheaper(len(X), len(X), X.shape[1])
+    Cs = [C / _WARM_START, C] if warm else [C]
+    ((*_, columns),) = _fit_folds(
+        X, y, [fold], Cs, settings, device, _FINAL_GAP, sample_weight=sample_weight, budget_bytes=budget_bytes
+    )
+    return columns
 
 
 def fit_streamed(
@@ -76,16 +126,14 @@ def fit_streamed(
     settings: LinearSettings,
     scaler: StandardScaler,
     device: str = "cpu",
-) -> Columns:
+) -> FittedColumns:
     """Fit one C on all rows, as the scaler standardises them; it is fitted on the way.
 
     Raises:
         ValueError: The rows are of one class.
     """
-    rows = np.arange(len(X))
-    fold = make_fold(y, rows, rows[:0], Scaling.of(fit_scaler(X, rows, scaler)), settings)
-    ((columns,),) = _fit_folds(X, y, [fold], [C], settings, device, _FINAL_GAP)
-    return columns
+    scaling = Scaling.of(fit_scaler(X, np.arange(len(X)), scaler))
+    return fit_linear(X, y, C, settings, scaling, device)
 
 
 def _fit_folds(
@@ -96,26 +144,31 @@ def _fit_folds(
     settings: LinearSettings,
     device: str,
     gap: float,
-) -> list[list[Columns]]:
+    *,
+    sample_weight: Floats | None = None,
+    budget_bytes: float | None = None,
+) -> list[list[FittedColumns]]:
     """Fit every C on every fold, as many columns at a time as the memory takes; return those of each fold and C."""
     used, scaling, rows = shared_rows(X, folds, torch.device(device))
-    few = max(len(fold.kept) for fold in folds)
-    in_rows = not isinstance(X, StreamedRows) and rows_pay(few, few, X.shape[1])
-    preconditioner = None if in_rows else precondition(rows, settings.bias)
-    order = np.argsort(Cs, kind="stable")
-    most, factor_bytes = columns_at_once(len(used), rows.device), float(FACTOR_BYTES)
+    longest, factor_bytes = max(len(fold.train) for fold in folds), float(FACTOR_BYTES)
     if isinstance(X, StreamedRows):
-        most = int(X.memory_bytes / (COLUMN_BYTES * len(used)))
-        factor_bytes = min(factor_bytes, X.memory_bytes * _FACTOR_SHARE)
-    fitted: list[list[Columns]] = [[] for _ in folds]
-    for batch in in_batches(folds, max(1, most)):
-        problem = make_problem(rows, y[used], used, [fold for _, fold in batch], scaling, settings.bias)
-        ends = np.cumsum([0, *(len(fold.positive) for _, fold in batch)])
-        groups = [slice(start, end) for start, end in itertools.pairwise(ends.tolist())]
-        hessians = Hessians(preconditioner, memory_bytes=factor_bytes) if preconditioner else None
-        path = fit_path(problem, groups, [Cs[i] for i in order], settings.tol, settings.max_iter, gap, hessians)
-        for (number, _), columns in zip(batch, groups, strict=True):
-            parts = [Columns.of(path[place], columns) for place in np.argsort(order)]
-            before = fitted[number]
-            fitted[number] = [a.beside(b) for a, b in zip(before, parts, strict=True)] if before else parts
-    return fitted
+        budget_bytes, factor_bytes = X.memory_bytes, min(factor_bytes, X.memory_bytes * _FACTOR_SHARE)
+    in_rows = not isinstance(X, StreamedRows) and rows_are_cheaper(longest, longest, X.shape[1])
+    shared = None if in_rows else eigenvectors(rows, settings.bias)
+    columns = [(number, column) for number, fold in enumerate(folds) for column in range(len(fold.positive))]
+    order = np.argsort(Cs, kind="stable")
+    paths = []
+    most = columns_at_once(len(used), rows.device, budget_bytes)
+    for part in (columns[start : start + most] for start in range(0, len(columns), most)):
+        numbers = [number for number, _ in part]
+        seen = seen_by(rows, [folds[number] for number in numbers], scaling, settings.bias)
+        weights = None if sample_weight is None else sample_weight[used]
+        problems = make_svc_problems(seen, y[used], used, folds, part, settings.tol, weights)
+        preconditioner = Preconditioner(shared, factor_bytes) if shared else None
+        paths.append(fit_path(problems, numbers, [Cs[i] for i in order], settings.max_iter, gap, preconditioner))
+    of_C = [join(parts) for parts in zip(*paths, strict=True)]
+    ends = np.cumsum([0, *(len(fold.positive) for fold in folds)]).tolist()
+    return [
+        [FittedColumns.of(of_C[place], slice(start, end)) for place in np.argsort(order)]
+        for start, end in itertools.pairwise(ends)
+    ]

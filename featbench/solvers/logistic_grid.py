@@ -1,6 +1,6 @@
-"""Logistic regression for many C and folds at once.
+"""Softmax regression for many C and folds at once, and the final fit on all rows, as scikit-learn defines it.
 
-Every C on every fold is a problem of its own, and all of them are fitted together (`logistic`). A fold's
+Every C on every fold is a problem of its own, and all of them are fitted together (`newton`). A fold's
 standardisation, by the mean and deviation of its own training rows, is a change of its columns' weights (`products`),
 so that nothing of the held-out rows leaks and the rows are still shared.
 """
@@ -19,22 +19,26 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from featbench.solvers.linear_folds import (
-    Columns,
+    FittedColumns,
     Fold,
-    LinearSettings,
     Rows,
     Scaling,
     fit_scaler,
+    fold_scaling,
     make_fold,
     score_fold,
     seen_by,
     shared_rows,
 )
-from featbench.solvers.logistic import SINGLE_GAP, Problems, minimise
-from featbench.solvers.products import SharedRows, fewer_rows, precondition, row_space
+from featbench.solvers.losses import Softmax
+from featbench.solvers.memory import columns_at_once
+from featbench.solvers.newton import minimise
+from featbench.solvers.preconditioner import EXACT_BELOW, Preconditioner, eigenvectors
+from featbench.solvers.problem import Problems
+from featbench.solvers.products import SharedRows
+from featbench.solvers.row_newton import row_features
 
-_VALUES = 2**23  # rows x columns fitted at a time
-_GAP = SINGLE_GAP  # to choose between accuracies, closer is no better
+_GRID_GAP = 1e-6  # to choose between accuracies, closer is no better
 _FINAL_GAP = 1e-7
 
 
@@ -44,6 +48,9 @@ def logistic_grid(
     splits: Sequence[tuple[Rows, Rows]],
     Cs: Sequence[float],
     max_iter: int,
+    device: str = "cpu",
+    *,
+    standardize: bool = True,
 ) -> list[list[tuple[float, bool]]]:
     """Fit every C on every split, and score it on the rows held out.
 
@@ -53,17 +60,32 @@ def logistic_grid(
         splits: (rows to fit on, rows to score on).
         Cs: In any order.
         max_iter: Newton steps allowed.
+        device: Where torch computes.
+        standardize: Whether to standardise by the training rows of each split.
 
     Returns:
         For every C, in the order given, and every split: the accuracy, and whether the solver converged.
 
     Raises:
-        ValueError: The rows to fit on are of one class.
+        ValueError: The training rows of a split are of one class.
     """
-    folds = [_fold(y, kept, held_out, fit_scaler(X, kept)) for kept, held_out in splits]
-    fitted = _fit_folds(X, y, folds, Cs, max_iter, _GAP)
-    by_fold = [score_fold(X, y, fold, columns, 1.0) for fold, columns in zip(folds, fitted, strict=True)]
+    folds = [make_fold(y, train, held_out, fold_scaling(X, train, standardize)) for train, held_out in splits]
+    fitted = _fit_folds(X, y, folds, Cs, max_iter, device, _GRID_GAP)
+    by_fold = [score_fold(X, y, fold, columns, 1.0, device) for fold, columns in zip(folds, fitted, strict=True)]
     return [list(results) for results in zip(*by_fold, strict=True)]
+
+
+def fit_softmax(
+    X: npt.NDArray[Any], y: npt.NDArray[np.int64], C: float, max_iter: int, scaling: Scaling, device: str = "cpu"
+) -> FittedColumns:
+    """Fit one C on all rows.
+
+    Raises:
+        ValueError: The rows are of one class.
+    """
+    rows = np.arange(len(X))
+    ((fitted,),) = _fit_folds(X, y, [make_fold(y, rows, rows[:0], scaling)], [C], max_iter, device, _FINAL_GAP)
+    return fitted
 
 
 def fit_logistic(
@@ -74,16 +96,11 @@ def fit_logistic(
     Raises:
         ValueError: The rows are of one class.
     """
-    rows = np.arange(len(X))
-    fold = _fold(y, rows, rows[:0], fit_scaler(X, rows, scaler))
-    ((fitted,),) = _fit_folds(X, y, [fold], [machine.C], machine.max_iter, _FINAL_GAP)
-    machine.classes_, machine.n_features_in_ = fold.classes, X.shape[1]
+    scaling = Scaling.of(fit_scaler(X, np.arange(len(X)), scaler))
+    fitted = fit_softmax(X, y, machine.C, machine.max_iter, scaling)
+    machine.classes_, machine.n_features_in_ = np.unique(y), X.shape[1]
     machine.coef_, machine.intercept_ = np.ascontiguousarray(fitted.W[:-1].T), fitted.W[-1].copy()
     machine.n_iter_ = np.where(fitted.converged, fitted.n_iter, machine.max_iter).astype(np.int32)
-
-
-def _fold(y: npt.NDArray[np.int64], kept: Rows, held_out: Rows, scaler: StandardScaler) -> Fold:
-    return make_fold(y, kept, held_out, Scaling.of(scaler), LinearSettings())
 
 
 def _fit_folds(
@@ -92,32 +109,63 @@ def _fit_folds(
     folds: Sequence[Fold],
     Cs: Sequence[float],
     max_iter: int,
+    device: str,
     gap: float,
-) -> list[list[Columns]]:
+) -> list[list[FittedColumns]]:
     """Fit every C on every fold; return those of each fold and C."""
-    if all(fewer_rows(len(fold.kept), X.shape[1]) for fold in folds):
-        return [_in_row_space(X, y, fold, Cs, max_iter, gap) for fold in folds]
-    used, scaling, rows = shared_rows(X, folds, torch.device("cpu"))
-    preconditioner = precondition(rows, 0.0)
-    fitted: dict[tuple[int, int], Columns] = {}
+    if all(2 * len(fold.train) <= min(X.shape[1], 2 * EXACT_BELOW) for fold in folds):  # with more it is no faster
+        return [_fit_in_row_space(X, y, fold, Cs, max_iter, device, gap) for fold in folds]
+    used, scaling, rows = shared_rows(X, folds, torch.device(device))
+    preconditioner = Preconditioner(eigenvectors(rows, 0.0))
+    fitted: dict[tuple[int, int], FittedColumns] = {}
     for width in {len(fold.positive) for fold in folds}:  # a class can be missing in a fold
         alike = [number for number, fold in enumerate(folds) if len(fold.positive) == width]
         jobs = list(product(range(len(Cs)), alike))
-        most = max(1, _VALUES // (len(used) * width))
+        most = max(1, columns_at_once(len(used), rows.device) // width)
         for part in (jobs[start : start + most] for start in range(0, len(jobs), most)):
-            mine = [folds[fold] for _, fold in part]
-            problems = Problems.of(seen_by(rows, mine, scaling, 1.0), y[used], used, mine, [Cs[C] for C, _ in part])
-            fitted |= zip(part, minimise(problems, preconditioner, max_iter, gap), strict=True)
+            own = [folds[fold] for _, fold in part]
+            seen = seen_by(rows, [fold for fold in own for _ in range(width)], scaling, 1.0)
+            found = _fit_problems(seen, y[used], used, own, [Cs[C] for C, _ in part], max_iter, gap, preconditioner)
+            fitted |= zip(part, found, strict=True)
     return [[fitted[C, fold] for C in range(len(Cs))] for fold in range(len(folds))]
 
 
-def _in_row_space(
-    X: npt.NDArray[Any], y: npt.NDArray[np.int64], fold: Fold, Cs: Sequence[float], max_iter: int, gap: float
-) -> list[Columns]:
+def _fit_in_row_space(
+    X: npt.NDArray[Any],
+    y: npt.NDArray[np.int64],
+    fold: Fold,
+    Cs: Sequence[float],
+    max_iter: int,
+    device: str,
+    gap: float,
+) -> list[FittedColumns]:
     """Fit every C on one fold that has fewer rows than features: no more features than rows are left then."""
-    rows, basis = row_space(torch.from_numpy(fold.scaling.apply(X[fold.kept])), 0.0)
-    shared = SharedRows(rows, None, None, 1.0)
-    problems = Problems.of(shared, y[fold.kept], fold.kept, [fold] * len(Cs), Cs)
-    fitted = minimise(problems, precondition(rows, 0.0), max_iter, gap)
-    back = basis[:-1].numpy()
+    rows, basis = row_features(torch.from_numpy(fold.scaling.apply(X[fold.train])).to(device), 0.0)
+    shared, preconditioner = SharedRows(rows, None, None, 1.0), Preconditioner(eigenvectors(rows, 0.0))
+    fitted = _fit_problems(shared, y[fold.train], fold.train, [fold] * len(Cs), Cs, max_iter, gap, preconditioner)
+    back = basis[:-1].cpu().numpy()
     return [replace(each, W=np.concatenate([back @ each.W[:-1], each.W[-1:]])) for each in fitted]
+
+
+def _fit_problems(
+    rows: SharedRows,
+    labels: npt.NDArray[np.int64],
+    used: Rows,
+    folds: Sequence[Fold],
+    Cs: Sequence[float],
+    max_iter: int,
+    gap: float,
+    preconditioner: Preconditioner,
+) -> list[FittedColumns]:
+    """Fit a problem of each fold and C, all with as many columns; `used` are the rows' numbers, as folds name them."""
+    device, width = rows.X.device, len(folds[0].positive)
+    classes = [np.searchsorted(fold.classes, labels).clip(max=len(fold.classes) - 1) for fold in folds]
+    target = torch.from_numpy(np.stack(classes, axis=1)[..., None]).to(device)
+    weights = torch.from_numpy(np.stack([np.isin(used, fold.train) for fold in folds], axis=1)[..., None]).to(device)
+    C = torch.tensor(list(Cs), dtype=torch.float64, device=device)
+    problems = Problems(rows, Softmax(target, weights.to(rows.X.dtype), width), C)
+    solution = minimise(problems, problems.zeros(), max_iter, gap, preconditioner)
+    if width > 1:  # the same probabilities with the least weights, and biases as scikit-learn's
+        W = solution.W.view(len(solution.W), -1, width)
+        solution = replace(solution, W=(W - W.mean(2, keepdim=True)).flatten(1))
+    return [FittedColumns.of(solution, slice(place, place + 1), width) for place in range(len(folds))]

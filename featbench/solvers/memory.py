@@ -15,9 +15,25 @@ if TYPE_CHECKING:
 
 COLUMN_BYTES = 128  # a row and column: twelve float64 of costs, values and what becomes of them; the rest for factors
 KERNEL_BYTES = 2**31  # distances and one kernel, of training and held-out rows; as much for blocks that pairs share
+FACTOR_BYTES = 2**30  # of Hessians and their factors
+_CPU_COLUMN_BYTES = 2**30  # of columns fitted at a time
+_GPU_COLUMN_SHARE = 0.5  # of a GPU's free memory
 _GPU_ROW_SHARE = 0.8  # of a GPU's free memory
 _GPU_VALUE_BYTES = 16  # of the features: they can be float64, and blocks of them are copied
 _CGROUP = Path("/sys/fs/cgroup")
+
+
+def columns_at_once(n_rows: int, device: torch.device, budget_bytes: float | None = None) -> int:
+    """Return how many columns of n rows are fitted at a time, the rows being on the device already.
+
+    Args:
+        n_rows: Rows of a column.
+        device: Where they are fitted.
+        budget_bytes: What they may take; a gigabyte on a CPU where None, else half of what the GPU has free.
+    """
+    if budget_bytes is None:
+        budget_bytes = _CPU_COLUMN_BYTES if device.type == "cpu" else _GPU_COLUMN_SHARE * free_bytes(device)
+    return max(1, int(budget_bytes / (COLUMN_BYTES * n_rows)))
 
 
 def kernels_fit(

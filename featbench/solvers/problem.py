@@ -1,4 +1,8 @@
-"""Support vector machines to fit, their objectives and gradients, and the search along a step."""
+"""Linear models to fit, many at once: objectives, gradients and Hessians of rows, a loss and a C.
+
+Problem p minimises 1/2 |W_p|^2 + C_p loss_p(X W_p), where X ends in a feature that carries the bias; whether the bias
+is penalised is the loss's matter (`losses`). All columns of all problems share the products with X (`products`).
+"""
 
 from __future__ import annotations
 
@@ -7,154 +11,195 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from featbench.solvers.losses import Loss, SquaredHinge
 from featbench.solvers.products import SharedRows
 
-COLUMN_BYTES = 128  # a row and column: twelve float64 of costs, slacks and what becomes of them; the rest for factors
-_VALUES = 2**23  # rows x columns fitted at a time on a CPU
-_GPU_SHARE = 0.5  # of a GPU's free memory, for columns
-_SEARCHES = 60
-_FLAT = 0.1  # of the derivative where a line search starts
+_SMALLEST = 1e-30  # curvature of a bias, which saturated losses do not have
 
 
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """The columns to fit.
+def sums(A: Tensor, B: Tensor, n_problems: int) -> Tensor:
+    """Return the scalar products (P,) of the columns (n, P * width) of each problem."""
+    return (A * B).sum(0).view(n_problems, -1).sum(1)
 
-    Attributes:
-        rows: The rows, and how each column sees them.
-        signs: (N, K) float, 1 for the column's class and -1 for the others.
-        costs: (N, K) float, the weight of a row; 0 leaves it out. Its dtype is that of the computation.
-        kin: (K,) int64; columns of one number are alike, as those of one class in several folds are.
-    """
 
-    rows: SharedRows
-    signs: Tensor
-    costs: Tensor
-    kin: Tensor
+def to_columns(values: Tensor, width: int) -> Tensor:
+    """Repeat a value of each problem (P,) for its columns: (P * width,)."""
+    return values if width == 1 else values.repeat_interleave(width)
 
-    def take(self, columns: Tensor) -> Problem:
-        """Return the columns with these indices."""
-        return Problem(self.rows.take(columns), self.signs[:, columns], self.costs[:, columns], self.kin[columns])
 
-    def double(self) -> Problem:
-        """Return the same in float64."""
-        return replace(self, signs=self.signs.double(), costs=self.costs.double())
+def columns_of(problems: Tensor, width: int) -> Tensor:
+    """Return the indices of the columns of problems (P,): (P * width,)."""
+    return (problems[:, None] * width + torch.arange(width, device=problems.device)).flatten()
 
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """Where columns are.
+    """Weights, and what one pass over the rows tells about them.
 
     Attributes:
-        w: (D + 1, K) float64.
-        slack: (N, K), 1 - sign * decision value.
-        loss: (K,) float64, for C = 1.
-        pull: (D + 1, K) float64, the gradient of `loss`.
+        W: (D + 1, P * width) float64.
+        values: (N, P * width), decision values.
+        loss: (P,) float64, for C = 1.
+        loss_gradient: (D + 1, P * width) float64, the gradient of `loss`.
+        curvature: (N, P, ...), second derivatives of the loss, as `Loss.curve` takes them.
+        curvature_sums: (P * width,) float64, sums over rows of those on the diagonal.
     """
 
-    w: Tensor
-    slack: Tensor
+    W: Tensor
+    values: Tensor
     loss: Tensor
-    pull: Tensor
+    loss_gradient: Tensor
+    curvature: Tensor
+    curvature_sums: Tensor
 
-    @classmethod
-    def at(cls, problem: Problem, w: Tensor) -> Point:
-        """Go to w (D + 1, K), in one pass over the rows."""
-        return cls._reach(problem, w, w, None)
-
-    def plus(self, problem: Problem, step: Tensor) -> Point:
-        """Go a step (D + 1, K), in one pass over the rows."""
-        return Point._reach(problem, self.w + step, step, self.slack)
-
-    @classmethod
-    def _reach(cls, problem: Problem, w: Tensor, step: Tensor, before: Tensor | None) -> Point:
-        slack, one = torch.empty_like(problem.costs), problem.costs.new_ones(())
-        loss = torch.zeros(w.shape[1], dtype=torch.float64, device=w.device)
-
-        def losses(rows: slice, values: Tensor) -> Tensor:
-            signs, here = problem.signs[rows], slack[rows]
-            torch.addcmul(one if before is None else before[rows], values, signs, value=-1, out=here)
-            hinge = here.clamp(min=0)
-            pull = hinge * problem.costs[rows]
-            loss.add_((hinge * pull).sum(0))
-            return pull.mul_(signs).mul_(-2)
-
-        pull = problem.rows.through(step.to(slack.dtype), losses)
-        return cls(w, slack, loss, pull.double())
-
-    def take(self, columns: Tensor) -> Point:
-        """Return the columns with these indices."""
-        return Point(self.w[:, columns], self.slack[:, columns], self.loss[columns], self.pull[:, columns])
-
-    def objective(self, C: float) -> Tensor:
-        """Return the objectives (K,)."""
-        return C * self.loss + (self.w * self.w).sum(0) / 2
-
-    def gradient(self, C: float) -> Tensor:
-        """Return their gradients (D + 1, K)."""
-        return self.w + C * self.pull
+    def take(self, problems: Tensor) -> Point:
+        """Return the problems with these indices."""
+        own = columns_of(problems, self.W.shape[1] // len(self.loss))
+        W, values, gradient = self.W[:, own], self.values[:, own], self.loss_gradient[:, own]
+        return Point(W, values, self.loss[problems], gradient, self.curvature[:, problems], self.curvature_sums[own])
 
 
-def columns_at_once(n: int, device: torch.device) -> int:
-    """Return how many columns of n rows are fitted at a time, the rows being on the device already."""
-    values = _VALUES if device.type == "cpu" else int(_GPU_SHARE * free_bytes(device)) // COLUMN_BYTES
-    return max(1, values // n)
+@dataclass(frozen=True, eq=False)
+class Hessian:
+    """The Hessians of P problems at a point, in the precision of the computation.
 
-
-def free_bytes(device: torch.device) -> int:
-    """Return what a GPU has free for tensors."""
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(torch.cuda.mem_get_info(device)[0]) + unused
-
-
-def gradient_at_zero(problem: Problem) -> Tensor:
-    """Return the norms (K,) of the gradients at W = 0 for C = 1; others are proportional to C."""
-    width = problem.rows.X.shape[1] + 1
-    start = problem.costs.new_zeros(width, problem.costs.shape[1], dtype=torch.float64)
-    norms: Tensor = Point.at(problem, start).pull.norm(dim=0)
-    return norms
-
-
-def stopping_norms(problem: Problem, tol: float) -> Tensor:
-    """Return liblinear's stopping rule for C = 1: tol * min(positive, negative) / N * |gradient at 0|, as (K,)."""
-    used = problem.costs > 0
-    total = used.sum(0)
-    positive = (used & (problem.signs > 0)).sum(0)
-    share = torch.minimum(positive, total - positive).clamp(min=1) / total.clamp(min=1)
-    return tol * share * gradient_at_zero(problem)
-
-
-def line_search(
-    cross: Tensor, square: Tensor, slack: Tensor, change: Tensor, costs: Tensor, slope: Tensor, C: float
-) -> Tensor:
-    """Find where in [0, 1] along a step the derivative of the objective is near 0; it grows piecewise linearly.
-
-    Args:
-        cross: (K,) float64, products of the weights with the step.
-        square: (K,) float64, squared lengths of the step.
-        slack: (N, K), where the columns are.
-        change: (N, K), what the whole step takes off the slack.
-        costs: (N, K), the weight of a row.
-        slope: (K,) float64, the derivatives where the columns are, below 0.
-        C: The weight of the losses.
-
-    Returns:
-        (K,) in [0, 1]; 0 where nothing lowers the objective.
+    Attributes:
+        rows: The rows, and how each column sees them.
+        loss: Any of these problems, for `curve`.
+        C: (P * width,), the weight of the losses.
+        curvature: As in `Point`.
+        totals: (P * width,), C times the sums of second derivatives on the diagonal, above 0.
+        class_ids: As in `Problems`.
     """
-    slack = slack.double()
-    pulled = costs * change * (-2 * C)
-    low, high = torch.zeros_like(slope), torch.ones_like(slope)
-    t, best = high, low
-    for _ in range(_SEARCHES):
-        hinge = (slack - change * t).clamp_(min=0)
-        derivative = cross + t * square + (pulled * hinge).sum(0)
-        found = derivative.abs() <= _FLAT * slope.abs()
-        low, high = torch.where(derivative <= 0, t, low), torch.where(derivative > 0, t, high)
-        best = torch.where(found, t, low)
-        if found.all():
-            break
-        growth = square - (pulled * change * (hinge > 0)).sum(0)
-        guess = t - derivative / growth
-        middle = (low + high) / 2
-        t = torch.where(found, t, torch.where((guess > low) & (guess < high), guess, middle))
-    return best
+
+    rows: SharedRows
+    loss: Loss
+    C: Tensor
+    curvature: Tensor
+    totals: Tensor
+    class_ids: Tensor | None
+
+    def take(self, problems: Tensor) -> Hessian:
+        """Return the problems with these indices."""
+        own = columns_of(problems, self.loss.width)
+        ids = None if self.class_ids is None else self.class_ids[problems]
+        parts = self.C[own], self.curvature[:, problems], self.totals[own]
+        return Hessian(self.rows.take(own), self.loss, *parts, ids)
+
+    def product(self, V: Tensor) -> Tensor:
+        """Multiply V (D + 1, P * width), in one pass over the rows."""
+        curved = self.rows.blockwise_product(V, lambda part, values: self.loss.curve(self.curvature[part], values))
+        curved *= self.C
+        return _add_penalised(curved, V, self.loss)
+
+    def bound(self, R: Tensor) -> Tensor:
+        """Return (P,) about how much lower quadratic models with gradients R (D + 1, P * width) get at most.
+
+        Half the squared gradient over the curvature, which is at least 1 but for biases that are not penalised.
+        """
+        squares = R * R
+        if not self.loss.penalise_bias:
+            squares[-1] /= self.totals
+        return squares.sum(0).view(-1, self.loss.width).sum(1) / 2
+
+
+@dataclass(frozen=True, eq=False)
+class Problems:
+    """P problems.
+
+    Attributes:
+        rows: The rows, and how each column sees them.
+        loss: Of their decision values.
+        C: (P,) float64, the weight of the losses.
+        class_ids: (P,) int64, or None; columns of one id have Hessians alike, as those of one class in several folds.
+        stop: (P,) float64, or None; gradients must also be at most C times this long.
+    """
+
+    rows: SharedRows
+    loss: Loss
+    C: Tensor
+    class_ids: Tensor | None = None
+    stop: Tensor | None = None
+
+    def take(self, problems: Tensor) -> Problems:
+        """Return the problems with these indices."""
+        ids, stop = (None if part is None else part[problems] for part in (self.class_ids, self.stop))
+        rows = self.rows.take(columns_of(problems, self.loss.width))
+        return Problems(rows, self.loss.take(problems), self.C[problems], ids, stop)
+
+    def double(self) -> Problems:
+        """Return the same in float64."""
+        return replace(self, loss=self.loss.double())
+
+    def zeros(self) -> Tensor:
+        """Return weights (D + 1, P * width) float64 of 0."""
+        size = self.rows.X.shape[1] + 1, len(self.C) * self.loss.width
+        return torch.zeros(size, dtype=torch.float64, device=self.C.device)
+
+    def at(self, W: Tensor) -> Point:
+        """Evaluate at W (D + 1, P * width), in one pass over the rows."""
+        return self._evaluate(W, W, None)
+
+    def move(self, point: Point, step: Tensor) -> Point:
+        """Evaluate a step (D + 1, P * width) further, in one pass over the rows."""
+        return self._evaluate(point.W + step, step, point.values)
+
+    def _evaluate(self, W: Tensor, change: Tensor, before: Tensor | None) -> Point:
+        loss, curvature_sums = W.new_zeros(len(self.C)), W.new_zeros(W.shape[1])
+        values = torch.empty(self.rows.X.shape[0], W.shape[1], dtype=self.loss.dtype, device=W.device)
+        curvatures: list[Tensor] = []  # one, made with the first block, which tells its shape
+
+        def derivatives(part: slice, product: Tensor) -> Tensor:
+            values[part] = product if before is None else product.add_(before[part])
+            block_loss, derivative, curvature = self.loss.evaluate(part, values[part])
+            loss.add_(block_loss)
+            curvature_sums.add_(self.loss.diagonal(curvature))
+            if not curvatures:
+                curvatures.append(curvature.new_empty(len(values), *curvature.shape[1:]))
+            curvatures[0][part] = curvature
+            return derivative
+
+        gradient = self.rows.blockwise_product(change.to(values.dtype), derivatives)
+        return Point(W, values, loss, gradient.double(), curvatures[0], curvature_sums)
+
+    def penalty(self, point: Point) -> Tensor:
+        """Return half the squared lengths (P,) of what is penalised."""
+        W = point.W if self.loss.penalise_bias else point.W[:-1]
+        return sums(W, W, len(self.C)) / 2
+
+    def objective(self, point: Point) -> Tensor:
+        """Return the objectives (P,)."""
+        return self.C * point.loss + self.penalty(point)
+
+    def gradient(self, point: Point) -> Tensor:
+        """Return the gradients (D + 1, P * width)."""
+        gradient = to_columns(self.C, self.loss.width) * point.loss_gradient
+        return _add_penalised(gradient, point.W, self.loss)
+
+    def hessian(self, point: Point) -> Hessian:
+        """Return the Hessians at a point."""
+        C = to_columns(self.C, self.loss.width)
+        totals = (C * point.curvature_sums).clamp(min=_SMALLEST)
+        dtype = self.loss.dtype
+        return Hessian(self.rows, self.loss, C.to(dtype), point.curvature, totals.to(dtype), self.class_ids)
+
+
+def _add_penalised(gradient: Tensor, W: Tensor, loss: Loss) -> Tensor:
+    """Add what the penalty of weights W contributes to a gradient, in place."""
+    if loss.penalise_bias:
+        return gradient.add_(W)
+    gradient[:-1] += W[:-1]
+    return gradient
+
+
+def svc_problems(rows: SharedRows, loss: SquaredHinge, class_ids: Tensor, tol: float) -> Problems:
+    """Make problems of squared hinges with liblinear's stopping rule; their C is 1.
+
+    It is |gradient| <= tol * min(positive, negative) / N * |gradient at 0|, which are proportional to C.
+    """
+    used = loss.used_rows()
+    total = used.sum(0)
+    positive = (used & (loss.signs > 0)).sum(0)
+    share = torch.minimum(positive, total - positive).clamp(min=1) / total.clamp(min=1)
+    problems = Problems(rows, loss, torch.ones_like(share, dtype=torch.float64), class_ids)
+    return replace(problems, stop=tol * share * problems.at(problems.zeros()).loss_gradient.norm(dim=0))

@@ -16,14 +16,10 @@ from torch import Tensor
 from featbench.solvers.streamed import StreamedRows
 
 _BLOCK_VALUES = 2**17  # of X in one block: small enough to stay in a core's cache between its two products
-# Columns. With 2 to 10 of them MKL took a third to two thirds of the time for the transposed matrices, on an AMD
-# processor with AVX2; with 20 about the same in float32. Not compared on others.
+# Columns. With 2 to 5 of them MKL takes half the time for the transposed matrices, with 20 as long as for the others
+# (`python -m tests.speed.solvers --only products`).
 _NARROW = 24
-_NARROW_BLOCK_VALUES = 2**19
-_GPU_BLOCK_VALUES = 2**25  # a guess: it has not run on a GPU yet
-EXACT_BELOW = 1024  # features or rows: the eigenvectors of matrices this small cost less than a few products with X
-_RANK = 384
-_POWER_STEPS = 2
+_GPU_BLOCK_VALUES = 2**25  # `python -m tests.speed.gpu` measures it
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,11 +102,11 @@ class SharedRows:
         width = self.X.shape[1] + 1
         total = torch.zeros(width, width, dtype=self.X.dtype, device=self.X.device)
         for rows in self._blocks():
-            X = _with_bias(self.X[rows], self.scaling)
+            X = with_bias(self.X[rows], self.scaling)
             total.addmm_(X.T, X)
         return total
 
-    def through(self, V: Tensor, middle: Callable[[slice, Tensor], Tensor]) -> Tensor:
+    def blockwise_product(self, V: Tensor, middle: Callable[[slice, Tensor], Tensor]) -> Tensor:
         """Multiply by V (D + 1, K), change the product, and multiply by the transpose, in one pass over the rows.
 
         Args:
@@ -125,7 +121,7 @@ class SharedRows:
         if narrow:
             U = U.T.contiguous().T  # one column after the other in memory
         G, total = torch.zeros_like(U), torch.zeros_like(offset)
-        for rows in self._blocks(_NARROW_BLOCK_VALUES if narrow else _BLOCK_VALUES):
+        for rows in self._blocks():
             block = self.X[rows].to(V.dtype)
             if narrow:
                 R = middle(rows, torch.addmm(offset[:, None], U.T, block.T).T.contiguous())
@@ -136,17 +132,12 @@ class SharedRows:
             total += R.sum(0)
         return self._own(G, total)
 
-    def curvature(self, V: Tensor, weights: Tensor) -> Tensor:
-        """Return the transposed product with weights (N, K) times the decision values of V."""
-        return self.through(V, lambda rows, values: values.mul_(weights[rows]))
-
-    def _blocks(self, values: int = _BLOCK_VALUES) -> Iterator[slice]:
-        n, size = self.X.shape[0], self._block_rows(values)
+    def _blocks(self) -> Iterator[slice]:
+        n, size = self.X.shape[0], self._block_rows()
         return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
-    def _block_rows(self, values: int = _BLOCK_VALUES) -> int:
-        if self.X.device.type != "cpu":
-            values = _GPU_BLOCK_VALUES
+    def _block_rows(self) -> int:
+        values = _BLOCK_VALUES if self.X.device.type == "cpu" else _GPU_BLOCK_VALUES
         return max(256, values // max(self.X.shape[1], 1))
 
     def _shared(self, V: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,75 +155,6 @@ class SharedRows:
         return torch.cat([G, (total * self.scaling)[None]])
 
 
-@dataclass(frozen=True, eq=False)
-class Preconditioner:
-    """An approximate inverse of I + q X'X for any q, from the leading eigenvectors of X'X.
-
-    Randomised eigenvectors as in Frangella, Tropp and Udell, Randomized Nyström Preconditioning (2023).
-
-    Attributes:
-        vectors: (D + 1, r) float.
-        values: (r,) float, the eigenvalues.
-        tail: What the eigenvalues of everything else are taken to be.
-    """
-
-    vectors: Tensor
-    values: Tensor
-    tail: float
-
-    def apply(self, V: Tensor, q: Tensor) -> Tensor:
-        """Multiply V (D + 1, K) by the approximate inverse of I + q X'X, where q (K,) is a column's own."""
-        vectors = self.vectors.to(V.dtype)
-        rest = 1 / (1 + self.tail * q)
-        inner = 1 / (1 + self.values.to(V.dtype)[:, None] * q) - rest
-        return V * rest + vectors @ (inner * (vectors.T @ V))
-
-
-def fewer_rows(n: int, d: int) -> bool:
-    """Say whether `row_space` pays: there are fewer rows than features, and few enough to know their Hessians."""
-    return n < min(d, EXACT_BELOW)
-
-
-def row_space(X: Tensor | ScaledRows, scaling: float) -> tuple[Tensor, Tensor]:
-    """Turn rows X (N, D) with their bias feature into N features.
-
-    Nothing is lost: optimal weights are a sum of rows, so that they lie in the space that the rows span.
-
-    Returns:
-        The rows (N, N) float64, and (D + 1, N) float64, what turns their weights into those of X and the bias feature.
-    """
-    basis, triangle = torch.linalg.qr(_with_bias(X[:].double(), scaling).T)
-    return triangle.T.contiguous(), basis
-
-
-def precondition(X: Tensor | ScaledRows, scaling: float, seed: int = 0) -> Preconditioner:
-    """Decompose X (N, D) with its bias feature; every eigenvector where D or N is small, else the leading ones."""
-    n, d = X.shape
-    if d < EXACT_BELOW:
-        values, vectors = torch.linalg.eigh(SharedRows(X, None, None, scaling).gram())
-        return Preconditioner(vectors, values.clamp(min=0), 0.0)
-    if n < EXACT_BELOW and isinstance(X, Tensor):
-        rows = _with_bias(X, scaling)
-        values, left = torch.linalg.eigh(rows @ rows.T)
-        kept = values > values[-1] * n * torch.finfo(X.dtype).eps
-        values, left = values[kept], left[:, kept]
-        return Preconditioner(rows.T @ (left / values.sqrt()), values, 0.0)
-    return _leading(X, scaling, seed)
-
-
-def _with_bias(X: Tensor, scaling: float) -> Tensor:
-    return torch.cat([X, X.new_full((len(X), 1), scaling)], dim=1)
-
-
-def _leading(X: Tensor | ScaledRows, scaling: float, seed: int) -> Preconditioner:
-    shared = SharedRows(X, None, None, scaling)
-    ones = torch.ones(len(X), 1, dtype=X.dtype, device=X.device)
-    generator = torch.Generator().manual_seed(seed)
-    start = torch.randn(X.shape[1] + 1, _RANK, generator=generator, dtype=X.dtype)
-    basis, _ = torch.linalg.qr(start.to(X.device))
-    for _ in range(_POWER_STEPS):
-        basis, _ = torch.linalg.qr(shared.curvature(basis, ones))
-    inner = basis.T @ shared.curvature(basis, ones)
-    values, rotation = torch.linalg.eigh((inner + inner.T) / 2)
-    values = values.clamp(min=0)
-    return Preconditioner(basis @ rotation, values, float(values[0]))
+def with_bias(X: Tensor, bias: float) -> Tensor:
+    """Append the feature that carries the bias to rows (N, D)."""
+    return torch.cat([X, X.new_full((len(X), 1), bias)], dim=1)

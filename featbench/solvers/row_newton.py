@@ -1,164 +1,255 @@
-"""Linear support vector machines in the space of the rows: for few rows, and for a large C on wide features.
+"""Squared-hinge problems in the space of the rows: for few rows, and for a large C on wide features.
 
-The optimum of a column is W = X'A with A (N,), 0 for the rows outside the margin. A Newton step solves
+The optimum of a problem is W = X'A with A (N,), 0 for the rows outside the margin. A Newton step solves
 
     (K_ss + 1 / (2C cost)) A_s = sign_s
 
 for the rows s inside the margin, where K = XX' (Chapelle, Training a Support Vector Machine in the Primal, 2007). That
 costs |s|^3 / 3 whatever the condition is, where conjugate gradients on W (`newton`) take more and more steps the larger
-C is. Only the factors are in single precision: they solve for the distance to the optimum, which is measured in
-float64, so that rounding costs a step at most.
+C is. Steps are factored, not conjugate gradients, and optimality is measured by the duality gap: so that the loop is
+not that of `newton`; the loss and the line search are. Softmax has no such sparse form: its few rows become as few
+features (`row_features`), for the solver of all others.
+
+Only the factors are in single precision: they solve for the distance to the optimum, which is measured in float64, so
+that rounding costs a step at most.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+import scipy.linalg
 import torch
 from torch import Tensor
 
-from featbench.solvers.gram import Gram
-from featbench.solvers.problem import line_search
+from featbench.solvers.losses import SquaredHinge
+from featbench.solvers.newton import ROUNDING, line_search
+from featbench.solvers.products import with_bias
 
 _ARMIJO = 0.01
-_ROUNDING = 1e-13  # of an objective
-_TINY = 1e-300  # alpha is 0 where a row is left out
+_COPIED_ROWS = 256  # at a time, up to the diagonal
+_SMALLEST = 1e-300  # cost: alpha is 0 where a row is left out
+_ROUNDING = ROUNDING[torch.float64]
+DOUBLE_UP_TO = 1024  # rows: products of so few are computed in float64
 
 
-@dataclass(eq=False)
-class RowColumns:
-    """Columns to fit, and where they are.
+@dataclass(frozen=True, eq=False)
+class Gram:
+    """Rows, and their products with each other.
 
     Attributes:
-        signs: (N, K) float64.
-        costs: (N, K) float64, the weight of a row; 0 leaves it out.
-        A: (N, K) float64, the weights are X'A.
-        f: (N, K) float64, the decision values XX'A.
+        rows: (N, D) float64, standardised, with the feature that carries the bias.
+        products: (N, N) float64 of few rows, else float32.
+        lengths: (N,) float64, of the rows.
     """
 
-    signs: Tensor
-    costs: Tensor
-    A: Tensor
-    f: Tensor
+    rows: Tensor
+    products: Tensor
+    lengths: Tensor
 
-    def take(self, columns: Tensor) -> RowColumns:
-        """Return the columns with these indices."""
-        return RowColumns(*(part[:, columns] for part in (self.signs, self.costs, self.A, self.f)))
+    @classmethod
+    def of(cls, rows: Tensor, double_up_to: int = DOUBLE_UP_TO) -> Gram:
+        """Multiply rows (N, D) float64 with each other, in float64 up to so many."""
+        used = rows if len(rows) <= double_up_to else rows.float()
+        on_cpu = rows.device.type == "cpu"  # where numpy's product makes use of the symmetry, and torch's does not
+        products = torch.from_numpy(used.numpy() @ used.numpy().T) if on_cpu else used @ used.T
+        return cls(rows, products, rows.norm(dim=1))
 
-    def plus(self, step: Tensor, change: Tensor) -> RowColumns:
-        """Go a step (N, K), which changes the decision values (N, K)."""
-        return replace(self, A=self.A + step, f=self.f + change)
+    def decisions(self, A: Tensor) -> Tensor:
+        """Return XX'A (N, K) float64 of A (N, K) float64."""
+        return self.products @ A if self.products.dtype == A.dtype else self.rows @ self.weights(A)
 
-    def slack(self) -> Tensor:
-        """Return 1 - sign * decision value, (N, K)."""
-        return 1 - self.signs * self.f
+    def weights(self, A: Tensor) -> Tensor:
+        """Return X'A (D, K) float64 of A (N, K) float64."""
+        return self.rows.T @ A
 
-    def objective(self, C: float) -> Tensor:
-        """Return the objectives (K,)."""
-        return (self.A * self.f).sum(0) / 2 + C * (self.costs * self.slack().clamp(min=0) ** 2).sum(0)
+    def solve(self, rows: Tensor, ridge: Tensor, wanted: Tensor) -> Tensor | None:
+        """Solve (products + diag(ridge)) x = wanted for some rows by a Cholesky factor.
 
-    def gradient_norm(self, gram: Gram, C: float) -> Tensor:
-        """Return the lengths (K,) of the gradients."""
-        gradient = self.A - 2 * C * self.signs * self.costs * self.slack().clamp(min=0)
-        return (gradient * gram.decisions(gradient)).sum(0).clamp(min=0).sqrt()
-
-    def gap(self, C: float, lengths: Tensor) -> Tensor:
-        """Bound (K,) from above how far the objectives are from their minima: by the dual objective at max(0, sign A).
-
-        Args:
-            C: The weight of the losses.
-            lengths: (N,), of the rows.
+        Returns:
+            (n,) float64, of a factor in float64 where the products' own precision has none; None where none has.
         """
-        own = self.signs * self.A
-        alpha = own.clamp(min=0)
-        cut = alpha - own
-        # |w + X'(sign cut)|^2 by Cauchy and Schwarz: what is cut off is next to nothing where it matters.
-        square = ((self.A + 2 * self.signs * cut) * self.f).sum(0) + (lengths @ cut) ** 2
-        dual = (alpha - alpha**2 / (4 * C * self.costs.clamp(min=_TINY))).sum(0) - square / 2
-        return self.objective(C) - dual
+        for dtype in dict.fromkeys((self.products.dtype, torch.float64)):
+            equations = self._lower_triangle(rows).to(dtype)
+            equations.diagonal().add_(ridge.to(dtype))
+            solution = _solve_in_place(equations, wanted.to(dtype))
+            if solution is not None:
+                return solution.double()
+        return None
+
+    def _lower_triangle(self, rows: Tensor) -> Tensor:
+        """Return a copy of the products of some rows with each other; above the diagonal it may hold anything."""
+        if self.products.device.type != "cpu":
+            return self.products[rows[:, None], rows]
+        products, numbers = self.products.numpy(), rows.numpy()
+        own = np.empty((len(rows), len(rows)), products.dtype)
+        for start in range(0, len(rows), _COPIED_ROWS):
+            end = start + _COPIED_ROWS
+            own[start:end, :end] = products[np.ix_(numbers[start:end], numbers[:end])]
+        return torch.from_numpy(own)
 
 
-def begin_rows(gram: Gram, signs: Tensor, costs: Tensor, inside: Tensor, C: float) -> RowColumns:
-    """Take a Newton step from where the rows (N, K) bool are inside the margin, wherever that is."""
-    nothing = torch.zeros_like(signs)
-    columns = RowColumns(signs, costs, nothing, nothing)
-    step = _newton_steps(gram, columns, inside & (costs > 0), C)
-    return columns.plus(step, gram.decisions(step))
+def _solve_in_place(equations: Tensor, wanted: Tensor) -> Tensor | None:
+    """Solve symmetric equations by their lower triangle, which is overwritten; None where they have no factor."""
+    if equations.device.type != "cpu":
+        factor, info = torch.linalg.cholesky_ex(equations)
+        return None if int(info) else torch.cholesky_solve(wanted[:, None], factor)[:, 0]
+    try:
+        upper = scipy.linalg.cho_factor(equations.numpy().T, overwrite_a=True, check_finite=False)
+    except np.linalg.LinAlgError:
+        return None
+    return torch.from_numpy(scipy.linalg.cho_solve(upper, wanted.numpy(), check_finite=False))
 
 
-def minimise_rows(
-    gram: Gram, columns: RowColumns, C: float, stop: Tensor, max_iter: int, gap: float
-) -> tuple[RowColumns, Tensor, Tensor]:
-    """Fit all columns for one C.
+@dataclass(frozen=True, eq=False)
+class RowPoint:
+    """Where problems are.
+
+    Attributes:
+        A: (N, P) float64; the weights are X'A.
+        values: (N, P) float64, the decision values XX'A.
+    """
+
+    A: Tensor
+    values: Tensor
+
+    def take(self, problems: Tensor) -> RowPoint:
+        """Return the problems with these indices."""
+        return RowPoint(self.A[:, problems], self.values[:, problems])
+
+
+@dataclass(frozen=True, eq=False)
+class RowProblems:
+    """Problems on the same rows.
+
+    Attributes:
+        gram: Of the rows.
+        loss: (N, P) float64.
+        C: The weight of the losses.
+        stop: (P,) float64, as in `Problems`.
+    """
+
+    gram: Gram
+    loss: SquaredHinge
+    C: float
+    stop: Tensor
+
+    def take(self, problems: Tensor) -> RowProblems:
+        """Return the problems with these indices."""
+        return replace(self, loss=self.loss.take(problems), stop=self.stop[problems])
+
+    def objective(self, point: RowPoint) -> Tensor:
+        """Return the objectives (P,)."""
+        return (point.A * point.values).sum(0) / 2 + self.C * self.loss.evaluate(slice(None), point.values)[0]
+
+    def gradient_norm(self, point: RowPoint) -> Tensor:
+        """Return the lengths (P,) of the gradients."""
+        gradient = point.A + self.C * self.loss.evaluate(slice(None), point.values)[1]
+        return (gradient * self.gram.decisions(gradient)).sum(0).clamp(min=0).sqrt()
+
+    def gap(self, point: RowPoint) -> Tensor:
+        """Bound (P,) from above how far objectives are from their minima: by the dual objective at max(0, sign A)."""
+        signed = self.loss.signs * point.A
+        alpha = signed.clamp(min=0)
+        clipped = alpha - signed
+        # |w + X'(sign clipped)|^2 by Cauchy and Schwarz: what is clipped is next to nothing where it matters.
+        square = ((point.A + 2 * self.loss.signs * clipped) * point.values).sum(0)
+        square = square + (self.gram.lengths @ clipped) ** 2
+        dual = (alpha - alpha**2 / (4 * self.C * self.loss.costs.clamp(min=_SMALLEST))).sum(0) - square / 2
+        return self.objective(point) - dual
+
+    def start(self, inside: Tensor) -> RowPoint:
+        """Take a Newton step to where the problems get if just these rows (N, P) bool are inside the margin."""
+        origin = RowPoint(torch.zeros_like(self.loss.signs), torch.zeros_like(self.loss.signs))
+        step = self._newton_steps(origin, inside & (self.loss.costs > 0))
+        return RowPoint(step, self.gram.decisions(step))
+
+    def advance(self, point: RowPoint) -> tuple[RowPoint, Tensor, Tensor]:
+        """Take a Newton step, or the best part of it.
+
+        Returns:
+            The point there, and (P,) bool: whether float64 had nothing left to gain, and whether nothing lowers the
+            rest.
+        """
+        _, derivative, curvature = self.loss.evaluate(slice(None), point.values)
+        step = self._newton_steps(point, curvature > 0)
+        change = self.gram.decisions(step)
+        cross, square = (point.A * change).sum(0), (step * change).sum(0)
+        objective, slope = self.objective(point), cross + self.C * (derivative * change).sum(0)
+        exhausted = (slope.abs() / 2 <= _ROUNDING * objective) & (step != 0).any(0)
+        after = RowPoint(point.A + step, point.values + change)
+        length = torch.ones_like(slope)
+        bad = ~(self.objective(after) <= objective * (1 + _ROUNDING) + _ARMIJO * slope)
+        if bad.any():
+            some = bad.nonzero()[:, 0]
+            C = torch.full_like(slope[some], self.C)
+            parts = cross[some], square[some], point.values[:, some], change[:, some], slope[some]
+            length[some] = line_search(self.loss.take(some), C, *parts)
+            after = RowPoint(point.A + length * step, point.values + length * change)
+        return after, exhausted, ~exhausted & ((length == 0) | (step == 0).all(0))
+
+    def _newton_steps(self, point: RowPoint, inside: Tensor) -> Tensor:
+        """Return how A (N, P) changes by Newton steps from where these rows (N, P) bool are inside the margin.
+
+        A problem whose equations have no factor does not change.
+        """
+        step = torch.zeros_like(point.A)
+        for number in range(step.shape[1]):
+            parts = self.loss.signs, self.loss.costs, point.A, point.values
+            sign, cost, A, values = (part[:, number] for part in parts)
+            rows, leaving = inside[:, number].nonzero()[:, 0], (~inside[:, number] & (A != 0)).nonzero()[:, 0]
+            ridge = 1 / (2 * self.C * cost[rows])
+            products = self.gram.products[rows[:, None], leaving]
+            left = (products @ A[leaving].to(products.dtype)).double()
+            change = self.gram.solve(rows, ridge, sign[rows] - values[rows] - ridge * A[rows] + left)
+            if change is not None:
+                step[leaving, number] = -A[leaving]
+                step[rows, number] = change
+        return step
+
+
+def minimise_rows(problems: RowProblems, point: RowPoint, max_iter: int, gap: float) -> tuple[RowPoint, Tensor, Tensor]:
+    """Fit all problems.
 
     Args:
-        gram: Of the rows.
-        columns: Where to begin.
-        C: The weight of the losses.
-        stop: (K,) float64, `stopping_norms` of the problem.
+        problems: The problems.
+        point: Where to begin.
         max_iter: Newton steps allowed.
-        gap: Of the objective, how far above its minimum it may still be.
+        gap: Share of the objective, how far above its minimum it may still be.
 
     Returns:
-        The columns fitted, (K,) int64 Newton steps, and (K,) bool whether they converged.
+        The point there, (P,) int64 Newton steps, and (P,) bool whether they converged.
     """
-    alive = torch.arange(columns.A.shape[1], device=columns.A.device)
-    fitted = columns.take(alive)
-    n_iter, converged = torch.full_like(alive, max_iter), torch.zeros_like(alive, dtype=torch.bool)
+    active = torch.arange(point.A.shape[1], device=point.A.device)
+    fitted = point.take(active)
+    n_iter, converged = torch.full_like(active, max_iter), torch.zeros_like(active, dtype=torch.bool)
     exhausted = stuck = torch.zeros_like(converged)
     for iteration in range(max_iter + 1):
-        done = columns.gap(C, gram.lengths) <= gap * columns.objective(C)
+        done = problems.gap(point) <= gap * problems.objective(point)
         near = done.nonzero()[:, 0]
         if len(near):
-            done[near] = columns.take(near).gradient_norm(gram, C) <= C * stop[alive[near]]
+            some = problems.take(near)
+            done[near] = some.gradient_norm(point.take(near)) <= problems.C * some.stop
         done |= exhausted
-        converged[alive[done]] = True
-        n_iter[alive] = iteration
-        fitted.A[:, alive], fitted.f[:, alive] = columns.A, columns.f
+        converged[active[done]] = True
+        n_iter[active] = iteration
+        fitted.A[:, active], fitted.values[:, active] = point.A, point.values
         kept = (~(done | stuck)).nonzero()[:, 0]
         if iteration == max_iter or not len(kept):
             break
-        columns, alive = columns.take(kept), alive[kept]
-        columns, exhausted, stuck = _advance(gram, columns, C)
+        problems, active = problems.take(kept), active[kept]
+        point, exhausted, stuck = problems.advance(point.take(kept))
     return fitted, n_iter, converged
 
 
-def _advance(gram: Gram, columns: RowColumns, C: float) -> tuple[RowColumns, Tensor, Tensor]:
-    """Take a Newton step, or the best part of it.
+def row_features(X: Tensor, bias: float) -> tuple[Tensor, Tensor]:
+    """Turn rows X (N, D) with their bias feature into N features.
+
+    Nothing is lost: optimal weights are a sum of rows, so that they lie in the space that the rows span.
 
     Returns:
-        The columns there, and (K,) bool: whether float64 had nothing left to gain, and whether nothing lowers the rest.
+        The rows (N, N) float64, and (D + 1, N) float64, what turns their weights into those of X and the bias feature.
     """
-    before, slack = columns.objective(C), columns.slack()
-    step = _newton_steps(gram, columns, (slack > 0) & (columns.costs > 0), C)
-    change = gram.decisions(step)
-    cross, square, own = (columns.A * change).sum(0), (step * change).sum(0), columns.signs * change
-    slope = cross - 2 * C * (columns.costs * own * slack.clamp(min=0)).sum(0)
-    exhausted = (slope.abs() / 2 <= _ROUNDING * before) & (step != 0).any(0)
-    after = columns.plus(step, change)
-    length = torch.ones_like(slope)
-    bad = ~(after.objective(C) <= before * (1 + _ROUNDING) + _ARMIJO * slope)
-    if bad.any():
-        some = bad.nonzero()[:, 0]
-        parts = cross[some], square[some], slack[:, some], own[:, some], columns.costs[:, some], slope[some]
-        length[some] = line_search(*parts, C)
-        after = columns.plus(length * step, length * change)
-    return after, exhausted, ~exhausted & ((length == 0) | (step == 0).all(0))
-
-
-def _newton_steps(gram: Gram, columns: RowColumns, inside: Tensor, C: float) -> Tensor:
-    """Return how A (N, K) changes by Newton steps from where these rows (N, K) bool are inside the margin.
-
-    A column whose equations have no factor does not change.
-    """
-    step = torch.zeros_like(columns.A)
-    for number in range(step.shape[1]):
-        sign, cost, A, f = (part[:, number] for part in (columns.signs, columns.costs, columns.A, columns.f))
-        rows, leaving = inside[:, number].nonzero()[:, 0], (~inside[:, number] & (A != 0)).nonzero()[:, 0]
-        ridge = 1 / (2 * C * cost[rows])
-        left = gram.times(rows, leaving, A[leaving])
-        change = gram.solve(rows, ridge, sign[rows] - f[rows] - ridge * A[rows] + left)
-        if change is not None:
-            step[leaving, number] = -A[leaving]
-            step[rows, number] = change
-    return step
+    basis, triangle = torch.linalg.qr(with_bias(X.double(), bias).T)
+    return triangle.T.contiguous(), basis

@@ -32,9 +32,9 @@ import featbench
 import numpy as np
 
 settings = ["dataset.limit_train=200", "dataset.limit_test=50", "backbones=[{name='pixels'}]", "baselines=[]"]
-settings += ["evaluate.classifiers=['nearest_centroid']"]
+settings += ["evaluate.classifiers=['perceptron']"]
 rows = featbench.run("digits", overrides=settings, results="r", cache="c", device="cpu", stages=("extract", "evaluate"))
-assert rows["method"].tolist() == ["nearest_centroid"]
+assert rows["method"].tolist() == ["perceptron"]
 assert featbench.load_model("r").scores([np.zeros((8, 8), np.uint8)]).shape == (1, 10)
 """
 NETWORK = """

@@ -20,15 +20,14 @@ def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     network = {"backbone": "resnet20_cifar10", "method": "linear_svc"}
     pixels = {"backbone": "pixels", "layer": "pixels", "weights": "none", "pooling": None, "method": "linear_svc"}
     curve = {**network, "layer": "layer1", "val_accuracy": 0.1}
-    few, many = '{"images_per_class": 10}', '{"images_per_class": 20}'
     models: list[dict[str, Any]] = [
         {**network, "layer": "layer1", "accuracy": 0.9, "val_accuracy": 0.8, "fit_s": 4.0},
         {**network, "layer": "layer3", "accuracy": 0.8, "val_accuracy": 0.9, "fit_s": 3.0},
         {**network, "layer": "layer3", "accuracy": 0.7, "val_accuracy": 0.6, "seed": 1},
         {**pixels, "accuracy": 0.6, "val_accuracy": 0.5, "extract_s": 0.0, "fit_s": 1.0},
-        {**curve, "accuracy": 0.4, "n_train": 30, "params": few},
-        {**curve, "accuracy": 0.5, "n_train": 30, "params": few, "seed": 1},
-        {**curve, "accuracy": 0.7, "n_train": 60, "params": many},
+        {**curve, "accuracy": 0.4, "n_train": 30, "images_per_class": 10},
+        {**curve, "accuracy": 0.5, "n_train": 30, "images_per_class": 10, "seed": 1},
+        {**curve, "accuracy": 0.7, "n_train": 60, "images_per_class": 20},
         {
             "method": "finetune",
             "kind": "baseline",
@@ -75,7 +74,7 @@ def test_seeds(answers: dict[str, Any]) -> None:
 
 def test_the_learning_curve(answers: dict[str, Any]) -> None:
     curve = answers["curve"][("resnet20_cifar10", "layer1", "linear_svc")]
-    assert curve.to_dict() == {10.0: pytest.approx(0.45), 20.0: pytest.approx(0.7)}
+    assert curve.to_dict() == {10: pytest.approx(0.45), 20: pytest.approx(0.7)}
 
 
 def test_columns_are_typed(answers: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from featbench.classifiers.saved_models import load_model
 from featbench.classifiers.skops_file import Limits
 from featbench.config import Experiment
 from featbench.errors import CacheError, UsageError
-from featbench.features.cache import load_features
+from featbench.features.load import load_features
 from featbench.results.artifacts import load_predictions
 from featbench.results.cards import read_card
 from featbench.results.store import load_results

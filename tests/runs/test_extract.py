@@ -15,7 +15,7 @@ from PIL import Image
 
 from featbench.config import Experiment
 from featbench.errors import CacheError, DataError, UsageError
-from featbench.features.cache import load_features
+from featbench.features.load import load_features
 from featbench.progress import OnceOnly
 from featbench.runs.extract import extract, find_cached
 from featbench.runs.resolve import Run

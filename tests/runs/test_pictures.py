@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 import featbench
 from featbench.config import Experiment
-from featbench.features.cache import load_features
+from featbench.features.load import load_features
 from featbench.results.images import MAP_COLUMNS, thumbnail_path
 from featbench.runs.pictures import THUMBNAIL_PX
 from tests.tiny import digits_content, image_folder, save_image

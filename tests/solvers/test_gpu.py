@@ -1,18 +1,15 @@
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from sklearn.model_selection import StratifiedKFold
+from sklearn.svm import LinearSVC
 
-from featbench.solvers import linear, linear_grid, problem
-from featbench.solvers.linear import PrimalLinearSVC
-from featbench.solvers.linear_folds import LinearSettings
-from featbench.solvers.linear_path import fit_path
-from featbench.solvers.newton import Solution
-from featbench.solvers.problem import Problem
+from featbench.solvers import PrimalLinearSVC, SoftmaxRegressionCV
+from featbench.solvers.linear_folds import LinearSettings, Scaling
+from featbench.solvers.linear_grid import fit_linear, linear_grid
+from featbench.solvers.memory import columns_at_once
 from tests.pretend import GPU
 
 
@@ -20,20 +17,6 @@ def made_up(n: int, d: int, n_classes: int, dtype: str = "float32") -> tuple[np.
     rng = np.random.default_rng(0)
     y = np.arange(n) % n_classes
     return (rng.normal(size=(n, d)) + rng.normal(size=(n_classes, d))[y] * 0.3).astype(dtype), y
-
-
-@pytest.fixture
-def fitted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Where columns were fitted, and how many at a time."""
-    seen: list[tuple[str, int]] = []
-
-    def recorded(problem: Problem, *rest: Any) -> list[Solution]:
-        seen.append((problem.signs.device.type, problem.signs.shape[1]))
-        return fit_path(problem, *rest)
-
-    for module in (linear, linear_grid):
-        monkeypatch.setattr(module, "fit_path", recorded)
-    return seen
 
 
 def test_a_pretended_gpu_refuses_what_a_real_one_does(gpu: str) -> None:
@@ -58,32 +41,33 @@ def test_a_pretended_gpu_refuses_what_a_real_one_does(gpu: str) -> None:
         (1300, 1100, 2, 0.01, "float32"),  # into it on the way, and the leading eigenvectors only
     ],
 )
-def test_the_estimator_on_a_gpu(
-    n: int, d: int, n_classes: int, C: float, dtype: str, gpu: str, fitted: list[tuple[str, int]]
-) -> None:
+def test_the_estimator_on_a_gpu(n: int, d: int, n_classes: int, C: float, dtype: str, gpu: str) -> None:
     X, y = made_up(n, d, n_classes, dtype)
     weights = np.linspace(0, 2, n)
     there = PrimalLinearSVC(C=C, class_weight="balanced", device=gpu).fit(X, y, weights)
-    assert {where for where, _ in fitted} == {"cuda"}
     here = PrimalLinearSVC(C=C, class_weight="balanced").fit(X, y, weights)
     np.testing.assert_allclose(there.decision_function(X), here.decision_function(X), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(("n", "d", "n_classes"), [(600, 20, 3), (600, 20, 2), (120, 300, 3)])
-def test_the_grid_on_a_gpu(n: int, d: int, n_classes: int, gpu: str, fitted: list[tuple[str, int]]) -> None:
+def test_the_grid_on_a_gpu(n: int, d: int, n_classes: int, gpu: str) -> None:
     X, y = made_up(n, d, n_classes)
     splits = list(StratifiedKFold(3).split(X, y))
-    there = linear_grid.linear_grid(X, y, splits, [1e-4, 1e-2], LinearSettings(), gpu)
-    assert {where for where, _ in fitted} == {"cuda"}
-    assert there == linear_grid.linear_grid(X, y, splits, [1e-4, 1e-2], LinearSettings())
+    there = linear_grid(X, y, splits, [1e-4, 1e-2], LinearSettings(), gpu)
+    assert there == linear_grid(X, y, splits, [1e-4, 1e-2], LinearSettings())
 
 
-def test_columns_in_batches_are_the_same_columns(
-    monkeypatch: pytest.MonkeyPatch, fitted: list[tuple[str, int]]
-) -> None:
+def test_softmax_regression_on_a_gpu(gpu: str) -> None:
+    X, y = made_up(300, 20, 3)
+    there, here = (SoftmaxRegressionCV(Cs=[1e-3, 1e-1], cv=2, device=device).fit(X, y) for device in (gpu, "cpu"))
+    assert (there.C_, there.scores_.tolist()) == (here.C_, here.scores_.tolist())
+    np.testing.assert_allclose(there.coef_, here.coef_, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("budget_bytes", "at_once"), [(None, 16_777), (2 * 128 * 500, 2), (1, 1)])
+def test_columns_in_batches_are_the_same_columns(budget_bytes: float | None, at_once: int) -> None:
     X, y = made_up(500, 20, 7)
-    whole = PrimalLinearSVC(C=0.1).fit(X, y)
-    monkeypatch.setattr(problem, "_VALUES", 1000)
-    parts = PrimalLinearSVC(C=0.1).fit(X, y)
-    np.testing.assert_allclose(parts.coef_, whole.coef_, rtol=1e-3, atol=1e-5)
-    assert fitted == [("cpu", 7), ("cpu", 2), ("cpu", 2), ("cpu", 2), ("cpu", 1)]
+    assert columns_at_once(500, torch.device("cpu"), budget_bytes) == at_once
+    found = fit_linear(X, y, 0.1, LinearSettings(), Scaling.identity(20), budget_bytes=budget_bytes)
+    expected = LinearSVC(C=0.1, dual=False, tol=1e-8).fit(X, y)
+    np.testing.assert_allclose(found.W[:-1].T, expected.coef_, rtol=1e-2, atol=1e-4)

@@ -13,7 +13,7 @@ from featbench.classifiers.registry import CLASSIFIERS
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.config import EvaluateConfig
 from featbench.errors import DataError
-from featbench.solvers.problem import COLUMN_BYTES
+from featbench.solvers.memory import COLUMN_BYTES
 from featbench.solvers.products import ScaledRows
 from featbench.solvers.streamed import StreamedRows, concatenated, read_rows
 

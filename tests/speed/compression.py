@@ -18,7 +18,8 @@ import h5py
 import hdf5plugin
 import numpy as np
 
-from featbench.features.cache import describe_cache, load_features
+from featbench.features.cache import describe_cache
+from featbench.features.load import load_features
 
 METHODS: dict[str, dict[str, Any]] = {
     "none": {},

@@ -40,7 +40,7 @@ from featbench.classifiers.params import candidates
 from featbench.classifiers.registry import CLASSIFIERS
 from featbench.classifiers.select import fit, select
 from featbench.config import EvaluateConfig
-from featbench.features.cache import load_features
+from featbench.features.load import load_features
 from tests.speed.medians import medians
 
 CS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
