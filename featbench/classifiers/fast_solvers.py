@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from featbench.classifiers.spec import Labels, Search, Solver, Splits, Tried
-from featbench.solvers.intelex import installed, intelex_grid
+from featbench.classifiers.spec import Labels, Solver, Splits, Tried
 from featbench.solvers.memory import COLUMN_BYTES, KERNEL_BYTES, kernels_fit
 from featbench.solvers.neighbours import NearestNeighbours, neighbours_grid
 from featbench.solvers.rbf import fit_rbf, rbf_grid
@@ -25,17 +26,6 @@ _SQUARED_HINGE = {"loss": "squared_hinge", "penalty": "l2", "multi_class": "ovr"
 # logistic_regression was not tried.
 _MAX_C_LINEAR_SVC = 10.0
 _MAX_C_LOGISTIC = 100.0
-
-
-def _in_memory(search: Callable[[Any, Labels, Splits, list[Any]], Sequence[Sequence[Tried]]]) -> Search:
-    """Make a `Search` of a function of arrays and scikit-learn's unfitted estimators."""
-
-    def search_models(
-        models: Sequence[Pipeline], X: FeatureRows, y: Labels, splits: Splits, device: str
-    ) -> Sequence[Sequence[Tried]]:
-        return search(X, y, splits, [model[-1] for model in models])
-
-    return search_models
 
 
 def _settings(machine: Any, names: Sequence[str]) -> dict[str, Any]:
@@ -63,16 +53,14 @@ def _serves_linear_svc(params: Mapping[str, Any]) -> bool:
     return known and bool(params.get("C", 1.0) <= _MAX_C_LINEAR_SVC)
 
 
-def _search_linear_svc(
-    models: Sequence[Pipeline], X: FeatureRows, y: Labels, splits: Splits, device: str
-) -> Sequence[Sequence[Tried]]:
+def _search_linear_svc(X: Any, y: Labels, splits: Splits, machines: list[Any], device: str) -> list[Sequence[Tried]]:
     from featbench.solvers.linear_folds import LinearSettings
     from featbench.solvers.linear_grid import linear_grid
 
     def search(Cs: Sequence[float], shared: Mapping[str, Any]) -> Sequence[Sequence[Tried]]:
         return linear_grid(X, y, splits, Cs, LinearSettings(**shared), device)
 
-    return _search_by_c([model[-1] for model in models], _LINEAR_SVC, search)
+    return _search_by_c(machines, _LINEAR_SVC, search)
 
 
 def _fit_linear_svc(model: Pipeline, X: FeatureRows, y: Labels, device: str) -> Pipeline:
@@ -110,7 +98,7 @@ def _serves_logistic(params: Mapping[str, Any]) -> bool:
     return set(params) <= set(_LOGISTIC) and bool(params.get("C", 1.0) <= _MAX_C_LOGISTIC)
 
 
-def _search_logistic(X: Any, y: Labels, splits: Splits, machines: list[Any]) -> Sequence[Sequence[Tried]]:
+def _search_logistic(X: Any, y: Labels, splits: Splits, machines: list[Any], device: str) -> list[Sequence[Tried]]:
     from featbench.solvers.logistic_grid import logistic_grid
 
     return _search_by_c(machines, _LOGISTIC, lambda Cs, shared: logistic_grid(X, y, splits, Cs, **shared))
@@ -126,7 +114,7 @@ def _fit_logistic(model: Pipeline, X: FeatureRows, y: Labels, device: str) -> Pi
 
 
 LOGISTIC = Solver(
-    search=_in_memory(_search_logistic),
+    search=_search_logistic,
     fit=_fit_logistic,
     serves=_serves_logistic,
     serves_text=f"C up to {_MAX_C_LOGISTIC:g}",
@@ -145,16 +133,31 @@ def rbf_solver(memory_bytes: float = KERNEL_BYTES) -> Solver:
         return model
 
     return Solver(
-        search=_in_memory(lambda X, y, splits, machines: rbf_grid(X, y, splits, machines, memory_bytes)),
+        search=lambda X, y, splits, machines, device: rbf_grid(X, y, splits, machines, memory_bytes),
         fit=fit,
         fits_memory=lambda y, splits: kernels_fit(y, splits, memory_bytes),
         fallback=INTELEX,
     )
 
 
+def _search_intelex(X: Any, y: Labels, splits: Splits, machines: list[Any], device: str) -> list[list[Tried]]:
+    """Do as `rbf_grid` on all cores, in memory that does not grow with the square of the rows."""
+    from sklearnex import svm
+
+    results: list[list[Tried]] = [[] for _ in machines]
+    for kept, held_out in splits:
+        scaler = StandardScaler().fit(X[kept])
+        train, test = (scaler.transform(X[rows]).astype(np.float64) for rows in (kept, held_out))
+        for result, machine in zip(results, machines, strict=True):
+            fitted = svm.SVC(**machine.get_params()).fit(train, y[kept])
+            result.append((float(fitted.score(test, y[held_out])), None))  # it does not report convergence
+    return results
+
+
+# Without `fit`: it does not report convergence, and its models have no file format that is safe to load.
 INTELEX = Solver(
-    search=_in_memory(intelex_grid),
-    serves=lambda params: installed() and "max_iter" not in params,  # it counts other iterations
+    search=_search_intelex,
+    serves=lambda params: find_spec("sklearnex") is not None and "max_iter" not in params,  # counts other iterations
     engine="scikit-learn-intelex",
 )
 
@@ -171,13 +174,11 @@ def _fit_knn(model: Pipeline, X: FeatureRows, y: Labels, device: str) -> Pipelin
 
 
 KNN = Solver(
-    search=_in_memory(lambda X, y, splits, machines: neighbours_grid(X, y, splits, [*map(_neighbours, machines)])),
+    search=lambda X, y, splits, machines, device: neighbours_grid(X, y, splits, [*map(_neighbours, machines)]),
     fit=_fit_knn,
     serves=lambda params: set(params) <= set(_KNN) and params.get("metric", "euclidean") in ("cosine", "euclidean"),
 )
-
-
 RIDGE = Solver(
-    search=_in_memory(lambda X, y, splits, machines: ridge_grid(X, y, splits, [each.alpha for each in machines])),
+    search=lambda X, y, splits, machines, device: ridge_grid(X, y, splits, [each.alpha for each in machines]),
     serves=lambda params: set(params) == {"alpha"},
 )

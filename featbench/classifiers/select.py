@@ -141,7 +141,11 @@ def fit(
     Raises:
         UsageError: scikit-learn refuses the parameters.
     """
-    return _fitted(spec.make(params, seed, X.shape[1]), spec, params, X, y, solver, device)
+    model = spec.make(params, seed, X.shape[1])
+    try:
+        return model.fit(X, y) if solver is None or solver.fit is None else solver.fit(model, X, y, device)
+    except ValueError as error:
+        raise UsageError(f"scikit-learn refuses to fit {spec.name} with {dict(params)}: {error}") from error
 
 
 @contextmanager
@@ -197,46 +201,25 @@ def _try_grid(
     device: str,
 ) -> list[Tried]:
     """Return (mean accuracy over splits, whether all splits converged) of each candidate."""
-    if solver is None:
-        assert isinstance(X, np.ndarray)  # only solvers with `disk_bytes` get others
-        return _mean_of_each(_try_one_by_one(spec, grid, X, y, splits, seed))
-    models = [spec.make(params, seed, X.shape[1]) for params in grid]
-    try:
-        by_candidate = solver.search(models, X, y, splits, device)
-    except ValueError as error:
-        raise UsageError(f"{spec.name} cannot be fitted with its grid: {error}") from error
-    return _mean_of_each(zip(*by_candidate, strict=True))
+    if solver is not None:
+        machines = [spec.make(params, seed, X.shape[1])[-1] for params in grid]
+        try:
+            by_candidate = solver.search(X, y, splits, machines, device)
+        except ValueError as error:
+            raise UsageError(f"{spec.name} cannot be fitted with its grid: {error}") from error
+        return _mean_of_each(zip(*by_candidate, strict=True))
 
+    def attempt(params: Mapping[str, Any], rows: Rows, held_out: Rows) -> Tried:
+        model = fit(spec, params, X[rows], y[rows], seed)
+        return float(model.score(X[held_out], y[held_out])), spec.converged(model[-1])
 
-def _try_one_by_one(
-    spec: ClassifierSpec,
-    grid: Sequence[Mapping[str, Any]],
-    X: npt.NDArray[Any],
-    y: Labels,
-    splits: Splits,
-    seed: int,
-) -> Iterator[list[Tried]]:
-    """Yield what each split gives for every candidate."""
     # Threads: the solvers release the GIL, and processes would copy X.
     jobs = 1 if spec.all_cores else min(cpu_count(), len(grid) * len(splits))
     with threadpool_limits(None if jobs == 1 else 1):  # or each would take all cores for BLAS
         tried = Parallel(n_jobs=jobs, prefer="threads")(
-            delayed(_try)(spec, params, X, y, *split, seed) for params in grid for split in splits
+            delayed(attempt)(params, *split) for params in grid for split in splits
         )
-    return (tried[i :: len(splits)] for i in range(len(splits)))
-
-
-def _try(
-    spec: ClassifierSpec,
-    params: Mapping[str, Any],
-    X: npt.NDArray[Any],
-    y: Labels,
-    rows: Rows,
-    held_out: Rows,
-    seed: int,
-) -> Tried:
-    model = fit(spec, params, X[rows], y[rows], seed)
-    return float(model.score(X[held_out], y[held_out])), spec.converged(model[-1])
+    return _mean_of_each(tried[i :: len(splits)] for i in range(len(splits)))
 
 
 def _try_out_of_bag(
@@ -245,9 +228,7 @@ def _try_out_of_bag(
     """Return (accuracy, whether it converged) of each candidate, and the best of them as a plain fit would give it."""
     tried: list[Tried] = []
     for params in grid:
-        model = spec.make(params, seed, X.shape[1])
-        model[-1].set_params(oob_score=True)
-        _fitted(model, spec, params, X, y)
+        model = fit(spec, {**params, "oob_score": True}, X, y, seed)
         accuracy = float(model[-1].oob_score_)
         if not tried or accuracy > max(accuracy for accuracy, _ in tried):
             best = model
@@ -255,18 +236,3 @@ def _try_out_of_bag(
     best[-1].set_params(oob_score=False)
     del best[-1].oob_score_, best[-1].oob_decision_function_
     return tried, best
-
-
-def _fitted(
-    model: Pipeline,
-    spec: ClassifierSpec,
-    params: Mapping[str, Any],
-    X: FeatureRows,
-    y: Labels,
-    solver: Solver | None = None,
-    device: str = "cpu",
-) -> Pipeline:
-    try:
-        return model.fit(X, y) if solver is None or solver.fit is None else solver.fit(model, X, y, device)
-    except ValueError as error:
-        raise UsageError(f"scikit-learn refuses to fit {spec.name} with {dict(params)}: {error}") from error

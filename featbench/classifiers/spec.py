@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,46 +28,8 @@ Labels = npt.NDArray[np.int64]
 Splits = Sequence[tuple[Rows, Rows]]
 Tried = tuple[float, bool | None]
 Restore = Callable[[Any, Record, Limits, Labels], None]
-
-
-class Search(Protocol):
-    """Fits models on splits of the rows, and scores them on the rows that each split holds out."""
-
-    def __call__(
-        self, models: Sequence[Pipeline], X: FeatureRows, y: Labels, splits: Splits, device: str
-    ) -> Sequence[Sequence[Tried]]:
-        """Search.
-
-        Args:
-            models: Unfitted pipelines of `ClassifierSpec.make`, one a candidate.
-            X: (N, D) float, finite, not scaled.
-            y: (N,) int64.
-            splits: (rows to fit on, rows to score on).
-            device: Where to compute, as in "cpu" or "cuda"; a solver without `uses_gpu` ignores it.
-
-        Returns:
-            For every model and every split: the accuracy, and whether the fit converged (None: nothing has to).
-
-        Raises:
-            ValueError: A candidate is refused.
-        """
-        ...
-
-
-class Fit(Protocol):
-    """Fits one unfitted pipeline of `ClassifierSpec.make` on all rows, and returns it or one that predicts the same."""
-
-    def __call__(self, model: Pipeline, X: FeatureRows, y: Labels, device: str) -> Pipeline:
-        """Fit; the arguments are those of `Search`.
-
-        Raises:
-            ValueError: The parameters or the rows are refused.
-        """
-        ...
-
-
-def _all_served(params: Mapping[str, Any]) -> bool:
-    return True
+Search = Callable[[Any, Labels, Splits, list[Any], str], Sequence[Sequence[Tried]]]
+Fit = Callable[[Pipeline, FeatureRows, Labels, str], Pipeline]
 
 
 @dataclass(frozen=True)
@@ -75,8 +37,11 @@ class Solver:
     """A faster way to the same classifier.
 
     Attributes:
-        search: Searches a grid.
-        fit: Fits the final model; None: scikit-learn's own `fit` does.
+        search: (X, y, splits, machines, device) -> for every machine and every split the accuracy on held-out rows, and
+            whether the fit converged (None: nothing has to). X is (N, D) float and not scaled, even where the
+            classifier is; machines are scikit-learn's estimators, unfitted, one a candidate. It may raise ValueError.
+        fit: (model, X, y, device) -> the pipeline of `ClassifierSpec.make`, fitted, or one that predicts the same.
+            None: scikit-learn's own `fit` is used.
         serves: Whether the solver can solve a candidate with these parameters.
         serves_text: What `serves` asks for, for an error message, as in "C up to 10".
         fits_memory: Whether it can hold what it needs for these labels and splits; None: that does not depend on them.
@@ -88,7 +53,7 @@ class Solver:
 
     search: Search
     fit: Fit | None = None
-    serves: Callable[[Mapping[str, Any]], bool] = _all_served
+    serves: Callable[[Mapping[str, Any]], bool] = lambda params: True
     serves_text: str = ""
     fits_memory: Callable[[Labels, Splits], bool] | None = None
     fallback: Solver | None = None

@@ -7,7 +7,7 @@ gamma. Where a kernel of all rows does not fit the memory, `rbf_pairs` takes two
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -58,7 +58,7 @@ class RBFSVCCV(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Attributes:
         C_: The chosen C.
         gamma_: The chosen gamma.
-        scores_: (n_Cs, n_gammas, n_folds) float64 accuracies on held-out rows.
+        scores_: (n_splits, n_Cs, n_gammas) float64 accuracies on held-out rows.
         classes_: (n_classes,) labels.
         scaler_: The fitted StandardScaler; it changes nothing without `standardize`.
         svc_: The SVC fitted on all rows with `C_` and `gamma_`; its labels are places in `classes_`.
@@ -70,7 +70,7 @@ class RBFSVCCV(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         >>> X, y = load_digits(return_X_y=True)
         >>> model = RBFSVCCV(Cs=(1.0, 10.0), gamma_scales=(0.1, 0.3), cv=3).fit(X[:1000], y[:1000])
         >>> model.C_, round(model.gamma_ * 64, 3), model.scores_.shape
-        (10.0, 0.3, (2, 2, 3))
+        (10.0, 0.3, (3, 2, 2))
         >>> round(model.score(X[1000:], y[1000:]), 1)
         0.9
     """
@@ -132,7 +132,7 @@ class RBFSVCCV(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         splits = list(check_cv(self.cv, y, classifier=True).split(X, y))
         results = rbf_grid(X, labels, splits, machines, self.memory_bytes, standardize=self.standardize)
         accuracies = np.array([[accuracy for accuracy, _ in folds] for folds in results])
-        self.scores_ = accuracies.reshape(-1, len(gammas), len(splits))
+        self.scores_ = accuracies.T.reshape(len(splits), -1, len(gammas))
         best = int(accuracies.mean(axis=1).argmax())
         self.C_, self.gamma_ = grid[best]
         self.scaler_ = _scaler(self.standardize).fit(X)
@@ -181,8 +181,7 @@ def fit_rbf(machine: SVC, X: npt.NDArray[Any], y: npt.NDArray[np.int64], memory_
     gamma = gamma_of(machine, X)
     kernel = euclidean_distances(X, squared=True)
     fitted = precomputed(machine).fit(kernel_of(kernel, gamma, kernel), y)
-    learned = {name: value for name, value in vars(fitted).items() if name not in machine.get_params()}
-    vars(machine).update(learned)
+    vars(machine).update({name: value for name, value in vars(fitted).items() if name not in machine.get_params()})
     machine.n_features_in_, machine.shape_fit_, machine._gamma = X.shape[1], X.shape, gamma
     machine.support_vectors_ = X[machine.support_]
     return machine
@@ -218,53 +217,42 @@ def rbf_grid(
         kept = rows[np.argsort(y[rows], kind="stable")]  # libsvm then finds a pair of classes side by side
         scaler = _scaler(standardize).fit(X[kept])
         train, test = scaler.transform(X[kept]).astype(np.float64), scaler.transform(X[held_out]).astype(np.float64)
-        data = train, y[kept], test, y[held_out]
         if split_kernel_bytes(len(kept), len(held_out)) <= memory_bytes:
-            scored = _score_from_kernel(machines, *data)
+            fitted = _fit_kernels(machines, train, y[kept])
         else:
-            scored = _score_by_pairs(machines, *data, memory_bytes)
-        for result, score in zip(results, scored, strict=True):
-            result.append(score)
+            plain = [clone(machine).set_params(probability=SVC().probability) for machine in machines]
+            fitted = fit_pairs(plain, train, y[kept], memory_bytes)
+        accuracies = _accuracies(fitted, by_gamma(machines, train), train, test, y[held_out])
+        for result, accuracy, machine in zip(results, accuracies, fitted, strict=True):
+            result.append((accuracy, bool(machine.fit_status_ == 0)))
     return results
 
 
-def _score_from_kernel(
-    machines: Sequence[SVC], train: Floats, y: npt.NDArray[np.int64], test: Floats, y_held_out: npt.NDArray[np.int64]
-) -> list[tuple[float, bool]]:
-    within, across = euclidean_distances(train, squared=True), euclidean_distances(test, train, squared=True)
-    kernels = np.empty_like(within), np.empty_like(across)  # allocating them for each gamma would cost more than exp
-    results: dict[int, tuple[float, bool]] = {}
-    for gamma, group in by_gamma(machines, train).items():
-        for distances, kernel in zip((within, across), kernels, strict=True):
-            kernel_of(distances, gamma, kernel)
-        scored = Parallel(n_jobs=-1, prefer="threads")(
-            delayed(_score_one)(machines[index], *kernels, y, y_held_out) for index in group
-        )
-        results |= zip(group, scored, strict=True)
-    return [results[index] for index in range(len(machines))]
+def _fit_kernels(machines: Sequence[SVC], X: Floats, y: npt.NDArray[np.int64]) -> list[SVC]:
+    """Fit machines to all rows from one kernel a gamma; what returns takes kernels."""
+    distances = euclidean_distances(X, squared=True)
+    kernel = np.empty_like(distances)  # one for all gammas: allocating it costs more than exp
+
+    def fit(machine: SVC) -> SVC:
+        with config_context(assume_finite=True):  # kernels of finite rows are finite
+            return precomputed(machine).fit(kernel, y)
+
+    fitted: dict[int, SVC] = {}
+    for gamma, group in by_gamma(machines, X).items():
+        kernel_of(distances, gamma, kernel)
+        found = Parallel(n_jobs=-1, prefer="threads")(delayed(fit)(machines[index]) for index in group)
+        fitted |= zip(group, found, strict=True)
+    return [fitted[index] for index in range(len(machines))]
 
 
-def _score_one(
-    machine: SVC, within: Floats, across: Floats, y: npt.NDArray[np.int64], y_held_out: npt.NDArray[np.int64]
-) -> tuple[float, bool]:
-    with config_context(assume_finite=True):  # kernels of finite rows are finite
-        fitted = precomputed(machine).fit(within, y)
-    labels = predict_pairs(fitted, across @ _row_coefficients(fitted, len(within)) + fitted.intercept_)
-    return float((labels == y_held_out).mean()), bool(fitted.fit_status_ == 0)
-
-
-def _score_by_pairs(
-    machines: Sequence[SVC],
+def _accuracies(
+    fitted: Sequence[SVC],
+    groups: Mapping[float, Sequence[int]],
     train: Floats,
-    y: npt.NDArray[np.int64],
     test: Floats,
-    y_held_out: npt.NDArray[np.int64],
-    memory_bytes: float,
-) -> list[tuple[float, bool]]:
-    plain = [clone(machine).set_params(probability=SVC().probability) for machine in machines]
-    fitted = fit_pairs(plain, train, y, memory_bytes)
-    groups = by_gamma(machines, train)
-    # Side by side, so that a kernel is read once for all C.
+    y_test: npt.NDArray[np.int64],
+) -> list[float]:
+    """Score fitted machines; `groups` are the indices of those of each gamma, which share a kernel."""
     stacked = [np.hstack([_row_coefficients(fitted[i], len(train)) for i in group]) for group in groups.values()]
     right = np.zeros(len(fitted))
     for block in kernel_blocks(len(test), len(train)):
@@ -274,9 +262,9 @@ def _score_by_pairs(
             values = np.split(kernel_of(distances, gamma, kernel) @ coefficients, len(group), axis=1)
             for index, pair_values in zip(group, values, strict=True):
                 labels = predict_pairs(fitted[index], pair_values + fitted[index].intercept_)
-                right[index] += (labels == y_held_out[block]).sum()
-    accuracies = (right / len(test)).tolist()
-    return [(accuracy, machine.fit_status_ == 0) for accuracy, machine in zip(accuracies, fitted, strict=True)]
+                right[index] += (labels == y_test[block]).sum()
+    accuracies: list[float] = (right / len(test)).tolist()
+    return accuracies
 
 
 def _row_coefficients(machine: SVC, n_rows: int) -> Floats:

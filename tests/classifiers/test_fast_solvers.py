@@ -90,7 +90,7 @@ def test_a_grid_of_several_parameters_keeps_its_order(digits: Digits) -> None:
     grid = [{"C": 1e-2, "tol": 1e-3}, {"C": 1e-6, "tol": 1e-5}, {"C": 1e-6, "tol": 1e-3}, {"C": 1.0, "tol": 1e-5}]
     spec, splits = CLASSIFIERS["linear_svc"], [(np.arange(100), np.arange(100, 200))]
     assert spec.solver is not None
-    found = spec.solver.search([spec.make(params, 0, 64) for params in grid], X, rows.y, splits, "cpu")
+    found = spec.solver.search(X, rows.y, splits, [spec.make(params, 0, 64)[-1] for params in grid], "cpu")
     expected = [
         make_pipeline(StandardScaler(), LinearSVC(dual=False, **params))
         .fit(X[:100], rows.y[:100])

@@ -54,11 +54,10 @@ class NearestMean(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(self.classes_[scores.argmax(1) if scores.ndim == 2 else (scores > 0).astype(int)])
 
 
-def search_means(
-    models: Sequence[Pipeline], X: Any, y: Labels, splits: Splits, device: str
-) -> Sequence[Sequence[Tried]]:
-    """Score every model on every split; `calls` counts the splits."""
+def search_means(X: Any, y: Labels, splits: Splits, machines: list[Any], device: str) -> Sequence[Sequence[Tried]]:
+    """Score every machine on every split; `calls` counts the splits."""
     calls.append(len(splits))
+    models = [make_pipeline(StandardScaler(), machine) for machine in machines]
     return [
         [(float(model.fit(X[kept], y[kept]).score(X[out], y[out])), None) for kept, out in splits] for model in models
     ]
@@ -141,7 +140,7 @@ def test_what_its_solver_does_not_serve_is_scikit_learns(registered: ClassifierS
         select(refused, rows.X, rows.y, 300, EvaluateConfig(classifiers=(NAME,), folds=3), 0)
 
 
-def refuse(models: Any, X: Any, y: Any, splits: Any, device: str) -> Any:
+def refuse(X: Any, y: Any, splits: Any, machines: Any, device: str) -> Any:
     raise ValueError("not today")
 
 

@@ -233,6 +233,20 @@ def change_arrays(path: Path, change: Callable[[np.ndarray[Any, Any]], np.ndarra
     rewrite(path, new)
 
 
+def test_a_file_is_read_that_was_written_when_a_class_was_in_another_module(
+    tmp_path: Path, file_of: FileOf, digits: Digits
+) -> None:
+    path = file_of("knn", tmp_path)
+    expected = load(path, "knn").predict(digits(1000, 1100).X)
+    rewrite(
+        path,
+        lambda name, content: content.replace(b"featbench.solvers.neighbours", b"featbench.classifiers.neighbours"),
+    )
+    with zipfile.ZipFile(path) as archive:
+        assert b"featbench.classifiers.neighbours" in archive.read("schema.json")
+    assert np.array_equal(load(path, "knn").predict(digits(1000, 1100).X), expected)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [

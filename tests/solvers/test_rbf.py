@@ -54,7 +54,7 @@ def test_the_search_is_scikit_learns(n_classes: int, memory_bytes: float) -> Non
     theirs = GridSearchCV(pipeline, {"svc__C": Cs, "svc__gamma": gammas}, cv=splits).fit(X, y)
     ours = RBFSVCCV(Cs, gammas=gammas, cv=splits, memory_bytes=memory_bytes).fit(X, y)
     assert (ours.C_, ours.gamma_) == (theirs.best_params_["svc__C"], theirs.best_params_["svc__gamma"])
-    expected = np.stack([theirs.cv_results_[f"split{fold}_test_score"] for fold in range(3)], axis=1)
+    expected = np.stack([theirs.cv_results_[f"split{fold}_test_score"] for fold in range(3)])
     np.testing.assert_allclose(ours.scores_, expected.reshape(3, 3, 3), atol=1e-12)
     assert np.array_equal(ours.predict(X_test), theirs.predict(X_test))
     np.testing.assert_allclose(ours.decision_function(X_test), theirs.decision_function(X_test), rtol=1e-6, atol=1e-6)
@@ -65,7 +65,7 @@ def test_gamma_scales_are_multiples_of_scale_and_features_may_stay_as_they_are()
     plain = RBFSVCCV((1.0,), gammas=(1e-3, 1e-2), cv=3, standardize=False).fit(X, y)
     theirs = GridSearchCV(SVC(break_ties=True), {"gamma": (1e-3, 1e-2)}, cv=3).fit(X.astype(float), y)
     assert plain.gamma_ == theirs.best_params_["gamma"]
-    assert plain.scores_.mean(axis=2)[0] == pytest.approx(theirs.cv_results_["mean_test_score"])
+    assert plain.scores_.mean(axis=0)[0] == pytest.approx(theirs.cv_results_["mean_test_score"])
     scaled = RBFSVCCV((1.0,), gamma_scales=(0.5,), cv=3).fit(X, y)
     assert scaled.gamma_ == 0.5 / 64
 

@@ -11,12 +11,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from featbench.classifiers.fast_solvers import rbf_solver
+from featbench.classifiers.fast_solvers import INTELEX, rbf_solver
 from featbench.classifiers.fit_and_test import fit_and_test
 from featbench.classifiers.registry import CLASSIFIERS
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.config import EvaluateConfig
-from featbench.solvers.intelex import intelex_grid
 
 pytest.importorskip("sklearnex", reason="scikit-learn-intelex is not installed")
 
@@ -27,7 +26,7 @@ def test_a_grid_scores_as_scikit_learn(n_classes: int) -> None:
     X, y = X[y < n_classes], y[y < n_classes]
     machines = [SVC(C=1.0), SVC(C=10.0, gamma=0.01), SVC(class_weight="balanced")]
     splits = list(StratifiedKFold(3, shuffle=True, random_state=0).split(X, y))
-    for machine, found in zip(machines, intelex_grid(X, y, splits, machines), strict=True):
+    for machine, found in zip(machines, INTELEX.search(X, y, splits, machines, "cpu"), strict=True):
         pipeline = make_pipeline(StandardScaler(), machine)
         expected = [pipeline.fit(X[kept], y[kept]).score(X[out], y[out]) for kept, out in splits]
         assert [accuracy for accuracy, _ in found] == expected
