@@ -19,7 +19,7 @@ from featbench.solvers.problem import Point, Problems
 from featbench.solvers.row_newton import Gram, RowProblems, minimise_rows
 
 # Multiply-adds a value of X that factors may cost: as Newton's method on the weights then takes. What it is worth,
-# `python -m tests.speed.solvers --only wide one_fit` measures.
+# `python -m tests.speed.constants` measures.
 ROW_COST = 200
 _SMALL = 4096  # rows: up to so many, a thread for each fold does more than threads for each product
 _GROUP_BYTES = 2**30  # of the rows, and their products, of folds side by side

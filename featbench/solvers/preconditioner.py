@@ -3,7 +3,7 @@
 All columns share the eigenvectors of X'X (Frangella, Tropp and Udell, Randomized Nyström Preconditioning, 2023). Where
 conjugate gradients have cost a class as much as a factor of its Hessian, the Hessian of one of its columns, on a sample
 of the rows inside the margin, is factored, which its columns in other folds share: so the work is never much more than
-twice that of the better of the two ways. `python -m tests.speed.solvers --only one_fit` measures it.
+twice that of the better of the two ways. `python -m tests.speed.constants` measures it.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from featbench.solvers.streamed import StreamedRows
 
 _BLOCK_VALUES = 2**17  # of X in one block: small enough to stay in a core's cache between its two products
 # Columns. With 2 to 5 of them MKL takes half the time for the transposed matrices, with 20 as long as for the others
-# (`python -m tests.speed.solvers --only products`).
+# (`python -m tests.speed.constants`).
 _NARROW = 24
 _GPU_BLOCK_VALUES = 2**25  # `python -m tests.speed.gpu` measures it
 
