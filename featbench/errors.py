@@ -29,7 +29,7 @@ class UsageError(FeatbenchError):
 
 
 class DataError(FeatbenchError):
-    """The images are missing, unreadable or too few for what was asked."""
+    """The images are missing, unreadable or too few."""
 
 
 class WeightsError(FeatbenchError):
@@ -45,7 +45,7 @@ class ResultsError(FeatbenchError):
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error of a library says, or its name, without the advice that some give in further lines."""
+    """Return the first line of a library's error, or its name where it has no text; further lines are often advice."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 

@@ -22,7 +22,7 @@ def find_factory(name: str, example: str) -> tuple[ModuleType, Callable[[], Any]
     """Import the module of a `python:module:factory` name and find its factory, which is not called yet.
 
     Args:
-        name: What the experiment says.
+        name: The name in the experiment.
         example: A name of that form, for the error.
 
     Raises:
@@ -48,7 +48,7 @@ def call_factory(name: str, factory: Callable[[], Any]) -> Any:
 
 
 def failed(name: str, what: str, error: Exception) -> UsageError:
-    """Make the error for something of the user's that failed."""
+    """Make the error for user code that failed."""
     lines = str(error).splitlines()
     return UsageError(f"{name}: {what} failed with {type(error).__name__}{f': {lines[0]}' if lines else ''}")
 

@@ -1,4 +1,4 @@
-"""A lock that one process at a time holds, on disks with the system's locks and on those without."""
+"""File locks, also on disks where the system has none."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 def file_lock(path: Path) -> BaseFileLock:
     """Make the lock of a file in a folder that exists.
 
-    Where the disk has no locks, as some network drives, it is a file that is there while the lock is held; a process
-    that was killed leaves it behind, and filelock removes it where it sees that the process is gone.
+    On disks without locks, as some network drives, it is a file that exists while the lock is held. One of a killed
+    process stays, and filelock removes it where it sees that the process is gone.
 
     Raises:
         OSError: The folder cannot be written.
@@ -26,7 +26,7 @@ def file_lock(path: Path) -> BaseFileLock:
 
 
 def wait_for(path: Path, say: Callable[[str], None]) -> BaseFileLock:
-    """Acquire the lock of a file, and tell first whether another process holds it.
+    """Acquire the lock of a file; report first if another process holds it.
 
     Raises:
         OSError: The folder cannot be written.

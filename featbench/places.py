@@ -16,7 +16,7 @@ def expand_user(path: str | Path) -> Path:
     """Put a home folder in place of a leading `~` or `~NAME`.
 
     Raises:
-        UsageError: There is no such user, or nothing says where the home folder is.
+        UsageError: There is no such user, or their home folder is unknown.
     """
     try:
         return Path(path).expanduser()
@@ -31,7 +31,7 @@ def feature_caches(given: str | Path | None = None) -> Path:
     """Return the folder of feature caches: the one that was given, or the default.
 
     Raises:
-        UsageError: It begins with the home folder of nobody.
+        UsageError: It begins with `~NAME` of no user.
     """
     return _home() / "features" if given is None else expand_user(given)
 
@@ -40,7 +40,7 @@ def data_sets(given: str | Path | None = None) -> Path:
     """Return torchvision's root of data sets: the one that was given, or the default.
 
     Raises:
-        UsageError: It begins with the home folder of nobody.
+        UsageError: It begins with `~NAME` of no user.
     """
     return _home() / "data" if given is None else expand_user(given)
 

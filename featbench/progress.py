@@ -1,4 +1,4 @@
-"""How long work tells of itself: stages report to a `Progress`, and only the command line knows how it looks."""
+"""Progress of long work: stages report to a `Progress`, which decides how to show it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Progress that nobody looks at."""
+    """Progress that is not shown."""
 
     def say(self, message: str) -> None:
         """Do nothing."""
 
     def warn(self, message: str) -> None:
-        """Do nothing; what matters is in the results as well."""
+        """Do nothing; warnings that matter are in the results as well."""
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Advance]:
@@ -47,6 +47,7 @@ class OnceOnly:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._passed_on: set[str] = set()
+        self.warnings: list[str] = []
 
     def say(self, message: str) -> None:
         """Pass a line of news on."""
@@ -54,8 +55,9 @@ class OnceOnly:
             self._progress.say(message)
 
     def warn(self, message: str) -> None:
-        """Pass a warning on."""
+        """Pass a warning on, and keep it in `warnings`."""
         if self._is_new(message):
+            self.warnings.append(message)
             self._progress.warn(message)
 
     def bar(self, label: str, total: int) -> AbstractContextManager[Advance]:

@@ -1,7 +1,7 @@
-"""Arrays that do not fit the memory: written block by block into one plain file, whose rows are then read at will.
+"""Arrays that do not fit the memory: written block by block into one file, and mapped into memory.
 
-The file has no name from the start (on Windows one that goes with it), so that the system frees its space however the
-process ends.
+The file is unlinked when it is created (on Windows, when it is closed), so that its space is freed however the process
+ends.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def make_room(folder: Path, n_bytes: int) -> None:
     """Make a folder that has room for a file of so many bytes.
 
     Raises:
-        OSError: It cannot be made, or too little is free there.
+        OSError: It cannot be made, or the disk has too little space.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if n_bytes > _SHARE * shutil.disk_usage(folder).free:
@@ -37,7 +37,7 @@ def spill(blocks: Iterable[npt.NDArray[Any]], folder: Path) -> npt.NDArray[Any]:
     The space is freed with the array.
 
     Raises:
-        OSError: There is no room after all.
+        OSError: The disk is full.
     """
     with TemporaryFile(dir=folder) as file:
         for block in blocks:

@@ -1,6 +1,6 @@
-r"""What is printed: nothing that a name holds may move the cursor, change the terminal's settings or turn text around.
+r"""Printing text safely: no name may move the cursor, change the terminal's settings or reverse text.
 
-Names of files, classes and models come from folders that somebody sent. All that featbench prints goes through here:
+Names of files, classes and models may come from anybody. All that featbench prints goes through here:
 escape sequences, control and bidirectional characters, line breaks that are not featbench's own and bytes that are
 no text are shown as `\x1b` and `\u202e`.
 """
@@ -32,7 +32,7 @@ def visible_json(text: str) -> str:
 
 def print_line(text: str = "", *, err: bool = False) -> None:
     """Print a line on stdout or stderr."""
-    import typer  # Python's users need none
+    import typer  # not needed from Python
 
     typer.echo(one_line(text), err=err)
 

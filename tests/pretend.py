@@ -1,98 +1,127 @@
 """A GPU for machines without one: tensors that say they are on it, and compute on the CPU.
 
 What a real one refuses fails here, too: tensors of two devices in one operation, and numpy on what is not on the CPU.
+It sees every call of torch through `TorchFunctionMode`, and leans on nothing of torch that is not documented.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 GPU = torch.device("cuda:0")
-_COPIES = ("aten::_to_copy", "aten::copy_")  # what may go from one device to the other
+_PLACES: dict[Any, Callable[[bool], Any]] = {
+    Tensor.device.__get__: lambda there: GPU if there else torch.device("cpu"),
+    Tensor.is_cuda.__get__: lambda there: there,
+    Tensor.is_cpu.__get__: lambda there: not there,
+}
+_INDEXING = (Tensor.__getitem__, Tensor.__setitem__, Tensor.index_put_, Tensor.index_put)
+_NUMPY = (Tensor.numpy, Tensor.__array__)
 
 
-class _OnGpu(torch.Tensor):
-    """A tensor that says it is on the GPU; `inner` has its numbers."""
+class _OnGpu(Tensor):
+    """A tensor that says it is on the GPU; `inner` has its numbers, in the same memory."""
 
-    inner: torch.Tensor
-
-    @staticmethod
-    def __new__(cls, inner: torch.Tensor) -> _OnGpu:
-        made = torch.Tensor._make_wrapper_subclass(
-            cls, inner.size(), inner.stride(), inner.storage_offset(), dtype=inner.dtype, device=GPU
-        )
-        made.inner = inner
-        return made
-
-    __torch_function__ = torch._C._disabled_torch_function_impl
-
-    def tolist(self) -> Any:
-        return self.inner.tolist()
-
-    @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _run(func, args, kwargs or {})
+    inner: Tensor
 
 
-def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    name = func._schema.name
-    tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)]
-    there = [tensor for tensor in tensors if isinstance(tensor, _OnGpu)]
-    if there and name not in _COPIES:
-        here = [tensor for tensor in tensors if not isinstance(tensor, _OnGpu) and tensor.dim() > 0]
-        if name.startswith("aten::index"):  # places may be on the CPU, what is indexed and put there may not
-            here = [tensor for tensor in here if any(tensor is each for each in (args[0], *args[2:]))]
-        if here:
-            raise RuntimeError(f"{name}: tensors on {GPU} and on the CPU, those of shape {[t.shape for t in here]}")
-    wanted = kwargs.get("device")
-    to_gpu = bool(there) if wanted is None else torch.device(wanted).type == GPU.type
-    plain_args, plain = tree_map(lambda value: value.inner if isinstance(value, _OnGpu) else value, (args, kwargs))
-    result = func(*plain_args, **plain | ({} if wanted is None else {"device": torch.device("cpu")}))
-    if name == "aten::copy_":
-        return args[0]
-    known = {id(tensor.inner): tensor for tensor in there}  # in place: the tensor that was given
-
-    def wrap(value: Any) -> Any:
-        return known.get(id(value), _OnGpu(value)) if isinstance(value, torch.Tensor) else value
-
-    return tree_map(wrap, result) if to_gpu else result
-
-
-class _Operations(TorchDispatchMode):
-    """Catch tensors as they are made; as torch's own fake tensors, without a driver for the GPU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._mode_key = torch._C._TorchDispatchModeKey.FAKE
-
-    @classmethod
-    def is_infra_mode(cls) -> bool:
-        return True
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _run(func, args, kwargs or {})
-
-
-class _Constants(TorchFunctionMode):
-    """Catch `torch.tensor`, which otherwise looks for the driver."""
-
+class _PretendedGpu(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        device = kwargs.pop("device", None) if func in (torch.tensor, torch.as_tensor) else None
-        result = func(*args, **kwargs)
-        return result if device is None else result.to(device)
+        if func is torch.device:
+            return func(*args, **kwargs)
+        given = [value for value in _leaves((args, kwargs)) if isinstance(value, Tensor)]
+        there = [value for value in given if isinstance(value, _OnGpu)]
+        if func in _PLACES:
+            return _PLACES[func](bool(there))
+        if func in _NUMPY and there:
+            raise TypeError(f"a tensor on {GPU} cannot become an array; copy it to the CPU first")
+        moves = func in (Tensor.to, Tensor.cpu, Tensor.cuda)
+        if there and not moves and func is not Tensor.copy_:
+            _check_one_device(func, args, given)
+        wanted = _wanted_device(func, args, kwargs)
+        to_gpu = bool(there) if wanted is None else wanted.type == GPU.type
+        if moves and wanted is not None and to_gpu != bool(there):
+            kwargs = kwargs | {"copy": True}  # the two devices share no memory
+        plain_args, plain = _replaced((args, kwargs))
+        if func in (Tensor.cpu, Tensor.cuda):
+            func, plain_args = Tensor.to, (plain_args[0], torch.device("cpu"))
+        result = func(*plain_args, **plain)
+        if func is Tensor.copy_:
+            return args[0]
+        known = {id(value.inner): value for value in there}  # in place: the tensor that was given
+        return _wrapped(result, known) if to_gpu else result
+
+
+def _check_one_device(func: Any, args: Any, given: list[Tensor]) -> None:
+    """Refuse tensors on the CPU beside those on the GPU; numbers may be, and so may places to index."""
+    checked = [args[0], *args[2:]] if func in _INDEXING else given
+    here = [value for value in checked if isinstance(value, Tensor) and not isinstance(value, _OnGpu) and value.dim()]
+    if here:
+        shapes = [tuple(value.shape) for value in here]
+        raise RuntimeError(f"{func.__name__}: tensors on {GPU} and on the CPU, those of shape {shapes}")
+
+
+def _wanted_device(func: Any, args: Any, kwargs: Any) -> torch.device | None:
+    """Return the device that a call names, if any."""
+    if func is Tensor.cpu:
+        return torch.device("cpu")
+    if func is Tensor.cuda:
+        return GPU
+    if kwargs.get("device") is not None:
+        return torch.device(kwargs["device"])
+    if func is Tensor.to and len(args) > 1:
+        if isinstance(args[1], Tensor):
+            return GPU if isinstance(args[1], _OnGpu) else torch.device("cpu")
+        return torch.device(args[1]) if isinstance(args[1], str | torch.device) else None
+    return None
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
+def _replaced(value: Any) -> Any:
+    """Put the CPU in place of every GPU, and plain tensors in place of those on it."""
+    if isinstance(value, dict):
+        return {
+            name: torch.device("cpu") if name == "device" and item is not None else _replaced(item)
+            for name, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return type(value)(map(_replaced, value)) if type(value) in (list, tuple) else value
+    if isinstance(value, torch.device) or (isinstance(value, str) and value.startswith("cuda")):
+        return torch.device("cpu")
+    return value.inner if isinstance(value, _OnGpu) else value
+
+
+def _wrapped(value: Any, known: dict[int, _OnGpu]) -> Any:
+    if isinstance(value, Tensor):
+        if id(value) in known:
+            return known[id(value)]
+        made = value.as_subclass(_OnGpu)
+        made.inner = value
+        return made
+    if isinstance(value, tuple) and hasattr(value, "_fields"):  # as what torch.linalg returns
+        return type(value)._make(_wrapped(item, known) for item in value)  # type: ignore[attr-defined]
+    if isinstance(value, tuple) and type(value).__module__ == "torch.return_types":
+        return type(value)([_wrapped(item, known) for item in value])
+    return type(value)(_wrapped(item, known) for item in value) if type(value) in (list, tuple) else value
 
 
 @contextmanager
 def pretended_gpu() -> Iterator[str]:
     """Make "cuda" a device of this thread."""
-    torch._C._ensureCUDADeviceGuardSet()
-    with _Constants(), _Operations():
+    with _PretendedGpu():
         yield "cuda"

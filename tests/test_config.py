@@ -135,11 +135,11 @@ def test_settings_without_effect_are_refused(tables: dict[str, Any], message: st
         ({"baselines": [{"strategy": "scratch", "tune": 1}]}, "tune = 1 compares nothing"),
         (
             {"baselines": [{"strategy": "scratch", "refit": True, "early_stopping": 3}]},
-            "refit = true leaves no validation rows",
+            "refit = true trains on the validation rows",
         ),
         (
             {"baselines": [{"strategy": "scratch", "refit": True, "schedule": "plateau"}]},
-            "refit = true leaves no validation rows",
+            "refit = true trains on the validation rows",
         ),
         ({"baselines": [{"strategy": "scratch", "lr": "automatic"}]}, "lr"),
         ({"baselines": [{"strategy": "scratch", "lr": "auto", "devices": 2}]}, "is found by one process"),

@@ -48,9 +48,9 @@ class Small:
 
     Attributes:
         make: Builds it for images of (size_px, channels), with options.
-        size_px: Of its images, where the experiment does not say.
-        min_px: The smallest images that leave something to the head.
-        options: What its name may say behind a colon.
+        size_px: Of its images, where the experiment sets no image_size.
+        min_px: The smallest images that do not shrink to nothing before the head.
+        options: Options that its name may have behind a colon.
     """
 
     make: Callable[..., nn.Module]
@@ -78,11 +78,11 @@ def backbone_names() -> list[str]:
 
 
 def get_architecture(name: str, channels: int = 3) -> Architecture:
-    """Look a backbone up.
+    """Return the architecture of a backbone.
 
     Args:
         name: Its name, with options where it takes some.
-        channels: Of the images, 1 or 3; a network that is made for its images takes as many, others always take 3.
+        channels: Of the images, 1 or 3; networks of SMALL are built for as many, all others take 3.
 
     Raises:
         UsageError: There is none of this name, or an option is wrong.

@@ -1,4 +1,4 @@
-"""Which pretrained network is at hand, for images that come without an experiment file."""
+"""Which pretrained network to use where no experiment file names one."""
 
 from __future__ import annotations
 

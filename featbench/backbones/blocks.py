@@ -1,10 +1,10 @@
 """`blocks`: the stages of a network, found from its modules alone, without a table of families.
 
 A stage is a module with two or more layers of weights (norms and biases are none) before the head. The search begins
-with the network's own children, and opens the one with the most such layers until there are at least three stages, none
-with more than three quarters of all layers, as ResNet's layer1 to layer4 or the children of SqueezeNet's `features`. A
-network with nothing so grouped, as VGG, has a block for each layer of weights, together with the norm, activation and
-pooling behind it. Of more than 15 every second, third, ... is taken, so that the last is among them.
+with the network's children, and replaces the one with the most such layers by its own children until there are at least
+three stages, none with more than three quarters of all layers, as ResNet's layer1 to layer4 or the children of
+SqueezeNet's `features`. A network without such groups, as VGG, has a block for each layer of weights, with the norm,
+activation and pooling that follow it. Of more than 15 blocks every second, third, ... is kept, the last one always.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Weights files: what kind a file is, as its bytes tell and not its ending, and the named tensors in it.
+"""Weights files: the named tensors in one, whose kind is found from its bytes, not from its ending.
 
-Nothing is executed: an object that only code could make, as a namespace of arguments, becomes an empty stand-in.
+Nothing in a file is executed: an object that only code could make, such as a Namespace, becomes an empty stand-in.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from featbench.errors import WeightsError, first_line
 
-# what torch raises depends on where in a damaged file it stumbles
+# torch raises any of these on a damaged file
 DAMAGE = (
     SafetensorError,
     pickle.UnpicklingError,
@@ -40,8 +40,8 @@ _SAVE = "save its state dict where it was made: torch.save(network.state_dict(),
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read every named tensor of a safetensors file, or of one that `torch.save` wrote, whatever it is called.
 
-    A tensor in a mapping in the file has the names of both, as in "state_dict.conv1.weight". What is no tensor (the
-    epoch, settings) is passed over.
+    A tensor in a mapping in the file has the names of both, as in "state_dict.conv1.weight". Other values (the
+    epoch, settings) are ignored.
 
     Raises:
         WeightsError: The file is missing or damaged, or has no named tensors.
@@ -62,9 +62,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             with allowed, path.open("rb") as file:  # given a path, torch goes by its ending
                 content = torch.load(file, map_location="cpu", weights_only=True)
     except DAMAGE as error:
-        # the text of other errors is of no use, or advises to execute what is in the file
-        said = isinstance(error, SafetensorError | OSError)
-        reason = f" ({first_line(error)})" if said else ""
+        # other errors' texts do not help, or advise to execute what is in the file
+        is_useful = isinstance(error, SafetensorError | OSError)
+        reason = f" ({first_line(error)})" if is_useful else ""
         raise WeightsError(
             f"{path} is damaged, or neither safetensors nor a file of torch.save, or holds what only code could make, "
             f"and is not loaded{reason}"
@@ -79,7 +79,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 class _Inert:
-    """Stands for an object that is not made."""
+    """Stands in for an object that is not created."""
 
     name = ""
 

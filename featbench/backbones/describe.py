@@ -26,8 +26,8 @@ class Layer:
     Attributes:
         name: Its name.
         shape: Of one image's output.
-        width: Numbers an image after pooling; None where that pooling makes no sense.
-        compute: Share of the network's multiply-adds that have run when its output is there, 0 to 1.
+        width: Features of one image after pooling; None where the layer cannot be pooled so.
+        compute: Share of the network's multiply-adds up to and including this layer, 0 to 1.
         is_block: Whether it is one of `blocks`.
     """
 
@@ -83,7 +83,7 @@ def describe_backbone(name: str, pooling: str, image_size: int | None = None, ch
 
 
 def outline(architecture: Architecture, size_px: int) -> Traced:
-    """Build a network without numbers, which takes no time and no memory, where its code is known to allow that."""
+    """Build a network on torch's meta device, without memory for its weights, where its code is known to allow that."""
     if architecture.foreign:
         return architecture.trace(architecture.make(size_px))
     try:

@@ -1,4 +1,4 @@
-"""What `layers` says -> names of layers: `blocks` and shell-style patterns become the names they stand for."""
+"""The `layers` setting: `blocks` and shell-style patterns are replaced by names of layers."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def expand_layers(traced: Traced, layers: Sequence[str], image_shape: tuple[int,
     """Replace `blocks` and each pattern by the layers they stand for, in the order they run.
 
     A `*` does not cross a dot, as it does not cross a slash in the shell: `layer*` is layer1 to layer4 of a ResNet, and
-    `layer*.*` their blocks. What is named outright, or stood for before, is not repeated; the head, what comes behind
-    it, and what gives no features are left out.
+    `layer*.*` their blocks. No layer is repeated; the head, layers after it and layers that give no features
+    are not included.
 
     Raises:
         UsageError: There is no such layer, a pattern matches none, or the network cannot take such images.

@@ -1,4 +1,4 @@
-"""`python:module:factory`: a network of one's own.
+"""`python:module:factory`: a network of the user's own.
 
 `factory()` returns an `nn.Module` with random weights; trained ones belong in a file that `weights` names. The module
 is looked for in the current folder first. Images are resized so that their shorter side is `image_size`, cropped to the
@@ -27,7 +27,7 @@ def factory_architecture(name: str) -> Architecture:
         UsageError: There is no such module or function, or it cannot be used.
     """
     module, factory = find_factory(name, "python:my_networks:make")
-    size_px = 224  # of no meaning: image_size says it
+    size_px = 224  # replaced: image_size has to be set
     preprocess = Preprocess(
         size_px, size_px, _numbers(name, module, "MEAN", IMAGENET_MEAN), _numbers(name, module, "STD", IMAGENET_STD)
     )

@@ -1,8 +1,8 @@
-"""Which tensors of a weights file are which of a network's: by the network's own names, whatever they are wrapped in.
+"""Loading a weights file: its tensors are matched to the network's by name, whatever prefix they have.
 
-A file's names may begin with anything ("state_dict.module.encoder_q.conv1.weight"): what the most of the network's own
-names come behind is taken off. The head may be missing, have another name, or be made for other classes, since features
-do not need it. What no name decides is an error, and what is passed over is said.
+A file's names may have any prefix (as "state_dict.module.encoder_q."): the one before most of the network's names is
+removed. The head may be missing, have another name, or be made for other classes, since features
+do not need it. Tensors that cannot be matched are an error; those that are ignored are listed in the notes.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _LISTED = 10
 
 @dataclass(frozen=True)
 class Loaded:
-    """What came of loading a file.
+    """The outcome of loading a file.
 
     Attributes:
         has_head: Whether the head has its weights.
-        notes: What to tell the user of it, as sentences.
+        notes: Sentences for the user: which tensors were ignored.
     """
 
     has_head: bool
@@ -41,14 +41,14 @@ class Loaded:
 def load_file(traced: Traced, path: Path, part: str = "", adapt: Adapt | None = None) -> Loaded:
     """Load a weights file into a network.
 
-    The head may be missing, have another name, or be made for other classes. Missing may be tensors, too, that take no
-    part in the eval forward, as those of auxiliary heads.
+    The head may be missing, have another name, or be made for other classes. Tensors that
+    the eval forward does not use, as those of auxiliary heads, may be missing, too.
 
     Args:
         traced: The network.
         path: The file.
-        part: What all the names of the tensors that are meant begin with, as in "teacher"; "" finds it.
-        adapt: What the network's library does to weights of another size or with other names.
+        part: Prefix of the tensors to load, as in "teacher"; "" finds it.
+        adapt: The network library's own conversion of weights of another size or with other names.
 
     Raises:
         WeightsError: Two parts of the file fit as well, or any other tensor is missing, unexpected or of the wrong
@@ -96,7 +96,7 @@ class _Names:
         self.body = {name: tensor for name, tensor in self._wanted.items() if name not in self.head}
 
     def problems(self, given: State) -> dict[str, set[str]]:
-        """Return the tensors that keep weights from being loaded, by what is wrong with them."""
+        """Return the tensors that cannot be loaded, by what is wrong with them."""
         misshapen = {name for name in given.keys() & self.body.keys() if given[name].shape != self.body[name].shape}
         missing = {
             name
@@ -107,7 +107,7 @@ class _Names:
         return {kind: set(names) for kind, names in found.items() if names}
 
     def sort_heads(self, given: State) -> tuple[dict[str, Tensor], list[str]]:
-        """Give the head its own name, and leave out heads that are not this network's; the notes say which."""
+        """Rename the head to the network's own name, and drop heads of other networks; the notes list them."""
         modules: dict[str, dict[str, Tensor]] = defaultdict(dict)
         for name in given.keys() - self.body.keys():
             module, _, last = name.rpartition(".")
@@ -121,16 +121,16 @@ class _Names:
             sorted_ |= {f"{self._head_name}.{last}": tensor for last, tensor in heads[chosen].items()}
             if chosen != self._head_name:
                 notes.append(f"its head {chosen!r} is taken for {self._head_name!r}")
-        if left := sorted(heads.keys() - {chosen}):
+        if others := sorted(heads.keys() - {chosen}):
             notes.append(
-                f"{_list(left)} is left out, as a head for other classes"
-                if len(left) == 1
-                else f"the heads {_list(left)} are left out"
+                f"{_list(others)} is ignored, as a head for other classes"
+                if len(others) == 1
+                else f"the heads {_list(others)} are ignored"
             )
         return sorted_, notes
 
     def hint(self, given: State) -> str:
-        """Say so where most of a file's names are strange."""
+        """Return a sentence for the error where most of a file's names are not the network's; else ""."""
         known = len(given.keys() & self._wanted.keys())
         if known >= len(self.body) / 2:
             return ""
@@ -143,7 +143,7 @@ class _Names:
         return bool(self._head_name) and f"{name}.".startswith(f"{self._head_name}.")
 
     def _is_head(self, module: str, tensors: Mapping[str, Tensor]) -> bool:
-        """Say whether tensors that are none of the body's are a head's: by its place, or by its place and its shape."""
+        """Return whether tensors outside the body are a head, judging by their module and shape."""
         if not self._head_name:
             return False
         if self._in_head(module):
@@ -167,10 +167,10 @@ class _Names:
 
 
 def _find_prefix(everything: State, part: str, names: _Names, path: Path) -> str:
-    """Return what the names of the tensors that are meant begin with, its dot included.
+    """Return the prefix of the tensors to load, with its dot.
 
     Raises:
-        WeightsError: It cannot be told, or there is no such part.
+        WeightsError: Two prefixes fit as well, or there is no such part.
     """
     start = f"{part}." if part else ""
     votes: Counter[str] = Counter()

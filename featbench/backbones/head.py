@@ -11,8 +11,8 @@ _SIZES = {getattr, "size", "dim"}
 def find_head(network: nn.Module, graph: fx.Graph) -> fx.Node | None:
     """Return the linear layer that a network ends with: a `Linear`, or a convolution as SqueezeNet's.
 
-    Between it and the output there may be pooling, activation and reshaping, but nothing that has weights or puts
-    together two tensors: the last convolution of a residual block is no head. None where there is no such layer.
+    Between it and the output there may be pooling, activation and reshaping, but nothing that has weights or joins
+    two tensors: the last convolution of a residual block is no head. None where there is no such layer.
     """
     node = only_input(output_of(graph))
     while node is not None:
@@ -32,7 +32,7 @@ def output_of(graph: fx.Graph) -> fx.Node:
 
 
 def only_input(node: fx.Node) -> fx.Node | None:
-    """Return the one tensor that a node works on; None where there are several or none, sizes not counted."""
+    """Return the only input of a node that is a tensor; None where there are several or none. Sizes do not count."""
     sizes = _sizes(node.graph)
     tensors = [other for other in node.all_input_nodes if other not in sizes]
     return tensors[0] if len(tensors) == 1 else None

@@ -1,4 +1,4 @@
-"""Which weights and layers a `[[backbones]]` entry comes to, remembered so that no network is built to know it.
+"""Which weights and layers a `[[backbones]]` entry has, remembered so that no network is built to look them up.
 
 Weights count as unchanged while their file is (see `featbench.data.hashes`); random weights while the seed and the
 libraries are. Networks whose code may change under the same name (`python:`, timm's) are built each time.
@@ -34,7 +34,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Identity:
-    """What tells a network's features from those of all others; fields as those of `Backbone`.
+    """Everything about a network that its features depend on; fields as those of `Backbone`.
 
     Attributes:
         name: The backbone's name.
@@ -42,7 +42,7 @@ class Identity:
         source: The same, but with a file's whole path.
         weights_hash: See `Backbone.weights_hash`.
         preprocess: What images go through before it.
-        notes: What the user is told of its weights.
+        notes: Sentences for the user about its weights.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Layers:
-    """The layers of an entry by name, and the poolings that are not what `pooling` says; see `Backbone.resolve`."""
+    """The layers of an entry by name, and the poolings that differ from `pooling`; see `Backbone.resolve`."""
 
     names: tuple[str, ...]
     own_poolings: Mapping[str, str | None]
@@ -147,6 +147,12 @@ class Network:
             WeightsError: The weights are missing or do not fit.
         """
         return load_backbone(self.config, seed=self.seed, offline=self.offline, channels=self.channels)
+
+    def weights_files(self) -> list[Path] | None:
+        """List the files that its weights are read from, one at most; None where featbench does not know them."""
+        architecture = get_architecture(self.config.name, self.channels)
+        file = weights_file(architecture, self.config)
+        return None if architecture.foreign else [] if file is None else [file]
 
     def release(self) -> None:
         """Let the network's memory go; it is built again where it is needed again."""

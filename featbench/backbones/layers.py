@@ -1,7 +1,7 @@
-"""Layers: from names to one network that returns the pooled features of all of them in one forward pass.
+"""From names of layers to one network that returns the pooled features of all of them in one forward pass.
 
-A layer's pooling is put right behind the layer's node in the traced graph, so that no later in-place operation can
-change what it sees, and everything behind the deepest layer asked for is cut off.
+Each pooling is inserted right behind its layer's node in the traced graph, so that no later in-place operation can
+change its input; the graph ends after the deepest of the layers.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def feature_network(
         layers: Names: "penultimate", graph nodes or modules.
         pooling: How a layer's output becomes one row of numbers, as in "avg" or "avg:4"; see `resolve_pooling`.
         image_shape: (C, H, W) of the images it will see.
-        has_head: Whether the last linear layer has weights; without them no layer behind it may be asked for.
-        as_written: Take the pooling as it stands, as a model's card has it.
+        has_head: Whether the last linear layer has weights; without them it and what follows have no features.
+        as_written: Do not resolve the pooling for each layer: a model's card has the resolved one.
 
     Raises:
         UsageError: A layer does not exist, or cannot be pooled so.
@@ -71,7 +71,7 @@ def feature_network(
 def resolved_poolings(
     traced: Traced, layers: Sequence[str], pooling: str, image_shape: tuple[int, int, int]
 ) -> dict[str, str | None]:
-    """Return what a pooling is for each layer; see `resolve_pooling`.
+    """Return the pooling to use for each layer; see `resolve_pooling`.
 
     Raises:
         UsageError: A layer does not exist, or cannot be pooled so.
@@ -133,7 +133,7 @@ def _cut(traced: Traced, nodes: Mapping[str, fx.Node], pools: Mapping[str, Pool]
 
 
 def _writes(module: nn.Module, node: fx.Node) -> bool:
-    """Say whether a node may change its input in place, so that it counts although nobody uses what it returns."""
+    """Return whether a node may change its input in place, so that it is kept although its result is unused."""
     if node.op == "call_module":
         return bool(getattr(module.get_submodule(str(node.target)), "inplace", False))
     name = str(getattr(node.target, "__name__", node.target))

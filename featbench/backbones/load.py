@@ -37,7 +37,7 @@ class Backbone:
         has_head: Whether its head has weights.
         foreign: Whether its code may change under the same name.
         source: Where its weights come from: as `weights`, but with a file's whole path.
-        notes: What there is to tell of its weights, as sentences.
+        notes: Sentences for the user about its weights.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Backbone:
         return feature_network(self.traced, layers, pooling, shape, has_head=self.has_head, as_written=as_written)
 
     def resolve(self, layers: Sequence[str], pooling: str, image_shape: tuple[int, int, int]) -> dict[str, str | None]:
-        """Return what a pooling is for those layers for which it is not what it says; see `resolve_pooling`.
+        """Return the pooling of those layers that need another than `pooling`; see `resolve_pooling`.
 
         Raises:
             UsageError: A layer does not exist, or cannot be pooled so.
@@ -107,10 +107,10 @@ def check_backbone(config: BackboneConfig) -> None:
 
 
 def weights_name(architecture: Architecture, config: BackboneConfig) -> str:
-    """Return which weights an entry means: a member's name, "random", or a file's path.
+    """Return the weights of an entry: a member's name, "random", or a file's path.
 
     Raises:
-        UsageError: The architecture has none of this name, or none at all, and random ones are not asked for.
+        UsageError: The architecture has none of this name; or it has none at all and the entry does not say "random".
     """
     chosen = config.weights or architecture.default_weights
     if chosen == "DEFAULT":
@@ -174,7 +174,7 @@ def load_backbone(config: BackboneConfig, *, seed: int, offline: bool = False, c
 
 
 def describe_weights(architecture: Architecture, config: BackboneConfig) -> tuple[str, ...]:
-    """Return what there is to tell of an entry before its weights are loaded: another name, or that they are random."""
+    """Return sentences about an entry before its weights are loaded: another name, or that they are random."""
     if config.weights is not None or weights_name(architecture, config) != RANDOM:
         return architecture.notes
     why = "comes as its function returns it" if architecture.foreign else "was never trained"

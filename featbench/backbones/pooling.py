@@ -64,7 +64,7 @@ def make_pool(pooling: str, shape: tuple[int, ...], layer: str, *, channels_last
         pooling: One of POOLINGS.
         shape: Of the layer's output, without the batch.
         layer: The layer's name, for messages.
-        channels_last: Whether a map is (H, W, C); None where the shape is to tell.
+        channels_last: Whether a map is (H, W, C); None to decide by the shape.
 
     Raises:
         UsageError: The pooling makes no sense for this shape; the message names those that do.
@@ -125,8 +125,8 @@ def _map(pooling: str, shape: tuple[int, ...], layer: str, channels_last: bool |
     last = is_channels_last(shape) if channels_last is None else channels_last
     if last is None:
         raise UsageError(
-            f"layer {layer!r} has as many channels as rows and columns ({shape[0]}), and which axis is which cannot be "
-            "told; use pooling flatten, or another image_size"
+            f"layer {layer!r} has as many channels as rows and columns ({shape[0]}), so its axis of channels is "
+            "ambiguous; use pooling flatten, or another image_size"
         )
     height, width = shape[:2] if last else shape[1:]
     grid = _GRID.fullmatch(pooling)

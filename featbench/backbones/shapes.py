@@ -123,7 +123,7 @@ def _run(runner: _Runner, traced: Traced, image_shape: tuple[int, int, int]) -> 
 
 @contextmanager
 def _attention_in_parts() -> Iterator[None]:
-    """Keep attention from running as one fused operator, whose operations nobody counts."""
+    """Keep attention from running as one fused operator, whose operations torch does not count."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

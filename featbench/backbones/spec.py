@@ -1,4 +1,4 @@
-"""What there is to know of a backbone before it is built, wherever it comes from."""
+"""The description of a backbone before it is built, whichever library it comes from."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Architecture:
         adapt: What its library does to weights of another size or with other names; a ValueError where it cannot.
         foreign: Whether its code is neither featbench's nor torchvision's, and may change under the same name.
         needs_size: Whether nothing but the experiment can say how large its images are.
-        notes: What to tell the user of it, as sentences.
+        notes: Sentences for the user about it.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Architecture:
         """Return the preprocessing of some weights for images of a size; None is the weights' own.
 
         Raises:
-            UsageError: The size is missing, and nothing else says it.
+            UsageError: The size is missing, and the architecture has none of its own.
         """
         if size_px is None and self.needs_size:
             raise UsageError(

@@ -152,7 +152,7 @@ def _adapt(network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tens
 
 
 def _size(config: Any, size_px: int) -> dict[str, int]:
-    """Return what tells a network its size of images, where it is made for one and that is another."""
+    """Return timm's argument for the size of images, where a network is made for one and this is another."""
     return {"img_size": size_px} if config.fixed_input_size and size_px != config.input_size[1] else {}
 
 

@@ -35,7 +35,7 @@ class Prefix:
 
 
 def find_prefix(network: nn.Module) -> Prefix | None:
-    """Return a network's own count of tokens; None where it cannot be told."""
+    """Return how many tokens a network has before those of the patches; None where it does not say."""
     if isinstance(network, models.VisionTransformer):
         return Prefix(1, has_class=True, n_patches=network.seq_length - 1)
     has_class = any(name.split(".")[-1].startswith("cls_token") for name, _ in network.named_parameters())
@@ -47,7 +47,7 @@ def find_prefix(network: nn.Module) -> Prefix | None:
 
 
 def resolve_pooling(network: nn.Module, layer: str, pooling: str, shape: tuple[int, ...]) -> str | None:
-    """Return what a pooling is for a layer of this shape: `tokens` may be `tokens:N`, and None leaves it as it is.
+    """Return the pooling for a layer of this shape: `tokens` may become `tokens:N`; None is no pooling.
 
     A penultimate layer that is a vector is no matter of poolings for other shapes. `tokens` stays where the class token
     is the only one before the patches, so that caches of before serve.

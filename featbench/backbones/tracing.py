@@ -162,7 +162,7 @@ def trace(
 
     Args:
         network: The network; it is put in eval mode.
-        leaves: Modules that are one node each, besides those of torch and torchvision.
+        leaves: Kinds of modules that are one node each, besides those of torch and torchvision.
         whole: Functions that are one node each, because they cannot be traced.
         gives_classes: Whether its output is known to be classes.
 

@@ -1,4 +1,4 @@
-"""Weights of torchvision's by name, and what tells a network's weights from all others."""
+"""torchvision's weights by name, and a hash of a network's weights."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from featbench.config.experiment import (
     is_weights_file,
     split_part,
 )
-from featbench.config.files import backbone_config, builtin_experiments, load_experiment
+from featbench.config.files import backbone_config, builtin_experiments, is_folder, load_experiment
 
 __all__ = [
     "BackboneConfig",
@@ -23,6 +23,7 @@ __all__ = [
     "Experiment",
     "backbone_config",
     "builtin_experiments",
+    "is_folder",
     "is_weights_file",
     "load_experiment",
     "split_part",

@@ -24,7 +24,7 @@ class BaselineConfig(Table):
         lr: The head's learning rate, the peak where the schedule has one; "auto" finds it by a range test.
         backbone_lr_factor: What is below the head has `lr` times this.
         layer_decay: Each block further below the head has the rate of the one above it times this.
-        clip_norm: The gradient's norm is cut down to this.
+        clip_norm: Largest norm of the gradient, which is scaled down to it.
         label_smoothing: Share of a label's weight that is spread over all classes.
         mixup: Parameter of the Beta distribution that pairs of images are mixed by; 0 mixes none.
         ema: Decay a step of the averaged weights, which are then the ones scored and kept; 0 keeps none.
@@ -102,7 +102,8 @@ class BaselineConfig(Table):
             self._refuse("plateau_patience", f'with schedule = "{self.schedule}"')
         if self.refit and (self.early_stopping is not None or self.schedule == "plateau"):
             raise ValueError(
-                'refit = true leaves no validation rows for early_stopping and schedule = "plateau" to go by'
+                'refit = true trains on the validation rows, which early_stopping and schedule = "plateau" go by; '
+                "remove one of them"
             )
         if self.processes == 1:
             self._refuse("distributed", "with one process; set devices or num_nodes")

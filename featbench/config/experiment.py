@@ -201,12 +201,12 @@ _TABLES: dict[str, type[Table]] = {
 
 
 def is_weights_file(weights: str) -> bool:
-    """Say whether a `weights` setting means a file: names of weights have neither a dot nor a slash."""
+    """Return whether a `weights` setting is a file: names of weights have neither a dot nor a slash."""
     return any(mark in weights for mark in (".", "/", os.sep))
 
 
 def split_part(weights: str) -> tuple[Path, str]:
-    """Split FILE#PART, as "dino.pth#teacher", where PART tells which of a file's tensors are meant; else it is ""."""
+    """Split FILE#PART, as "dino.pth#teacher", where PART is the prefix of the tensors to load, or ""."""
     path, mark, part = weights.rpartition("#")
     whole = not mark or os.path.isfile(weights)  # noqa: PTH113  # Path.is_file() raises where a name is too long
     return (Path(weights), "") if whole else (Path(path), part)

@@ -35,7 +35,7 @@ def load_experiment(source: str | Path | Mapping[str, Any] | Experiment, overrid
     Args:
         source: A built-in name, the path of a TOML file, a folder of images, what such a file holds as nested dicts and
             lists, or an `Experiment`. Relative paths in the last two start at the current folder.
-        overrides: `KEY=VALUE` settings that replace what the file says; dotted keys, list items by number, as in
+        overrides: `KEY=VALUE` settings that replace those of the file; dotted keys, list items by number, as in
             `backbones.0.name=resnet18`.
 
     Raises:
@@ -49,6 +49,17 @@ def load_experiment(source: str | Path | Mapping[str, Any] | Experiment, overrid
         _override(content, override)
     _absolute_paths(content, Path.cwd())
     return Experiment.model_validate(content)
+
+
+def is_folder(source: str | Path | Mapping[str, Any] | Experiment) -> bool:
+    """Say whether an experiment is named by a folder of images.
+
+    Raises:
+        UsageError: It begins with the home folder of nobody.
+    """
+    if isinstance(source, Experiment | Mapping) or str(source) in builtin_experiments():
+        return False
+    return bool(str(source)) and expand_user(source).is_dir()
 
 
 def backbone_config(settings: Mapping[str, Any]) -> BackboneConfig:
@@ -69,7 +80,7 @@ def backbone_config(settings: Mapping[str, Any]) -> BackboneConfig:
 
 
 def _plain(value: Any) -> Any:
-    """Copy what somebody wrote in Python as TOML would give it: paths as text, NumPy's numbers and arrays as lists."""
+    """Copy values from Python as TOML would give them: paths as text, NumPy's arrays as lists."""
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Reading TOML as people have it: what is wrong with a text is one sentence, whatever it holds."""
+"""Reading TOML files, with one sentence of error for any that is wrong."""
 
 from __future__ import annotations
 

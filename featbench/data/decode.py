@@ -2,7 +2,7 @@
 
 Files are known by their content, not by their ending. Transparency and colour profiles are dropped, as torchvision's
 `ImageFolder` does; of an animation the first frame is read; 16 bits become the upper 8; EXIF says which side is up.
-What is too large for the memory (`featbench.data.room`) is left out before it is decoded, what is not whole after.
+Images that are too large for the memory (`featbench.data.room`) are refused before decoding, partial ones after.
 """
 
 from __future__ import annotations
@@ -87,9 +87,9 @@ def reading() -> Iterator[None]:
     _silence_pillow()
     try:
         yield
-    except (UnreadableImageError, MemoryError):  # too little memory is no fault of the image
+    except (UnreadableImageError, MemoryError):  # running out of memory is not the image's fault
         raise
-    except Exception as error:  # it depends on where in a damaged file Pillow stumbles
+    except Exception as error:  # Pillow raises many kinds on damaged files
         raise UnreadableImageError(_reason(error)) from error
 
 
@@ -107,7 +107,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     elif image.mode in ("I", "F"):
         numbers = _numbers(image.tag_v2) if image.format == "TIFF" else "numbers of 32"  # type: ignore[attr-defined]
         raise UnreadableImageError(
-            f"its grey values are {numbers} bits, of which none is white; save it as 8 or 16 bits without a sign"
+            f"its grey values are {numbers} bits, of which none means white; save it as 8 or 16 bits without a sign"
         )
     else:
         image.info.pop("transparency", None)  # dropped anyway, and Pillow warns of some kinds
@@ -161,7 +161,7 @@ def _why_unknown(file: IO[bytes]) -> str:
         file.seek(0)
         try:
             make(file, "")
-        except Exception as error:  # noqa: BLE001  # which is the reason that was asked for
+        except Exception as error:  # noqa: BLE001  # its text is what this function returns
             reason = _reason(error)
             return f"it is a {kind} file that cannot be read: {_bands(file) if reason == _NO_MODE else reason}"
     return f"it holds no image of a known kind ({', '.join(_FORMATS)})"

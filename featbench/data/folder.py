@@ -1,4 +1,4 @@
-"""A folder of images, listed: its splits, its classes, and the files that are left out."""
+"""A folder of images: its splits, its classes, and the files that are skipped."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Scanned(NamedTuple):
     Attributes:
         classes: The class names.
         splits: "train" and "test", with "val" where all three are there, or "all" where one folder a class is all.
-        skipped: The files left out.
+        skipped: Files that are not used, with the reason.
         layout: The folders of these.
     """
 
@@ -64,7 +64,7 @@ def scan_folder(root: Path, *, on_bad_image: Literal["skip", "error"] = "skip") 
 
 
 def check_counts(whole: Split, classes: Classes) -> None:
-    """Check that a pile of images can be split into train, val and test.
+    """Check that images can be split into train, val and test.
 
     Raises:
         DataError: A class has too few.
@@ -74,7 +74,7 @@ def check_counts(whole: Split, classes: Classes) -> None:
     if few:
         ways = "add images, or make train/ and test/ folders of your own"
         if len(classes) - len(few) > 1:
-            ways += ", or leave it out:" + hide_lines(place for name, _ in few for place in classes[name])
+            ways += ", or hide it:" + hide_lines(place for name, _ in few for place in classes[name])
         raise DataError(
             f"too few images to be split into train, val and test: {listed(f'{name!r} has {n}' for name, n in few)}. "
             f"A class needs at least {LEAST_IMAGES}; {ways}",
@@ -115,7 +115,7 @@ class _Scan:
         return Split(name, file_images(paths), np.asarray(labels, np.int64), tuple(map(self._id, paths)))
 
     def leave_out(self, split: str, folder: Path, used: Iterable[Path], kind: str) -> None:
-        """List what lies beside the split or class folders; what featbench wrote is not listed."""
+        """List files and folders next to the split or class folders, without those that featbench wrote."""
         taken = set(used)
         for entry in entries_of(folder):
             if Path(entry.path) not in taken and not (is_folder(entry) and is_own(entry.path)):
@@ -130,7 +130,7 @@ class _Scan:
                 continue
             self._skip(split, found.path, found.reason)
             if found.lost and self.on_bad_image == "error":
-                raise DataError(f'{found.path}: {found.reason} (on_bad_image = "skip" leaves it out)')
+                raise DataError(f'{found.path}: {found.reason} (on_bad_image = "skip" skips it)')
         return images
 
     def _skip(self, split: str, path: str, reason: str) -> None:
@@ -152,7 +152,7 @@ def _is_utf8(path: Path) -> bool:
 
 
 def _endings(skipped: Sequence[Skipped]) -> str:
-    """Count the files that were left out by their endings, as in " (.npy: 12 files)"."""
+    """Count the skipped files by their endings, as in " (.npy: 12 files)"."""
     files = [Path(one.id).suffix.lower() for one in skipped if one.reason == NO_ENDING]
     counts = Counter(ending or "no ending" for ending in files).most_common()
     return (
@@ -182,6 +182,6 @@ def _check_same_classes(root: Path, layout: Layout) -> None:
         what = "; ".join(f"{split} lacks {listed(names)}" for split, names in lacking.items())
         raise DataError(
             f"{one_line(str(root))}: the splits have different classes: {what}. Add images there"
-            + (f", or leave them out everywhere:{hide_lines(places)}" if len(every) - len(odd) > 1 else ""),
+            + (f", or hide them everywhere:{hide_lines(places)}" if len(every) - len(odd) > 1 else ""),
             with_lines=True,
         )

@@ -56,7 +56,7 @@ class GivenImages:
         return GivenImages(tuple(self.items[index] for index in indices))
 
     def hashes(self) -> Hashes:
-        """Return no hashes: nobody asks whether new images are the same."""
+        """Return no hashes: new images are not searched for duplicates."""
         return (None,) * len(self)
 
     def digest(self) -> str:
@@ -65,7 +65,7 @@ class GivenImages:
 
 
 def as_split(images: ImageLike | Iterable[ImageLike]) -> Split:
-    """Take one image or many; what they may be says `Model`.
+    """Take one image or many, in any of the forms that `Model` documents.
 
     Raises:
         UsageError: The shape, dtype, range or type of one is wrong.

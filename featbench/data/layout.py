@@ -53,7 +53,7 @@ def read_layout(root: Path) -> Layout:
     """Find the splits and the classes of a folder.
 
     Raises:
-        DataError: It cannot be told, or a folder cannot be listed; the message says what was seen, and what goes on.
+        DataError: The layout is ambiguous, or a folder cannot be listed; the message says what would work.
     """
     children = _folders(root)
     splits = _splits(root, children)
@@ -192,8 +192,8 @@ def _drop_unlabelled(children: Sequence[Path], splits: dict[str, Path]) -> list[
             del splits[split]
         place = folder or named[0]
         remarks.append(
-            f"{place.name}/ has images, but no folders called as the classes of {splits['train'].name}/ are: without "
-            f"labels it is not used here; `featbench predict RESULTS {quoted(place)}` tells the classes of its images"
+            f"{place.name}/ has images, but none of the class folders of {splits['train'].name}/: without "
+            f"labels it is not used here; `featbench predict RESULTS {quoted(place)}` predicts their classes"
         )
     return remarks
 

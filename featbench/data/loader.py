@@ -36,7 +36,7 @@ _Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class _Outcome:
-    """Of one image: why it was left out, if it was, and what is to be noted of it, if anything."""
+    """The outcome of decoding one image: why it was skipped, or a kind of `NOTES`, or neither."""
 
     reason: str | None = None
     note: str | None = None
@@ -44,7 +44,7 @@ class _Outcome:
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch: `rows` (B,) int64 of the split, ascending; `images` (B, C, h, w) uint8; what was left out; notes."""
+    """One batch: `rows` (B,) int64 of the split, ascending; `images` (B, C, h, w) uint8; skipped images; notes."""
 
     rows: Indices
     images: Tensor
@@ -63,7 +63,7 @@ def read_batches(
 ) -> Iterator[Batch]:
     """Yield the split's images in batches, in order; a batch is short by the images that cannot be decoded.
 
-    Where arrays are resized, and when the next images are decoded, says `read_together`.
+    See `read_together` for where arrays are resized, and when the next images are decoded.
 
     Raises:
         DataError: An image cannot be decoded and `on_bad_image` is "error".
@@ -86,7 +86,7 @@ def read_together(
     """Do as `read_batches` for several preprocessings, but decode each image once: a batch for each, of the same rows.
 
     Arrays are resized on the device, and their batches stay there; decoded images come on the CPU. Where the network
-    runs on the CPU too, the cores do one or the other: threads that decode under a network keep its threads waiting.
+    runs on the CPU too, decoding and the network take turns: decoding threads would keep the network's threads waiting.
 
     Raises:
         DataError: An image cannot be decoded and `on_bad_image` is "error".
@@ -105,7 +105,7 @@ def read_together(
 
 def bad_image(image: str, reason: str) -> DataError:
     """Make the error of an image that cannot be read."""
-    return DataError(f'image {image} cannot be read: {reason} (on_bad_image = "skip" leaves such out)')
+    return DataError(f'image {image} cannot be read: {reason} (on_bad_image = "skip" skips such images)')
 
 
 def image_shape(split: Split, preprocess: Preprocess) -> tuple[int, int, int]:
@@ -192,6 +192,6 @@ def _assemble(split: Split, rows: Indices, pixels: list[_Pixels], waiting: list[
 
 
 def _notes(split: Split, rows: Indices, images: Tensor, decoded: Mapping[int, str]) -> Notes:
-    """Count what is to be said of a batch; `decoded` is what decoding noted. A plain image is no more than that."""
+    """Count the notes of a batch; `decoded` has those of decoding. An image of one colour has that note alone."""
     plain = {int(rows[number]): CONSTANT for number in nearly_constant(images)}
     return count_notes((kind, split.ids[row]) for row, kind in sorted(({**decoded, **plain}).items()))

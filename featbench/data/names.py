@@ -15,8 +15,8 @@ _SCHEMES = ("http", "https", "ftp", "ftps", "s3", "gs", "file")
 def plain_name(path: PurePath | str) -> str:
     r"""Write a path as printable UTF-8 with forward slashes; different paths stay different.
 
-    What a terminal would obey (see `featbench.terminal`) and a byte that is not UTF-8 become `\xNN`, a byte each, and a
-    backslash is doubled, so that the bytes of the name can be had back.
+    Characters that control a terminal (see `featbench.terminal`) and bytes that are not UTF-8 become `\xNN`, and a
+    backslash is doubled, so that the name can be restored.
     """
     text = str(path).replace(os.sep, "/")
     if text.isascii() and text.isprintable() and "\\" not in text:
@@ -32,7 +32,7 @@ def _bytes(character: str) -> str:
 
 
 def url_of(place: str | os.PathLike[str]) -> str | None:
-    """Return the URL that somebody gave in place of a path, None where it is none; a Path lost one of its slashes."""
+    """Return the URL that was given in place of a path; None where it is a path. A Path has lost one of its slashes."""
     text = os.fspath(place)
     found = _URL.match(text)
     if found is None:

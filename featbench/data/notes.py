@@ -1,4 +1,4 @@
-"""What is said of images that are read, but may not be what the user takes them for: counts, by kind."""
+"""Notes on images that were read but may be faulty: counts by kind, with an example."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 TWELVE_BITS, CONSTANT = "twelve_bits", "constant"
 NOTES = {
-    TWELVE_BITS: "16-bit grey with no value above 4,095, as 12-bit cameras save it: at most 16 of 256 grey levels are "
-    "left; multiply the values by 16",
+    TWELVE_BITS: "16-bit grey with no value above 4,095, as 12-bit cameras save it: at most 16 of 256 grey levels "
+    "remain; multiply the values by 16",
     CONSTANT: "of one colour, or nearly, once decoded; look at one of them",
 }
 

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 _NEARLY = 3  # of 255
-_FEW_PX = 16  # a side of the grid that tells most images from plain ones at once
+_GRID_PX = 16  # side of a coarse grid; most images differ there already, and need no closer look
 
 
 def nearly_constant(images: Tensor) -> list[int]:
     """Find images whose values hardly differ within any channel: (B, C, h, w) uint8. Returns their numbers."""
     if not images.numel():
         return []
-    steps = [max(1, side // _FEW_PX) for side in images.shape[2:]]
+    steps = [max(1, side // _GRID_PX) for side in images.shape[2:]]
     doubtful = torch.nonzero(_plain(images[:, :, :: steps[0], :: steps[1]])).flatten()
     return [int(number) for number in doubtful if _plain(images[number : number + 1]).item()]
 

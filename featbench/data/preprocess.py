@@ -1,4 +1,4 @@
-"""Preprocessing: from an image as found to the tensor that a backbone was trained on.
+"""Preprocessing: from a decoded image to the input that a backbone was trained on.
 
 It has two halves. `fit` resizes and crops to uint8, photos one by one, arrays in whole batches; `normalise` scales and
 standardises a uint8 batch on the device that runs the network. What travels between them is a quarter of the size of

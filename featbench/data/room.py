@@ -1,7 +1,7 @@
-"""Memory for decoding: what an image takes is told from its header, and all threads share a fixed amount.
+"""Memory for decoding: what an image needs is estimated from its header, and all threads share a fixed amount.
 
-A file of a few bytes can declare an image of gigabytes. One that would take more than there is for all threads is
-refused; one that would take more than the others leave waits.
+A file of a few bytes can declare an image of gigabytes. One that needs more than the whole amount is refused; one that
+needs more than is free at the moment waits.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from contextlib import contextmanager, suppress
 from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
 LIMIT_BYTES = 1_000_000_000
-LIMIT_SIDE_PX = 65_535  # as a JPEG file has; Pillow keeps a pointer for each row, beside the pixels
+LIMIT_SIDE_PX = 65_535  # JPEG's limit; Pillow keeps a pointer for each row, besides the pixels
 
-# bytes a pixel that Pillow's codecs take beside the image, as measured; what they free again comes before conversions
+# bytes a pixel that Pillow's codecs need besides the image, as measured; they free it before conversions
 _CODEC_BYTES = {"WEBP": 12, "AVIF": 16, "PPM": 8, "JPEG2000": 21}
 _PROGRESSIVE_BYTES = 8  # of JPEG: all coefficients are kept
 _IMAGE_BYTES, _COPY_BYTES = 4, 4
@@ -72,7 +72,7 @@ def _smallest_block_px(image: Image.Image) -> int:
 
 
 class Room:
-    """So many bytes for all threads."""
+    """An amount of memory that threads share."""
 
     def __init__(self, n_bytes: int) -> None:
         self._free = n_bytes
@@ -81,7 +81,7 @@ class Room:
 
     @property
     def free_bytes(self) -> int:
-        """What is left."""
+        """Bytes that no image holds."""
         return self._free
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Shell lines that bring a folder of images into a layout that is read; they are part of error messages."""
+"""Shell lines for error messages, which bring a folder of images into a layout that featbench reads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from featbench.data.walk import is_image, list_folder
 from featbench.terminal import UNSAFE, one_line
 
-# what may tell the class in a file name: in words, as a pattern, and in the shell
+# where a file name may hold the class: in words, as a pattern, and in the shell
 _PATTERNS = (
     ("what stands before the first dot", r"[^.]+(?=\..*\.)", "${name%%.*}"),
     ("the letters that it begins with", r"[A-Za-z]+", "${name%%[!A-Za-z]*}"),
@@ -20,7 +20,7 @@ _SHOWN = 6
 
 
 def listed(names: Iterable[str]) -> str:
-    """Join names as one would say them; of many the first."""
+    """Join names as in a sentence; of many the first few."""
     all_names = [one_line(name) for name in names]
     if len(all_names) > _SHOWN:
         return f"{', '.join(all_names[:_SHOWN])} and {len(all_names) - _SHOWN} more"
@@ -43,7 +43,7 @@ def block(*lines: str) -> str:
 
 
 def hide_lines(folders: Iterable[Path]) -> str:
-    """Return lines that leave class folders out: what is hidden is not read."""
+    """Return lines that hide class folders, which are not read then."""
     return block(*(f"mv -- {quoted(folder)} {quoted(folder.with_name(f'.{folder.name}'))}" for folder in folders))
 
 
@@ -68,31 +68,31 @@ def split_lines(root: Path, folders: Sequence[Path], known: Mapping[str, str]) -
 
 
 def _guess(folder: Path, known: Mapping[str, str]) -> str | None:
-    """Guess which split is meant: `train_set` is train."""
+    """Guess which split a folder is: `train_set` is train."""
     return next((split for name, split in known.items() if name in folder.name.lower()), None)
 
 
 def flat_lines(folders: Sequence[Path]) -> str:
-    """Return lines that make folders of classes from the names of files, if they seem to tell the class."""
+    """Return lines that make folders of classes from the names of files, if the names seem to hold the class."""
     names = [entry.name for folder in folders for entry in list_folder(folder) if is_image(entry)]
-    told = [(words, in_shell, groups) for words, pattern, in_shell in _PATTERNS if (groups := _groups(names, pattern))]
-    if not told:
+    found = [(words, in_shell, groups) for words, pattern, in_shell in _PATTERNS if (groups := _groups(names, pattern))]
+    if not found:
         new = " ".join(quoted(folders[0] / name) for name in ("cat", "dog"))
         return (
-            " Classes are told by folders, and the names of the files do not seem to tell them. Make a folder for each "
-            "class, as in" + block(f"mkdir -- {new}") + "\n\nand move its images there."
+            " Each class needs a folder of its own, and the file names do not seem to contain it. Make one for "
+            "each class, as in" + block(f"mkdir -- {new}") + "\n\nand move its images there."
         )
-    words, in_shell, groups = told[0]
+    words, in_shell, groups = found[0]
     endings = " ".join(sorted({f"*{Path(name).suffix}" for name in names}))
     loop = f'for name in {endings}; do mkdir -p -- "{in_shell}" && mv -n -- "$name" "{in_shell}/"; done'
     return (
-        f" Classes are told by folders. Where {words} in the name of a file is its class, here {listed(groups)}, these "
+        f" Each class needs a folder of its own. If {words} of a file name is its class, here {listed(groups)}, these "
         "lines make the folders:" + block(*(f"(cd -- {quoted(folder)} && {loop})" for folder in folders))
     )
 
 
 def _groups(names: Sequence[str], pattern: str) -> list[str]:
-    """Return the classes that names tell by a pattern; none where it does not fit, or there would be one a file."""
+    """Return the classes in names by a pattern; none where it does not fit, or each file would be its own class."""
     found = [re.match(pattern, name) for name in names]
     groups = sorted({match.group() for match in found if match})
     return groups if all(found) and 2 <= len(groups) <= len(names) / 2 else []

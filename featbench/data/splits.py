@@ -55,7 +55,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Skipped:
-    """An image that was left out, and why."""
+    """An image that is not used, and why."""
 
     split: str
     id: str
@@ -70,8 +70,8 @@ class Dataset:
         name: Its name.
         classes: The class names.
         splits: "train", "test" and, where it has one, "val".
-        skipped: Files left out.
-        remarks: What was decided while it was read that the user may not expect.
+        skipped: Files that are not used.
+        remarks: Sentences for the user about decisions that may surprise, as which folder is which split.
     """
 
     name: str
@@ -94,10 +94,10 @@ class Dataset:
 
 
 def split_whole(whole: Split, config: DatasetConfig, classes: tuple[str, ...], seed: int) -> dict[str, Split]:
-    """Share one pile of images out to train, val and test, stratified by class; each keeps the pile's order.
+    """Divide images into train, val and test, stratified by class; each keeps their order.
 
     Raises:
-        DataError: A class has fewer than three images, or the fractions leave a split without some class.
+        DataError: A class has fewer than three images, or some split would have no image of a class.
     """
     counts = np.bincount(whole.labels, minlength=len(classes))
     if counts.min() < LEAST_IMAGES:
@@ -144,13 +144,13 @@ def limit(split: Split, count: int | None, seed: int) -> Split:
     if count < n_classes:
         raise DataError(f"limit_{split.name} = {count} is fewer than one image for each of {n_classes} classes")
     if len(split) - count < n_classes:  # too few left over for scikit-learn to stratify
-        return split.subset(_without_few(split.labels, len(split) - count, seed))
+        return split.subset(_drop_rows(split.labels, len(split) - count, seed))
     _, chosen = held_out_rows(split.labels, count, seed)
     return split.subset(chosen)
 
 
-def _without_few(labels: Labels, count: int, seed: int) -> Indices:
-    """Leave out `count` random rows, each of the class that is largest then, so that no class is lost."""
+def _drop_rows(labels: Labels, count: int, seed: int) -> Indices:
+    """Drop `count` random rows, each from the class that is largest then, so that no class is lost."""
     rows = np.random.default_rng(seed).permutation(len(labels))
     for _ in range(count):
         largest = np.bincount(labels[rows]).argmax()

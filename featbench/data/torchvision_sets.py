@@ -192,7 +192,7 @@ def _labels(dataset: Any) -> Labels:
     for name in ("targets", "labels", "_labels", "y"):
         if hasattr(dataset, name):
             labels = np.asarray(getattr(dataset, name), np.int64)
-            return labels[:, 0] if labels.ndim == 2 else labels  # QMNIST's targets tell the writer, too
+            return labels[:, 0] if labels.ndim == 2 else labels  # QMNIST's targets have the writer, too
     pairs = _pairs(dataset)
     if pairs is not None:
         return np.asarray([label for _, label in pairs], np.int64)

@@ -1,6 +1,6 @@
-"""Finding image files below a folder: links are followed, loops end, and what is left out has a reason.
+"""Finding image files below a folder: links are followed, loops end, and skipped files have a reason.
 
-What featbench itself wrote there, a results folder or a cache, is passed over.
+Results folders and caches that featbench wrote there are skipped.
 
 Paths are strings here: to make a `Path` of each would be most of the time of a walk.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 # torchvision's ImageFolder's, and two more that people have
 ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
-# what macOS, Windows, Linux and network drives put beside people's files
+# files that macOS, Windows, Linux and network drives create
 _SYSTEM_FOLDERS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir")
 
 _RESULTS, _CACHE = {"experiment.toml", "environment.json"}, {".hashes"}  # what is in all that featbench writes
@@ -27,9 +27,9 @@ _LOOP = "the link leads to a folder that holds it, or that is read already"
 
 @dataclass(frozen=True)
 class Found:
-    """A file with the ending of an image, or, where there is a `reason`, something that is left out.
+    """A file with the ending of an image, or, where there is a `reason`, something that is skipped.
 
-    `lost` says that images may be lost with it: it is a folder that cannot be listed.
+    `lost`: whether images may be missing because of it, as of a folder that cannot be listed.
     """
 
     path: str
@@ -88,7 +88,7 @@ def is_own(folder: str | Path, levels: int = 4) -> bool:
 def walk(folder: Path) -> Iterator[Found]:
     """Find every file below a folder, in the order of the parts of their paths.
 
-    A link to a folder elsewhere is followed, once; one to a folder inside, or above, is left out.
+    A link to a folder elsewhere is followed, once; one to a folder inside, or above, is skipped.
     """
     yield from _walk(folder, within_hidden=False)
 

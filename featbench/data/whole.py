@@ -26,7 +26,7 @@ def load_whole(image: ImageFile.ImageFile, file: IO[bytes]) -> None:
     """Decode an image that was opened from a file.
 
     Raises:
-        UnreadableImageError: A part of it is missing. What Pillow raises for most files that are cut goes through.
+        UnreadableImageError: A part of it is missing. Pillow raises its own errors for most truncated files.
     """
     if image.format in ("PNG", "TIFF"):
         _load_over_a_colour(image, file)
@@ -37,7 +37,7 @@ def load_whole(image: ImageFile.ImageFile, file: IO[bytes]) -> None:
 
 
 def _load_over_a_colour(image: ImageFile.ImageFile, file: IO[bytes]) -> None:
-    """Decode an image over a plain colour: rows that the file lacks keep it; another colour tells chance from loss.
+    """Decode an image over a plain colour, which rows that the file lacks keep; a second colour rules out chance.
 
     A PNG file may end its compressed data early, and a TIFF file list too few strips.
     """
@@ -93,11 +93,11 @@ def _corner_is_missing(image: Image.Image) -> bool:
 
 
 def _waits_for_more(image: Image.Image, file: IO[bytes]) -> bool:
-    """Put nonsense before the end of a JPEG file: that changes the picture only if some of it is missing."""
+    """Put other bytes before the end of a JPEG file: they change the picture only if a part of it is missing."""
     file.seek(0)
     content = file.read()
     end = content.rfind(_END_OF_JPEG)
-    nonsense = bytes(range(255)) * 4  # a zero first, which ends no marker that the cut may have begun
+    nonsense = bytes(range(255)) * 4  # a zero first, which completes no marker that the truncated data may end with
     with Image.open(io.BytesIO(content[:end] + nonsense + content[end:]), formats=["JPEG"]) as again:
         again.load()
         return any(

@@ -5,7 +5,7 @@
         ids                (N,) UTF-8 strings
         features/<layer>   (N, D) float32 or float16, in checksummed chunks of whole rows; attribute extract_s
         attributes         format, fingerprint, content (JSON: all that the fingerprint covers), versions (JSON),
-                           skipped (JSON: images left out, and why), notes (JSON: what is said of the others), complete,
+                           skipped (JSON: images not read, and why), notes (JSON: counts of odd images), complete,
                            checksums (JSON: of labels, ids and the other texts)
 
 The fingerprint covers everything the numbers depend on, so a file is never stale; it is written under another name
@@ -62,7 +62,7 @@ class CacheKey:
 
 @dataclass(frozen=True)
 class CacheInfo:
-    """What a complete cache file says of itself; `widths` and `extract_s` go by layer, `skipped` is (id, reason)."""
+    """The description in a complete cache file; `widths` and `extract_s` go by layer, `skipped` is (id, reason)."""
 
     path: Path
     fingerprint: str
@@ -115,7 +115,7 @@ def read_blocks(path: Path, layer: str, block_rows: int) -> Iterator[Features]:
 
 
 def read_info(path: Path) -> CacheInfo | None:
-    """Read what a cache file says of itself; None where there is no such file.
+    """Read the description of a cache file; None where there is no such file.
 
     Raises:
         CacheError: The file is damaged or not a cache file, or has the name of other features.
@@ -127,7 +127,7 @@ def read_info(path: Path) -> CacheInfo | None:
 
 
 def describe_cache(path: Path) -> tuple[CacheInfo, dict[str, Any]]:
-    """Read what a cache file says of itself, and everything that its fingerprint covers.
+    """Read the description of a cache file, and everything that its fingerprint covers.
 
     Raises:
         CacheError: The file is missing, damaged or not a cache file, or has the name of other features.
@@ -137,7 +137,7 @@ def describe_cache(path: Path) -> tuple[CacheInfo, dict[str, Any]]:
         content = json.loads(file.attrs["content"])
     if not path.stem.endswith(f"-{info.fingerprint}"):
         raise ForeignCacheError(
-            f"{path} has the name of other features than it holds: its fingerprint is {info.fingerprint}; "
+            f"{path} has the name of other features than it holds, whose fingerprint is {info.fingerprint}; "
             "move it away, or use another --cache"
         )
     return info, content

@@ -35,7 +35,7 @@ from featbench.locks import wait_for
 from featbench.progress import Progress
 
 _PARTS_AHEAD = 4  # batches that may wait for the writer
-_PIXELS_PER_BATCH = 3_200_000  # 64 images of 224x224: enough to keep the cores busy, small enough for any machine
+_PIXELS_PER_BATCH = 3_200_000  # 64 images of 224x224: keeps the cores busy, and fits any machine's memory
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Extraction:
         batch_size: Images in a forward pass; None chooses by image size.
         device: Where the network runs.
         on_bad_image: What to do with an image that cannot be decoded.
-        own_poolings: What the pooling is for those layers for which it is not what it says; None leaves one as it is.
+        own_poolings: Pooling of those layers that need another than `pooling`; None is no pooling.
         part_s: Seconds after which what was computed is written to disk, so that a killed process loses no more.
     """
 
@@ -65,12 +65,12 @@ class Extraction:
     part_s: float = PART_S
 
     def pooling_of(self, layer: str) -> str | None:
-        """Return how the output of a layer becomes a row; None where it is one already."""
+        """Return the pooling of a layer; None where its output is a row of features already."""
         return self.own_poolings.get(layer, self.pooling)
 
 
 def plan_extraction(config: BackboneConfig, device: torch.device, on_bad_image: Literal["skip", "error"]) -> Extraction:
-    """Settle what a `[[backbones]]` entry leaves open."""
+    """Make the `Extraction` of a `[[backbones]]` entry, with a value for each setting that is "auto"."""
     pixels = config.name == "pixels"
     return Extraction(
         layers=("pixels",) if pixels else config.layers,
@@ -140,7 +140,7 @@ def extract_split(
 ) -> CacheInfo:
     """Make sure that the cache has every layer of a split; compute those that are missing in one pass.
 
-    What an interrupted process computed is taken over, and the file ends as if there had been no interruption.
+    The work of an interrupted process is continued, and the file ends the same as without an interruption.
 
     Raises:
         UsageError: A layer does not exist, or cannot be pooled so.

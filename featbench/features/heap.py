@@ -1,6 +1,6 @@
 """The heaps of an HDF5 file, where its texts lie: what HDF5 neither checksums nor checks.
 
-HDF5 goes through a heap from object to object. One of no size, as in a block of zeros that a power cut left, keeps it
+HDF5 goes through a heap from object to object. One of no size, as in a block of zeros after a power cut, keeps it
 there for ever, so the heaps are gone through here before HDF5 reads a text. The layout is that of the HDF5 File Format
 Specification, version 3.0: III.E (global heap), IV.A (object headers).
 """

@@ -1,6 +1,6 @@
 """Features in two dimensions, to look at: which classes a layer keeps apart.
 
-Standardised, then PCA; and t-SNE (L. van der Maaten and G. Hinton, JMLR 9, 2008) where there are few enough rows, of
+Standardised, then PCA; and t-SNE (L. van der Maaten and G. Hinton, JMLR 9, 2008) where there are not too many rows, of
 the first 50 principal components, as its authors do.
 """
 

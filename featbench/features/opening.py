@@ -1,7 +1,7 @@
-"""Opening a cache file to read it, and telling apart what can go wrong.
+"""Opening a cache file to read it, with an error of its own for each thing that can go wrong.
 
-Damaged is only what was read and is not as it was written: only that may be deleted. A file that is in use, closed to
-this user or on a disk that fails may be as good as ever.
+A file is called damaged, and may be deleted, only where its bytes were read and are wrong. One that is in use, or
+that cannot be read by this user or from this disk, may be fine.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class UnreadableCacheError(CacheError):
 
 
 class DamagedCacheError(UnreadableCacheError):
-    """What was read is not what was written."""
+    """Its bytes are not those that were written."""
 
     state = "damaged"
 
@@ -52,7 +52,7 @@ class ForeignCacheError(UnreadableCacheError):
 
 @contextmanager
 def open_cache(path: Path) -> Iterator[h5py.File]:
-    """Open a cache file whose structure is right; what goes wrong while it is read is told as well.
+    """Open a cache file whose structure is right; errors while it is read become these, too.
 
     Raises:
         NoCacheError: There is no such file.
@@ -80,7 +80,7 @@ def open_cache(path: Path) -> Iterator[h5py.File]:
         TypeError,
         RuntimeError,
         RecursionError,
-    ) as error:  # h5py raises what HDF5 stumbles on
+    ) as error:  # h5py raises any of these on damaged files
         raise _damaged(path, error) from error
 
 
@@ -117,7 +117,7 @@ def _explained(path: Path, error: OSError) -> CacheError:
         return CacheInUseError(
             f"{path} is open for writing in another program, such as a notebook; close it there and try again"
         )
-    if "file is already open" in str(error):  # as it says itself
+    if "file is already open" in str(error):  # HDF5's own words
         return CacheInUseError(
             f"{path} is open for writing in another program, or was when that was killed; close it there, or move the "
             "file away"

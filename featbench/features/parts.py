@@ -48,16 +48,16 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class Part:
-    """What became of the images `start` to `stop` of a split.
+    """The outcome of extracting the images `start` to `stop` of a split.
 
     Attributes:
         start: The first image.
         stop: The one after the last.
         rows: (B,) int64, the images that were read, ascending.
         features: (B, D) of each layer, in the type they are stored as.
-        skipped: The images that were left out: (id, reason).
+        skipped: The images that cannot be read: (id, reason).
         seconds: Wall-clock time of the work.
-        notes: What is to be said of the images.
+        notes: Notes on the images.
     """
 
     start: int
@@ -95,7 +95,7 @@ class Parts:
         self._written_s = time.monotonic()
         self.next_row = 0
         for path in sorted(self.folder.glob("*.npz")):
-            with suppress(*_DAMAGE):  # a part that a power cut left half on disk is computed anew
+            with suppress(*_DAMAGE):  # a part that is half on disk after a power cut is computed again
                 part = self._read(path)
                 if part.start == self.next_row:
                     self._files.append(path)
@@ -146,7 +146,7 @@ class Parts:
                     np.savez(file, **arrays)
                 temporary.replace(path)
         finally:
-            with suppress(OSError):  # it has its final name, or leaves a full disk as it was
+            with suppress(OSError):  # it was renamed, or the disk is full
                 temporary.unlink()
         self._files.append(path)
         self._pending, self._pending_bytes, self._written_s = [], 0, time.monotonic()
@@ -175,7 +175,7 @@ def remove_parts(folder: Path) -> None:
     """Remove a folder of parts, but nothing that is not named as a part.
 
     Raises:
-        CacheError: There is something else in it, which is left.
+        CacheError: There is something else in it, which is kept.
         OSError: It is a link, or cannot be removed.
     """
     if folder.is_symlink():
@@ -187,13 +187,13 @@ def remove_parts(folder: Path) -> None:
         else:
             others.append(path.name)
     if others:
-        raise CacheError(f"{folder} holds what is not featbench's, which is left: {', '.join(others)}")
+        raise CacheError(f"{folder} holds files that are not featbench's, which are kept: {', '.join(others)}")
     folder.rmdir()
 
 
 def _layers(path: Path) -> set[str]:
     with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-        _, _, _, _, layers, *_ = json.loads(str(file["rest"]))  # older parts do not tell theirs, and stay
+        _, _, _, _, layers, *_ = json.loads(str(file["rest"]))  # older versions wrote no layers
         return set(layers)
 
 

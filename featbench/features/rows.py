@@ -74,7 +74,7 @@ def _check_chunks(dataset: h5py.Dataset, start: int, stop: int) -> None:
     checksum does not find all of that: two bytes of 0 are to it two of 255.
 
     Raises:
-        ValueError: A chunk is not what the dataset says; HDF5 may raise OSError or RuntimeError instead.
+        ValueError: A chunk has another size than the dataset declares; HDF5 may raise OSError or RuntimeError instead.
     """
     rows = dataset.chunks[0]
     n_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize

@@ -11,7 +11,7 @@ from typing import Any
 
 
 class SteadyFile(io.RawIOBase):
-    """A file for HDF5 that keeps the first error to itself until it is asked for.
+    """A file for HDF5 that stores its first error, for `check` to raise.
 
     HDF5 cannot close a file that it cannot write: on a full disk it would leave handles that crash the process later.
     """
@@ -26,7 +26,7 @@ class SteadyFile(io.RawIOBase):
             raise self._error
 
     def sync(self) -> None:
-        """Make sure that the content is on disk before the name is, so that a power cut leaves no empty file."""
+        """Write the content to disk, before the file gets its name: a power cut leaves no empty file."""
         self.check()
         os.fsync(self._file.fileno())
 

@@ -33,7 +33,7 @@ _UNFINISHED = "an interrupted run; the same experiment goes on from here"
 
 @dataclass(frozen=True)
 class Entry:
-    """A cache file, what an interrupted run left, or what keeps from looking for them.
+    """A cache file, the parts of an interrupted run, or a folder or link that cannot be searched.
 
     Attributes:
         path: The file, or the folder of an interrupted run's parts.
@@ -65,8 +65,8 @@ def verify_cache(cache_dir: Path) -> Iterator[tuple[Path, CacheError | None]]:
     """Read every byte of every complete file against its checksums.
 
     Yields:
-        Each file, and what is wrong with it; None where nothing is. A folder or link that keeps from reading is told
-        like a file.
+        Each file, and what is wrong with it; None where nothing is. A folder or link that cannot be read is
+        yielded like a file.
     """
     for path, problem in _find(cache_dir):
         if problem is None and not _COMPLETE.fullmatch(path.name):
@@ -91,7 +91,7 @@ def prune_cache(entries: Sequence[Entry]) -> list[tuple[Entry, CacheError | None
     """
     outcomes = [(entry, _try_to_remove(entry)) for entry in entries]
     for folder in {entry.path.parent for entry, problem in outcomes if problem is None}:
-        with suppress(OSError):  # there is something left in it
+        with suppress(OSError):  # it is not empty
             folder.rmdir()
             folder.parent.rmdir()
     return outcomes
@@ -141,7 +141,7 @@ def _state(path: Path, mode: int) -> tuple[str, str]:
         return "complete", _about(path)
     if stat.S_ISDIR(mode) if _PARTS.fullmatch(path.name) else stat.S_ISREG(mode):
         return "unfinished", _UNFINISHED
-    raise ForeignCacheError(f"{path} is not what featbench gives such a name")
+    raise ForeignCacheError(f"{path} has a name of featbench's, and is something else")
 
 
 def _about(path: Path) -> str:

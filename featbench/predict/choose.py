@@ -14,7 +14,7 @@ from featbench.results.store import load_current, load_results
 from featbench.stats.accuracy import best_by_validation, never_predicts
 from featbench.stats.models import main_rows, model_names
 
-_SHORTEST = 6  # digits of a fingerprint that are enough
+_SHORTEST = 6  # digits of a fingerprint that name a model
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ RTOL, ATOL = 1e-3, 1e-4  # sums in another order; a wrong operator is far beyond
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and how far the two runtimes are apart.
+    """The file that was written, and how far the two runtimes are apart.
 
     Attributes:
         path: The file.
@@ -207,7 +207,7 @@ def _convert(network: nn.Module, shape: tuple[int, int, int], metadata: dict[str
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's news of itself from the user: what it made is checked."""
+    """Silence the exporter's messages: its output is checked."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

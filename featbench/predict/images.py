@@ -25,7 +25,7 @@ class ArrayPreprocess(Preprocess):
     """The preprocessing of a model whose training images were arrays of one shape (height, width, channels).
 
     An image is first brought to that shape: to grey where it has one channel, then, where its size is another,
-    resized and cut to the centre. From there on it is what a training image was.
+    resized and cropped to the centre. From there on it is treated as a training image.
     """
 
     array_shape: tuple[int, int, int] = (1, 1, 3)

@@ -53,7 +53,7 @@ Gives = Literal["probability", "calibrated probability", "score"]
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """A batch of scored images: `rows` (B,) int64 of those given, ascending; `scores` (B, K); what was left out."""
+    """A batch of scored images: `rows` (B,) int64 of those given, ascending; `scores` (B, K); skipped images."""
 
     rows: npt.NDArray[np.int64]
     scores: Scores
@@ -74,7 +74,7 @@ class Model:
         name: `method/backbone/layer`.
         classes: K names, in the order of the columns.
         classes_: The same as an array (K,) of str, as scikit-learn's classifiers have it.
-        gives: What `probabilities` are: the method's own, calibrated ones, or none ("score").
+        gives: What `probabilities` returns: the method's own, calibrated ones, or scores.
         card: What it was made of.
     """
 
@@ -139,7 +139,7 @@ class Model:
         return self.probabilities(self.scores(images))
 
     def scores(self, images: Images) -> Scores:
-        """Return what predictions/ holds of the test images: probabilities or decision values, (N, K) float64.
+        """Return probabilities or decision values, (N, K) float64, as predictions/ has them of the test images.
 
         A class that was not trained has probability 0, or -inf.
 
@@ -197,7 +197,7 @@ def load_model(
             prints the names.
         device: "auto", "cpu", "cuda" or "cuda:N".
         offline: Forbid downloads of the backbone's weights.
-        trust: Names of networks or classifiers of somebody's own, as in "python:my_networks:make", that the folder may
+        trust: Names of the user's own networks or classifiers, as in "python:my_networks:make", that the folder may
             name: the module is imported, from the current folder first, and run.
 
     Raises:
@@ -250,7 +250,7 @@ def load_model(
 
 
 def _limits(folder: Path, card: Card, n_features: int) -> Limits:
-    """Return what the file of a classifier may hold; its row says how many images it was trained on."""
+    """Return the sizes that the file of a classifier may have; its row has the number of training images."""
     rows = load_results(folder)
     row = rows[rows["fingerprint"] == card.fingerprint].iloc[0]
     n_classes = len(card.classes)
@@ -260,11 +260,11 @@ def _limits(folder: Path, card: Card, n_features: int) -> Limits:
 
 
 def _class_scores(classifier: Pipeline, rows: npt.NDArray[np.float32], card: Card, file: Path) -> Scores:
-    """Score rows with a classifier whose numbers may be somebody else's.
+    """Score rows with a classifier from a file that may not be trustworthy.
 
     Raises:
-        ResultsError: They are too large or too small to compute with, or those of a classifier of somebody's own do not
-            fit the features.
+        ResultsError: They are too large or too small to compute with, or a classifier of the user's own does not fit
+            the features.
     """
     try:
         with np.errstate(all="ignore"):

@@ -1,4 +1,4 @@
-"""From a card to the network that a model looks at images with, checked against the hashes of its training."""
+"""From a model's card to its networks, checked against the hashes of the training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from featbench.features.passes import Pass
 from featbench.predict.images import ArrayPreprocess
 from featbench.results.cards import RUN_AGAIN, Card
 
-WEIGHTS = "weights"  # a folder inside results, where weights files are looked for that are not where they were
+WEIGHTS = "weights"  # folder in a results folder; weights files that moved are looked for there
 
 
 def card_preprocess(card: Card) -> Preprocess:
@@ -99,7 +99,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     """
     try:
         tensors = safetensors.torch.load_file(file)
-    except Exception as error:  # safetensors and torch raise what they come upon in a damaged file
+    except Exception as error:  # safetensors and torch raise many kinds on damaged files
         raise ResultsError(f"{file} is damaged: {str(error) or type(error).__name__}; {RUN_AGAIN}") from error
     wrong = next((name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())), None)
     if wrong is not None:
@@ -137,11 +137,11 @@ def _load(card: Card, source: str, *, offline: bool) -> Backbone:
 
 def _weights_file(folder: Path, card: Card) -> str:
     path, part = split_part(card.weights)
-    beside = folder / WEIGHTS / path.name
+    moved = folder / WEIGHTS / path.name
     # Path.is_file() raises where a folder on the way is closed, or a name too long
-    found = next((place for place in (path, beside) if os.path.isfile(place)), None)  # noqa: PTH113
+    found = next((place for place in (path, moved) if os.path.isfile(place)), None)  # noqa: PTH113
     if found is None:
         raise WeightsError(
-            f"the weights file {path} that the model was trained on is not there any more; put it back, or to {beside}"
+            f"the weights file {path} that the model was trained on is not there any more; put it back, or to {moved}"
         )
     return f"{found}#{part}" if part else str(found)

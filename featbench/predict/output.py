@@ -144,7 +144,7 @@ def _fit(text: str, cells: int) -> str:
 
 
 def _fit_end(text: str, cells: int) -> str:
-    """As `_fit`, but keep the end, which of a path says most."""
+    """As `_fit`, but keep the end, the more telling part of a path."""
     if cell_len(text) <= cells:
         return set_cell_size(text, cells)
     while cell_len(text) > cells - 1:

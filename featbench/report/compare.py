@@ -13,7 +13,7 @@ import pandas as pd
 from featbench.errors import UsageError
 from featbench.report.folder import Folder
 from featbench.report.page import render, script_json
-from featbench.report.series import COSTS, Series, model_points, plain
+from featbench.report.series import COSTS, Series, by_validation, model_points, plain
 from featbench.report.table import AccuracyTable, page_table
 from featbench.stats.ranks import RankSummary, rank_methods
 
@@ -121,7 +121,7 @@ def combined_table(folders: Sequence[Folder], labels: Sequence[str]) -> Accuracy
 
 
 def _first(points: list[Series], label: str) -> list[str]:
-    mine = sorted((p for p in points if p["folder"] == label), key=lambda p: -(p["val_accuracy"] or 0.0))
+    mine = by_validation([point for point in points if point["folder"] == label])
     return [point["fingerprint"] for point in mine[:_FOREST_MODELS]]
 
 

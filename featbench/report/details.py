@@ -1,4 +1,4 @@
-"""What the page can tell about each model: its facts, its measures by class, its confusion matrix."""
+"""What the page shows of each model: its facts, its measures by class, its confusion matrix."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from typing import Any
 import pandas as pd
 
 from featbench.report.folder import Folder
-from featbench.report.series import Series, plain
+from featbench.report.series import Series, by_validation, plain
 from featbench.stats.measures import CLASS_MEASURES
 
-_DETAIL_BYTES = 1_500_000
+DETAIL_BYTES = 1_500_000
 
 
-def model_details(folder: Folder, points: list[Series]) -> tuple[dict[str, dict[str, Any]], int]:
+def model_details(folder: Folder, points: list[Series], max_bytes: int) -> tuple[dict[str, dict[str, Any]], int]:
     """Describe as many models as fit the page, the recommended one first, then by validation accuracy.
+
+    Args:
+        folder: The results folder.
+        points: What `model_points` returns.
+        max_bytes: Size of the descriptions.
 
     Returns:
         fingerprint -> `name`; `facts`, pairs of texts; `classes`, lists of class, test images, recall,
@@ -24,18 +29,18 @@ def model_details(folder: Folder, points: list[Series]) -> tuple[dict[str, dict[
     """
     metrics = dict(list(folder.tables["metrics.csv"].groupby("fingerprint", sort=False)))
     confusions = dict(list(folder.tables["confusion.csv"].groupby("fingerprint", sort=False)))
-    order = sorted(points, key=lambda point: (point["verdict"] != "best", -(point["val_accuracy"] or 0.0)))
+    order = sorted(by_validation(points), key=lambda point: point["verdict"] != "best")
     details: dict[str, dict[str, Any]] = {}
-    left, n_left_out = _DETAIL_BYTES, 0
+    n_left_out = 0
     for point in order:
         fingerprint = point["fingerprint"]
         if fingerprint not in metrics or fingerprint not in confusions:
             continue
-        if left <= 0:
+        if max_bytes <= 0:
             n_left_out += 1
             continue
         detail = _detail(point, metrics[fingerprint], confusions[fingerprint])
-        left -= len(json.dumps(detail))
+        max_bytes -= len(json.dumps(detail))
         details[fingerprint] = detail
     return details, n_left_out
 
@@ -43,13 +48,13 @@ def model_details(folder: Folder, points: list[Series]) -> tuple[dict[str, dict[
 def _detail(point: Series, metrics: pd.DataFrame, confusion: pd.DataFrame) -> dict[str, Any]:
     overall = metrics[metrics["class"] == ""]
     classes = _class_lines(metrics[metrics["class"] != ""])
-    place = {line[0]: number for number, line in enumerate(classes)}
+    number_of = {line[0]: number for number, line in enumerate(classes)}
     cells = zip(confusion["label"], confusion["predicted"], confusion["count"], strict=True)
     return {
         "name": point["name"],
         "facts": [*_facts(point), *(_measure(line) for line in overall.to_dict("records"))],
         "classes": classes,
-        "confusion": [[place[a], place[b], int(count)] for a, b, count in cells if a in place and b in place],
+        "confusion": [[number_of[a], number_of[b], int(n)] for a, b, n in cells if a in number_of and b in number_of],
     }
 
 
@@ -93,7 +98,7 @@ def _class_lines(metrics: pd.DataFrame) -> list[list[Any]]:
 
 
 def _parameters(text: str | None) -> str | None:
-    """Show the parameters that are set; None is left out."""
+    """Write the parameters as text, without those that are None."""
     try:
         content = json.loads(text or "")
     except ValueError:

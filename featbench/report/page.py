@@ -20,13 +20,15 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 import featbench
-from featbench.report.details import model_details
+from featbench.report.details import DETAIL_BYTES, model_details
 from featbench.report.folder import Folder
 from featbench.report.series import (
     COSTS,
     Series,
+    by_validation,
     curve_series,
     history_series,
+    is_of_model,
     layer_series,
     map_classes,
     map_series,
@@ -47,17 +49,23 @@ _FOREST_MODELS = 30
 _SKIPPED_SHOWN = 200
 
 
-def write_page(folder: Folder, path: Path) -> None:
+def write_page(folder: Folder, path: Path, *, map_bytes: int = _MAP_BYTES, detail_bytes: int = DETAIL_BYTES) -> None:
     """Write the page of one results folder.
+
+    Args:
+        folder: The results folder.
+        path: The page.
+        map_bytes: Size of the maps in the page; maps that do not fit are left out, the first one never.
+        detail_bytes: Size of what is shown of single models; models that do not fit are counted.
 
     Raises:
         ResultsError: The file cannot be written.
     """
     points = model_points(folder)
-    details, n_not_shown = model_details(folder, points)
+    details, n_not_shown = model_details(folder, points, detail_bytes)
     series = {"layers": layer_series(folder), "curves": curve_series(folder), "history": history_series(folder)}
-    maps = _fitting(_best_first(folder, map_series(folder)), _MAP_BYTES)
-    forest = sorted(points, key=lambda point: -(point["val_accuracy"] or 0.0))[:_FOREST_MODELS]
+    maps = _fitting(map_series(folder), map_bytes)
+    forest = by_validation(points)[:_FOREST_MODELS]
     costs = {axis: text for axis, text in COSTS.items() if any(point.get(axis) for point in points)}
     backbones = list(dict.fromkeys(line["backbone"] for line in series["layers"]))
     names = {point["fingerprint"]: point["name"] for point in points}
@@ -126,20 +134,20 @@ def render(template: str, content: Mapping[str, Any], path: Path) -> None:
         **content,
         policy=_POLICY,
         version=featbench.__version__,
-        style=Markup(_own("style.css")),  # files of this package
-        script=Markup(_own("page.js")),
+        style=Markup(_template("style.css")),  # files of this package
+        script=Markup(_template("page.js")),
         plotly=Markup(get_plotlyjs()),
     )
     write_text(path, page)
 
 
 def breakable(name: str) -> Markup:
-    """Let a name break into lines behind its underscores, colons, dots, dashes and slashes."""
+    """Allow line breaks in a name after underscores, colons, dots, dashes and slashes."""
     return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_:./-])", visible(name)))
 
 
 def _safe(value: Any) -> Any:
-    """Show what would turn the text of a page around as an escape, too."""
+    """Escape characters that reverse the direction of text, too."""
     return visible(value) if type(value) is str else value
 
 
@@ -161,7 +169,7 @@ def _rounded(value: Any) -> Any:
     return [_rounded(item) for item in value] if isinstance(value, list | tuple) else plain(value)
 
 
-def _own(name: str) -> str:
+def _template(name: str) -> str:
     return (resources.files("featbench.report") / "templates" / name).read_text("utf-8")
 
 
@@ -221,45 +229,35 @@ def _cards(folder: Folder, dataset: str) -> list[tuple[str, str, str]]:
 def _curve_choices(folder: Folder, curves: list[Series]) -> list[tuple[str, str]]:
     """List the features that learning curves are of, those of the recommended model first."""
     best = folder.best(folder.datasets[0])
-    keys = ("backbone", "weights", "layer")
-    own = None if best is None else [plain(best[key]) or "" for key in keys]
-    first = [line["features"] for line in curves if [line[key] for key in keys] == own]
+    first = [line["features"] for line in curves if is_of_model(best, line, ("backbone", "weights", "layer"))]
     names = dict.fromkeys([*first, *(line["features"] for line in curves)])
     return [*((name, name) for name in names), ("", "all")]
-
-
-def _best_first(folder: Folder, maps: list[Series]) -> list[Series]:
-    """Put the map of the recommended model's features first, so that it is the one shown and never left out."""
-    best = folder.best(folder.datasets[0])
-    keys = ("dataset", "backbone", "weights", "layer", "pooling")
-    own = None if best is None else [plain(best[key]) or "" for key in keys]
-    return sorted(maps, key=lambda one: [one[key] for key in keys] != own)
 
 
 def _mistakes(folder: Folder) -> list[dict[str, Any]]:
     images = []
     table = folder.tables["mistakes.csv"]
-    for (dataset, image_id), said in table.groupby(["dataset", "id"], sort=False):
-        label = said["label"].iloc[0]
-        wrong = said[said["predicted"] != said["label"]]
-        sure = wrong["certainty"].max()
-        answers = [
+    for (dataset, image_id), rows in table.groupby(["dataset", "id"], sort=False):
+        label = rows["label"].iloc[0]
+        wrong = rows[rows["predicted"] != rows["label"]]
+        surest = wrong["certainty"].max()
+        predictions = [
             {
                 "predicted": predicted,
                 "right": predicted == label,
                 "models": list(zip(group["model"], group["certainty"], strict=True)),
             }
-            for predicted, group in said.groupby("predicted", sort=False)
+            for predicted, group in rows.groupby("predicted", sort=False)
         ]
         images.append(
             {
                 "id": image_id,
                 "label": label,
-                "n_models": len(said),
+                "n_models": len(rows),
                 "wrong": wrong["fingerprint"].tolist(),
-                "share": f"{len(wrong) / len(said):.4f}",
-                "sure": "0" if pd.isna(sure) else f"{sure:.4f}",
-                "said": sorted(answers, key=lambda answer: -len(answer["models"])),
+                "share": f"{len(wrong) / len(rows):.4f}",
+                "sure": "0" if pd.isna(surest) else f"{surest:.4f}",
+                "predictions": sorted(predictions, key=lambda one: -len(one["models"])),
                 "picture": _picture(read_thumbnail(folder.path, str(dataset), str(image_id))),
             }
         )

@@ -18,6 +18,7 @@ from PIL import Image
 from featbench.report.folder import Folder
 from featbench.report.series import (
     COSTS,
+    by_validation,
     curve_series,
     history_series,
     layer_series,
@@ -42,7 +43,7 @@ _NAME_LENGTH = 44
 
 
 def write_plots(folder: Folder) -> list[Path]:
-    """Write the figures that the folder has data for; those that it has none for are removed.
+    """Write the figures that the folder has data for; older files of the others are removed.
 
     Returns:
         The PNG files.
@@ -58,7 +59,7 @@ def write_plots(folder: Folder) -> list[Path]:
             path.unlink(missing_ok=True)
             continue
         with replacing(path) as temporary, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph")  # a script that the font lacks is drawn as boxes
+            warnings.filterwarnings("ignore", message="Glyph")  # letters that the font lacks are drawn as boxes
             warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
             FigureCanvasAgg(figure)
             figure.savefig(temporary, dpi=DPI, format="png")
@@ -67,7 +68,7 @@ def write_plots(folder: Folder) -> list[Path]:
 
 
 def _models(folder: Folder) -> Figure:
-    points = sorted(model_points(folder), key=lambda point: -(point["val_accuracy"] or 0.0))[:_MODELS][::-1]
+    points = by_validation(model_points(folder))[:_MODELS][::-1]
     figure, axes = _figure(8, 1.4 + 0.27 * len(points))
     for row, point in enumerate(points):
         index = _VERDICTS[point["verdict"]]
@@ -193,8 +194,8 @@ def _confusion(folder: Folder) -> Figure | None:
 def _mistakes(folder: Folder) -> Figure | None:
     table = folder.tables["mistakes.csv"]
     images = [
-        (jpeg, said)
-        for (dataset, image_id), said in table.groupby(["dataset", "id"], sort=False)
+        (jpeg, rows)
+        for (dataset, image_id), rows in table.groupby(["dataset", "id"], sort=False)
         if (jpeg := read_thumbnail(folder.path, str(dataset), str(image_id))) is not None
     ][:_MISTAKES]
     if not images:
@@ -203,17 +204,17 @@ def _mistakes(folder: Folder) -> Figure | None:
     n_rows = -(-len(images) // n_columns)
     figure = Figure(figsize=(1.7 * n_columns, 2.2 * n_rows))
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))  # one for all: two dozen take a second to lay out
-    for place, (jpeg, said) in enumerate(images):
+    for place, (jpeg, rows) in enumerate(images):
         row, column = divmod(place, n_columns)
         with Image.open(BytesIO(jpeg)) as image:
             pixels = np.asarray(image.convert("RGB"))
         height, width = np.array(pixels.shape[:2]) / max(pixels.shape[:2]) * _PICTURE
         bottom = 2.2 * (n_rows - row) - 0.55 - height
         axes.imshow(pixels, extent=(1.7 * column + 0.1, 1.7 * column + 0.1 + width, bottom, bottom + height))
-        label = str(said["label"].iloc[0])
-        wrong = said[said["predicted"] != said["label"]]
-        often = ", ".join(wrong["predicted"].mode().head(1))  # a file that was edited may have none
-        text = f"{_text(label, 16)}, called\n{_text(often, 16)}\nwrong: {len(wrong)} of {len(said)}"
+        label = str(rows["label"].iloc[0])
+        wrong = rows[rows["predicted"] != rows["label"]]
+        often = ", ".join(wrong["predicted"].mode().head(1))  # an edited file may have none
+        text = f"{_text(label, 16)}, called\n{_text(often, 16)}\nwrong: {len(wrong)} of {len(rows)}"
         axes.text(1.7 * column + 0.1, bottom + height + 0.04, text, size=7, va="bottom")
     axes.set(xlim=(0, 1.7 * n_columns), ylim=(0, 2.2 * n_rows))
     axes.axis("off")
@@ -224,9 +225,7 @@ def _map(folder: Folder) -> Figure | None:
     maps = map_series(folder)
     if not maps:
         return None
-    best = folder.best(folder.datasets[0]) or {}
-    keys = ("backbone", "weights", "layer")
-    shown = next((one for one in maps if all(one[key] == best.get(key) for key in keys)), maps[0])
+    shown = maps[0]
     figure, axes = _figure(7.5, 5.5)
     x, y = np.array(shown["tsne"] or shown["pca"], dtype=float)
     classes = map_classes(maps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from featbench.stats.models import MODEL_KEYS
 
 Series = dict[str, Any]
 
-COSTS = {  # column of `Folder.models` -> what it is called
+COSTS = {  # column of `Folder.models` -> label of its axis
     "fit_s": "seconds to choose hyper-parameters and fit",
     "feature_dim": "feature width (numbers an image)",
     "images_per_s": "images a second, from image to prediction",
@@ -21,8 +22,13 @@ COSTS = {  # column of `Folder.models` -> what it is called
 
 
 def model_points(folder: Folder) -> list[Series]:
-    """Describe each model: what it is, its accuracy with the interval, what it cost."""
+    """Describe each model in the columns `_POINT`."""
     return [{column: plain(record[column]) for column in _POINT} for record in folder.models.to_dict("records")]
+
+
+def by_validation(points: list[Series]) -> list[Series]:
+    """Sort models by validation accuracy, the highest first."""
+    return sorted(points, key=lambda point: -(point["val_accuracy"] or 0.0))
 
 
 _POINT = (
@@ -93,10 +99,10 @@ def history_series(folder: Folder) -> list[Series]:
 
 
 def map_series(folder: Folder) -> list[Series]:
-    """Place the test images by the features of each layer."""
+    """Place the test images by the features of each layer; those of the recommended model come first."""
     maps = folder.tables["maps.csv"]
     keys = ("dataset", "backbone", "weights", "layer", "pooling")
-    return [
+    series = [
         {key: group[key].iloc[0] for key in keys}
         | {
             "name": " ".join(dict.fromkeys(part for part in (_network(group.iloc[0]), group["layer"].iloc[0]) if part)),
@@ -111,15 +117,22 @@ def map_series(folder: Folder) -> list[Series]:
         }
         for _, group in maps.groupby(["dataset", "fingerprint", "layer"], sort=False)
     ]
+    best = folder.best(folder.datasets[0])
+    return sorted(series, key=lambda one: not is_of_model(best, one, keys))
+
+
+def is_of_model(best: Series | None, line: Series, keys: Sequence[str]) -> bool:
+    """Say whether a line is of the same features, by these keys, as a model that `Folder.best` returns."""
+    return best is not None and all(line[key] == (plain(best[key]) or "") for key in keys)
 
 
 def map_classes(maps: list[Series]) -> list[str]:
-    """List the classes of the maps in alphabetical order, which is that of their colours."""
+    """List the classes of the maps in alphabetical order; colours are given in it."""
     return sorted({label for one in maps for label in one["labels"]})
 
 
 def plain(value: Any) -> Any:
-    """Turn a cell into what JSON has: NaN and NA are None, numbers of numpy are Python's."""
+    """Convert a cell for JSON: NaN and NA become None, numpy's numbers become Python's."""
     if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
         return None
     return value.item() if hasattr(value, "item") else value
@@ -135,7 +148,7 @@ def _method(row: pd.Series) -> str:
 
 
 def _distinct_layers(group: pd.DataFrame) -> list[str]:
-    """Name the layers; with the pooling where one layer stands there twice."""
+    """Name the layers; with the pooling where a layer is there twice."""
     if group["layer"].is_unique:
         return [str(layer) for layer in group["layer"]]
     return [f"{layer} {pooling}" for layer, pooling in zip(group["layer"], group["pooling"], strict=True)]

@@ -14,7 +14,7 @@ from featbench.stats.models import MODEL_KEYS
 
 @dataclass(frozen=True)
 class Entry:
-    """One model in a cell; `mean` and `sd` over its `n_repeats`, where there are several."""
+    """One model in a cell; `mean` and `sd` are over its `n_repeats` where there are several."""
 
     model: dict[Any, Any]
     mean: float | None = None

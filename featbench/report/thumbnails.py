@@ -11,17 +11,17 @@ from PIL import Image
 from featbench.results.files import read_limited
 from featbench.results.images import thumbnail_path
 
-_MOST_BYTES = 2**18
-_MOST_PX = 512
+_MAX_BYTES = 2**18
+_MAX_PX = 512
 
 
 def read_thumbnail(folder: Path, dataset: str, image_id: str) -> bytes | None:
-    """Return the small picture of a test image, JPEG; None where there is none that a run could have written."""
+    """Return the small picture of a test image, as JPEG; None where there is none that featbench wrote."""
     try:
-        content = read_limited(thumbnail_path(folder, dataset, image_id), _MOST_BYTES)
+        content = read_limited(thumbnail_path(folder, dataset, image_id), _MAX_BYTES)
         with warnings.catch_warnings(action="error"):  # Pillow warns of a size that would fill the memory
             image = Image.open(BytesIO(content), formats=["JPEG"])
-            if max(image.size) > _MOST_PX:
+            if max(image.size) > _MAX_PX:
                 return None
             image.load()
     except (OSError, ValueError, Warning, Image.DecompressionBombError):

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import featbench
 from featbench.data.hashes import SETTLED_NS
@@ -30,8 +30,15 @@ _PACKAGES = ("torch", "torchvision", "scikit-learn", "pandas", "numpy", "pillow"
 _ENVIRONMENT = ("TORCH_HOME", "XDG_CACHE_HOME", "CUDA_VISIBLE_DEVICES", "FEATBENCH_HOME")
 
 
-def finished_rows(results_dir: Path, arguments: Mapping[str, Any]) -> list[str] | None:
-    """Return the fingerprints of a finished run's rows; None where there may be something to do.
+class Finished(NamedTuple):
+    """A finished run: the fingerprints of its rows, and the warnings that the user has seen."""
+
+    rows: Sequence[str]
+    warnings: Sequence[str]
+
+
+def find_finished(results_dir: Path, arguments: Mapping[str, Any]) -> Finished | None:
+    """Return a run that has nothing left to do; None where there may be something.
 
     Args:
         results_dir: The results folder.
@@ -39,7 +46,8 @@ def finished_rows(results_dir: Path, arguments: Mapping[str, Any]) -> list[str] 
     """
     try:
         record = json.loads((results_dir / RECORD).read_text("utf-8"))
-        inputs, files, rows = record["inputs"], record["files"], record["rows"]
+        inputs, files = record["inputs"], record["files"]
+        finished = Finished([str(row) for row in record["rows"]], [str(text) for text in record["warnings"]])
         same = (
             record["arguments"] == _key(arguments)
             and record["results"] == _state(_own_files(results_dir))
@@ -48,13 +56,13 @@ def finished_rows(results_dir: Path, arguments: Mapping[str, Any]) -> list[str] 
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return [str(row) for row in rows] if same else None
+    return finished if same else None
 
 
 def record_finished(
     results_dir: Path,
     arguments: Mapping[str, Any],
-    rows: Sequence[str],
+    finished: Finished,
     *,
     inputs: Iterable[Path],
     files: Iterable[Path],
@@ -63,8 +71,8 @@ def record_finished(
 
     Args:
         results_dir: The results folder.
-        arguments: As `finished_rows` will be given.
-        rows: The fingerprints of its rows.
+        arguments: As `find_finished` will be given.
+        finished: What to record.
         inputs: Folders of images.
         files: Single files that it read: weights, caches.
     """
@@ -75,7 +83,8 @@ def record_finished(
             return
         content = {
             "arguments": _key(arguments),
-            "rows": list(rows),
+            "rows": list(finished.rows),
+            "warnings": list(finished.warnings),
             "inputs": {str(folder): _state(_input_files(folder)) for folder in inputs},
             "files": {str(path): _state([path]) for path in files},
             "results": _state(_own_files(results_dir)),

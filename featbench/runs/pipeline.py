@@ -1,23 +1,26 @@
-"""The stages in order: images in, tables and a page out."""
+"""The one function that runs an experiment: images in, tables and a page out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from featbench.progress import Progress
+from featbench.config import Experiment, is_folder, load_experiment
+from featbench.places import data_sets, expand_user, feature_caches
+from featbench.progress import OnceOnly, Progress
 from featbench.progress_bars import follow
-from featbench.results.store import write_current
-from featbench.runs.classify import classify
-from featbench.runs.extract import extract
-from featbench.runs.feature_sets import CachedNetwork
-from featbench.runs.plan import describe_plan
-from featbench.runs.resolve import Run, Source, is_folder, resolve
-from featbench.runs.tables import write_tables
+from featbench.results.store import load_results
+from featbench.runs.finished import Finished, find_finished, record_finished
+
+if TYPE_CHECKING:
+    from featbench.runs.resolve import Run
 
 STAGES = ("extract", "evaluate", "baseline", "report")
+Source = str | Path | Mapping[str, Any] | Experiment
 
 
 def run(
@@ -58,51 +61,70 @@ def run(
             the experiment or an argument is wrong.
     """
     with follow(progress) as shown:
+        once = OnceOnly(shown)
+        asked = load_experiment(experiment, overrides)
+        results_dir = expand_user(results) if results is not None else Path("results") / asked.name
+        cache_dir, data_dir = feature_caches(cache), data_sets(data)
+        arguments = {
+            "experiment": asked.model_dump(mode="json"),
+            "networks_at_hand": _downloaded_weights() if is_folder(experiment) else [],
+            "folders": [os.path.abspath(folder) for folder in (results_dir, cache_dir, data_dir)],  # noqa: PTH100
+            "device": device,
+            "offline": offline,
+        }
+        everything = tuple(stages) == STAGES
+        finished = find_finished(results_dir, arguments) if everything else None
+        if finished is not None:
+            for warning in finished.warnings:
+                once.warn(warning)
+            once.say("nothing has changed since this run was finished")
+            rows = load_results(results_dir)
+            return rows[rows["fingerprint"].isin(finished.rows)].reset_index(drop=True)
+
+        # torch and what stands on it take seconds to import
+        from featbench.runs.plan import describe_plan
+        from featbench.runs.resolve import resolve
+        from featbench.runs.stages import run_stages
+
         resolved = resolve(
             experiment,
-            results=results,
-            cache=cache,
-            data=data,
+            results=results_dir,
+            cache=cache_dir,
+            data=data_dir,
             device=device,
             overrides=overrides,
             offline=offline,
-            progress=shown,
+            progress=once,
         )
         plan = describe_plan(resolved, stages) if is_folder(experiment) else None  # nobody wrote down what will be done
         resolved.prepare()
         for line in resolved.dataset.remarks if plan is None else plan:
-            resolved.progress.say(line)
-        return _run_stages(resolved, stages)
+            once.say(line)
+        rows = run_stages(resolved, stages)
+        if everything:
+            _record(resolved, arguments, rows, once.warnings)
+        return rows
 
 
-def _run_stages(run: Run, stages: Sequence[str]) -> pd.DataFrame:
-    config = run.experiment.evaluate
-    is_main = True
-    cached: list[CachedNetwork] | None = None
-    done: dict[str, list[str]] = {}  # kind of row -> fingerprints of this experiment's rows
-    if "extract" in stages and (config.classifiers or "evaluate" not in stages):  # else nobody reads the features
-        cached = extract(run)
-    if "evaluate" in stages:
-        done["classifier"] = classify(run, cached)
-    if "baseline" in stages and run.experiment.baselines:
-        from featbench.runs.train import is_main_process, train  # Lightning takes seconds to import
+def _record(run: Run, arguments: Mapping[str, Any], rows: pd.DataFrame, warnings: Sequence[str]) -> None:
+    """Record that the run is finished, where all that it depended on is in files that are known."""
+    files = [key.path for planned in run.extractions for key in planned.keys.values()]
+    for network in run.networks:
+        weights = network.weights_files()
+        if weights is None:
+            return  # timm's, or the user's own
+        files += weights
+    if any(spec.source for spec in run.classifiers.values()):
+        return  # of the user's own code
+    dataset = run.experiment.dataset
+    inputs = [dataset.root] if dataset.root is not None else [] if dataset.name == "digits" else [run.data_dir]
+    record_finished(
+        run.results_dir, arguments, Finished(rows["fingerprint"].tolist(), warnings), inputs=inputs, files=files
+    )
 
-        done["baseline"] = train(run)
-        is_main = is_main_process(run)
-    if not any(done.values()):
-        return pd.DataFrame()
-    rows = run.table.load()
-    # rows of earlier settings stay in results.csv but not in the tables; kinds that were not run stay in both
-    rows = rows[[kind not in done or row in done[kind] for kind, row in zip(rows.kind, rows.fingerprint, strict=True)]]
-    rows = rows.reset_index(drop=True)
-    if not is_main:
-        return rows  # the main process writes
-    write_current(run.results_dir, rows)
-    statistics = write_tables(run.results_dir, rows, run.progress.warn)
-    if "report" in stages:
-        from featbench.report.build import write_report  # the libraries of the page take seconds to import
-        from featbench.runs.pictures import write_pictures
 
-        write_pictures(run, statistics, cached)
-        write_report(run.results_dir, statistics, run.progress.warn)
-    return rows
+def _downloaded_weights() -> list[str]:
+    """List the weights in torch's hub cache, of which a folder of images takes the best."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = expand_user(os.environ.get("TORCH_HOME") or f"{cache}/torch")
+    return sorted(path.name for path in (home / "hub" / "checkpoints").glob("*"))

@@ -21,7 +21,7 @@ from featbench.classifiers.params import check_grids
 from featbench.classifiers.registry import get_classifier
 from featbench.classifiers.rows import check_trainable
 from featbench.classifiers.spec import ClassifierSpec
-from featbench.config import BackboneConfig, Experiment, builtin_experiments, load_experiment
+from featbench.config import BackboneConfig, Experiment, is_folder, load_experiment
 from featbench.config.toml import read_toml
 from featbench.data.datasets import check_dataset, load_dataset
 from featbench.data.splits import Dataset
@@ -29,14 +29,13 @@ from featbench.errors import UsageError
 from featbench.features.cache import CacheKey, read_info
 from featbench.features.extraction import Extraction, cache_keys, extraction_for
 from featbench.places import data_sets, expand_user, feature_caches
-from featbench.progress import OnceOnly, Progress, Silent
+from featbench.progress import Progress, Silent
 from featbench.results.files import write_text
 from featbench.results.store import ResultsTable, prepare_folder
 from featbench.runs.environment import write_environment
 from featbench.runs.image_report import ImageReport
 
 EXPERIMENT = "experiment.toml"
-Source = str | Path | Mapping[str, Any] | Experiment
 _MORE_OF_BUNDLED = ('backbones.0.layers=["layer2", "layer3"]', "backbones.0.pooling=avg:4")  # its last layer is narrow
 
 
@@ -193,7 +192,7 @@ class Run:
 
 
 def resolve(
-    experiment: Source,
+    experiment: str | Path | Mapping[str, Any] | Experiment,
     *,
     results: str | Path | None = None,
     cache: str | Path | None = None,
@@ -210,7 +209,7 @@ def resolve(
     Raises:
         UsageError: The experiment or an argument is wrong.
     """
-    progress = OnceOnly(progress or Silent())
+    progress = progress or Silent()
     if is_folder(experiment) and not any(override.startswith("backbones") for override in overrides):
         name, why = available_backbone(offline=offline)
         progress.say(f"backbone     {name}: {why}; --set backbones.0.name=NAME takes another")
@@ -225,13 +224,6 @@ def resolve(
         offline=offline,
         progress=progress,
     )
-
-
-def is_folder(experiment: Source) -> bool:
-    """Say whether an experiment is named by a folder of images."""
-    if isinstance(experiment, Experiment | Mapping) or str(experiment) in builtin_experiments():
-        return False
-    return bool(str(experiment)) and expand_user(experiment).is_dir()
 
 
 def _which(dataset: object) -> str | None:

@@ -126,7 +126,7 @@ def test_a_head_under_another_name(name: str, n_classes: int, state: State, trac
         assert torch.equal(traced.network.fc.bias, bias)
         assert loaded.notes == (f"{tmp_path}/own.pth: its head {name!r} is taken for 'fc'",)
     else:
-        assert loaded.notes == (f"{tmp_path}/own.pth: {name} is left out, as a head for other classes",)
+        assert loaded.notes == (f"{tmp_path}/own.pth: {name} is ignored, as a head for other classes",)
 
 
 def test_two_heads_that_fit_are_both_left_out(state: State, traced: Traced, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_two_heads_that_fit_are_both_left_out(state: State, traced: Traced, tmp_
     heads |= {name.replace("head", "head_dist"): tensor for name, tensor in heads.items()}
     torch.save(body(state) | heads, tmp_path / "own.pth")
     loaded = load_file(traced, tmp_path / "own.pth")
-    assert loaded == Loaded(False, (f"{tmp_path}/own.pth: the heads head, head_dist are left out",))
+    assert loaded == Loaded(False, (f"{tmp_path}/own.pth: the heads head, head_dist are ignored",))
 
 
 def test_a_second_head_beside_the_networks_own_is_left_out(state: State, traced: Traced, tmp_path: Path) -> None:

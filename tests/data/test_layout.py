@@ -132,9 +132,7 @@ def test_a_test_folder_without_classes_is_unlabelled(make_tree: MakeTree, test_f
     root = make_tree(tree_of("train", count=10) | {test_folder: 5})
     assert sizes(root) == {"train": 14, "val": 3, "test": 3}
     (remark,) = load(root).remarks
-    assert re.match(
-        r"test/ has images, but no folders called as the classes of train/ .*predict RESULTS \S+/test`", remark
-    )
+    assert re.match(r"test/ has images, but none of the class folders of train/.*predict RESULTS \S+/test`", remark)
 
 
 def test_an_unlabelled_test_folder_leaves_val_to_test_with(make_tree: MakeTree) -> None:
@@ -186,7 +184,7 @@ def test_a_flat_folder_whose_files_tell_their_classes(tmp_path: Path, write_imag
 def test_a_flat_folder_of_camera_names(tmp_path: Path, write_image: WriteImage) -> None:
     for number in range(4):
         write_image(tmp_path / f"IMG_{number}.png")
-    with pytest.raises(DataError, match="the names of the files do not seem to tell them") as caught:
+    with pytest.raises(DataError, match="the file names do not seem to contain it") as caught:
         scan_folder(tmp_path)
     pasted(caught.value)
     assert (tmp_path / "cat").is_dir()

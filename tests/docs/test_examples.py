@@ -6,6 +6,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from featbench.backbones.load import check_backbone
-from featbench.classifiers.registry import check_grids
+from featbench.classifiers.params import check_grids
+from featbench.classifiers.registry import get_classifier
 from featbench.cli.main import app
 from featbench.config import Experiment, is_weights_file, load_experiment
 from featbench.data.datasets import check_dataset
@@ -56,7 +58,7 @@ def test_toml_is_a_valid_experiment(page: Path, here: Path) -> None:
         whole = {"name": "a", "dataset": {"name": "digits"}, "backbones": [{"name": "resnet18"}]}
         experiment = Experiment.model_validate(whole | tomllib.loads(text))
         check_dataset(experiment.dataset)
-        check_grids(experiment.evaluate)
+        check_grids(map(get_classifier, experiment.evaluate.classifiers), experiment.evaluate)
         for backbone in experiment.backbones:
             if not is_weights_file(backbone.weights or ""):
                 check_backbone(backbone)
@@ -112,6 +114,7 @@ def test_modules_and_make_targets_are_there() -> None:
             elif "-m" in words:
                 module = words[words.index("-m") + 1]
                 files = [ROOT / f"{module.replace('.', '/')}{end}" for end in (".py", "/__main__.py")]
+                import_module(module)  # it starts, whatever was renamed
                 (source,) = [file.read_text("utf-8") for file in files if file.is_file()]
                 for option in [word for word in words if word.startswith("--")]:
                     assert f'"{option}"' in source or 'f"--{name}"' in source, words

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from featbench.report.page import breakable, script_json
+from featbench.report.page import breakable, script_json, write_page
 from tests.report.folders import HOSTILE, MODELS, report, results_folder
+from tests.report.folders import read as read_results
 
 MAX_BYTES = 8_000_000
 
@@ -66,16 +67,14 @@ def test_the_data_of_the_figures_is_json_that_says_the_same(hostile: Reader) -> 
     assert data["history"][0]["best_epoch"] == 2  # of validation accuracies 0.5, 0.9, 0.8
 
 
-def test_the_map_of_the_recommended_features_is_first_and_never_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_map_of_the_recommended_features_is_first_and_never_left_out(tmp_path: Path) -> None:
     path = results_folder(tmp_path / "results", n_test=6)
     header, *lines = (path / "maps.csv").read_text().splitlines()
     others = [line.replace("layer3", "layer1").replace("cafe", "beef") for line in lines]
     (path / "maps.csv").write_text("\n".join([header, *others, *lines, ""]))
     for n_bytes, layers in ((10**6, ["layer3", "layer1"]), (1, ["layer3"])):
-        monkeypatch.setattr("featbench.report.page._MAP_BYTES", n_bytes)
-        scripts = read(report(path, pytest.fail)).scripts
+        write_page(read_results(path, pytest.fail), tmp_path / "page.html", map_bytes=n_bytes)
+        scripts = read(tmp_path / "page.html").scripts
         data = json.loads(next(script for script in scripts if script.startswith("{")))
         assert [one["layer"] for one in data["maps"]] == layers
 
@@ -159,12 +158,12 @@ def test_a_model_that_never_predicts_a_class_is_marked_with_the_class(tmp_path: 
     assert facts["never predicted"] == "<bee> (20 test images)"
 
 
-def test_the_page_of_many_classes_and_models_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("featbench.report.details._DETAIL_BYTES", 100_000)
+def test_the_page_of_many_classes_and_models_stays_small(tmp_path: Path) -> None:
     classes = [f"class {number} 🐝 <b>" for number in range(200)]
     models = [{**MODELS[0], "layer": f"layer{n}", "val_accuracy": 0.5 + n / 100} for n in range(8)]
     folder = results_folder(tmp_path / "large", classes=classes, models=models, n_test=400)
-    page = report(folder, pytest.fail)
+    page = tmp_path / "page.html"
+    write_page(read_results(folder, pytest.fail), page, detail_bytes=100_000)
     assert page.stat().st_size < MAX_BYTES
     text = page.read_text("utf-8")
     assert "more models would make this page too large" in text

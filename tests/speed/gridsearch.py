@@ -20,6 +20,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
+from featbench.backbones.device import resolve_device
 from featbench.classifiers.params import candidates
 from featbench.classifiers.registry import get_classifier
 from featbench.classifiers.rows import final_rows, splits_of
@@ -28,7 +29,6 @@ from featbench.config import load_experiment
 from featbench.results.store import load_results
 from featbench.runs.extract import find_cached
 from featbench.runs.feature_sets import feature_sets
-from featbench.runs.pipeline import resolve_device
 from featbench.runs.resolve import Run
 from featbench.stats.models import main_rows
 
