@@ -97,7 +97,7 @@ class PrimalLinearSVC(LinearClassifierMixin, ClassifierMixin, BaseEstimator):  #
             sample_weight: (N,) float, factors of C; all 1 where None.
 
         Raises:
-            ValueError: There is only one class, or a parameter or an array is not what it must be.
+            ValueError: There is only one class, or a parameter or an array is invalid.
         """
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], order="C")
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)

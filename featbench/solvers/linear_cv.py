@@ -50,7 +50,7 @@ class _LinearCV(LinearClassifierMixin, ClassifierMixin, BaseEstimator):  # type:
 
         Raises:
             ValueError: There is only one class, in all or in the training rows of a fold, a C is not above 0, or a
-                parameter or an array is not what it must be.
+                parameter or an array is invalid.
         """
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], order="C")
         labels = encode_labels(self, y)
@@ -78,9 +78,9 @@ def _splits(cv: Any, X: npt.NDArray[Any], y: npt.NDArray[Any]) -> Any:
 class LinearSVCCV(_LinearCV):
     """Linear support vector machine (squared hinge, one against the rest) whose C is chosen by cross-validation.
 
-    What `GridSearchCV(make_pipeline(StandardScaler(), LinearSVC(dual=False)), {"linearsvc__C": Cs}, cv=cv)` chooses and
-    fits: each fold is standardised by its own training rows. All of it is one batched problem, of which a smaller C is
-    the start of the next.
+    Chooses and fits as `GridSearchCV(make_pipeline(StandardScaler(), LinearSVC(dual=False)), {"linearsvc__C": Cs},
+    cv=cv)` does: each fold is standardised by its own training rows. All folds and classes are fitted as one batch, and
+    each C starts from the solution of the next smaller one.
 
     Args:
         Cs: Weights of the losses against the norm of the weights, to choose from.
@@ -96,8 +96,8 @@ class LinearSVCCV(_LinearCV):
     Attributes:
         C_: The value chosen.
         scores_: (n_splits, n_Cs) float64, accuracies on the held-out rows.
-        coef_: (n_classes, n_features) float64, for features as they are given to `predict`, which are not standardised;
-            one row for two classes.
+        coef_: (n_classes, n_features) float64, for raw features, the standardisation being folded in; one row for two
+            classes.
         intercept_: (n_classes,) float64, likewise.
         classes_: (n_classes,), the labels.
         n_iter_: Newton steps of the slowest class in the final fit.
@@ -154,8 +154,8 @@ class LinearSVCCV(_LinearCV):
 class SoftmaxRegressionCV(_LinearCV):
     """Multinomial logistic regression whose C is chosen by cross-validation.
 
-    What `GridSearchCV(make_pipeline(StandardScaler(), LogisticRegression()), {"logisticregression__C": Cs}, cv=cv)`
-    chooses and fits: each fold is standardised by its own training rows. All of it is one batched problem.
+    Chooses and fits as `GridSearchCV(make_pipeline(StandardScaler(), LogisticRegression()), {"logisticregression__C":
+    Cs}, cv=cv)` does: each fold is standardised by its own training rows. All folds and values of C are one batch.
 
     Args:
         Cs: Weights of the losses against the norm of the weights, to choose from.
@@ -167,8 +167,8 @@ class SoftmaxRegressionCV(_LinearCV):
     Attributes:
         C_: The value chosen.
         scores_: (n_splits, n_Cs) float64, accuracies on the held-out rows.
-        coef_: (n_classes, n_features) float64, for features as they are given to `predict`, which are not standardised;
-            one row for two classes.
+        coef_: (n_classes, n_features) float64, for raw features, the standardisation being folded in; one row for two
+            classes.
         intercept_: (n_classes,) float64, likewise.
         classes_: (n_classes,), the labels.
         n_iter_: Newton steps of the final fit.

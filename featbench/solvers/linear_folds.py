@@ -68,7 +68,7 @@ class Scaling:
         return (X.astype(np.float64) - self.mean) * self.inverse
 
     def is_near(self, other: Scaling) -> bool:
-        """Say whether float32 keeps the digits of features that the other has standardised."""
+        """Whether float32 keeps the digits of this scaling on features that the other has standardised."""
         varies = self.inverse > 0
         closer = self.inverse[varies] / other.inverse[varies]
         shift = np.abs(self.mean - other.mean)[varies] * self.inverse[varies]
@@ -172,7 +172,11 @@ def scaled_rows(
 def shared_rows(
     X: FeatureRows, folds: Sequence[Fold], device: torch.device
 ) -> tuple[Rows, Scaling, torch.Tensor | ScaledRows]:
-    """Standardise the rows of all folds once: their numbers, the scaling, and the rows in what keeps their digits."""
+    """Standardise the rows of all folds once, in float32 if that keeps their digits.
+
+    Returns:
+        The numbers of the rows, their scaling, and the scaled rows.
+    """
     used = np.unique(np.concatenate([fold.train for fold in folds]))
     same = all(fold.scaling is folds[0].scaling for fold in folds)
     scaling = folds[0].scaling if same else Scaling.of(fit_scaler(X, used))
@@ -218,7 +222,7 @@ def make_svc_problems(
 
 
 def seen_by(rows: torch.Tensor | ScaledRows, folds: Sequence[Fold], scaling: Scaling, bias: float) -> SharedRows:
-    """Let columns, each of one of the folds, see rows (N, D), which `scaling` standardises, as the fold does."""
+    """Give each column the scaling of its fold, on rows (N, D) that `scaling` has standardised already."""
     if all(fold.scaling is scaling for fold in folds):
         return SharedRows(rows, None, None, bias)
     deviation = np.where(scaling.inverse > 0, 1 / np.where(scaling.inverse > 0, scaling.inverse, 1), 0)

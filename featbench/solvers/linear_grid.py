@@ -1,9 +1,9 @@
 """The linear support vector machine for many C and folds at once, and the final fit on all rows.
 
-Every (class, fold) is a column of one problem, and a smaller C is the start of the next. A fold's standardisation, by
-the mean and deviation of its own training rows, is a change of its columns' weights (`products`), so that nothing of
-the held-out rows leaks and the rows are still shared. Rows that stay on disk (`streamed`) are standardised whenever a
-block of them is read; the numbers are the same.
+Every (class, fold) is a column of one batch, and each C starts from the solution of the next smaller one. A fold is
+standardised by the mean and deviation of its own training rows, through its columns' weights (`products`): nothing of
+the held-out rows leaks, and all folds share the rows. Rows on disk (`streamed`) are standardised whenever a block is
+read; the numbers are the same.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from featbench.solvers.preconditioner import EXACT_BELOW, Preconditioner, eigenv
 from featbench.solvers.streamed import FeatureRows, StreamedRows
 
 _FACTOR_SHARE = 0.25  # of the memory for rows on disk
-_GRID_GAP = 1e-5  # of the objective: to choose between accuracies, closer is no better
+_GRID_GAP = 1e-5  # of the objective: enough to choose by accuracy
 _FINAL_GAP = 1e-6  # liblinear's rule alone allows percents
-_WARM_START = 100  # on the way to a large C, wide features come to where few rows are inside the margin
+_WARM_START = 100  # wide features reach a large C sooner from C / 100, where few rows are inside the margin
 
 
 def linear_grid(
@@ -64,7 +64,7 @@ def linear_grid(
         settings: The other parameters.
         device: Where torch computes.
         standardize: Whether to standardise by the training rows of each split.
-        budget_bytes: What columns that are fitted at a time may take, as in `columns_at_once`.
+        budget_bytes: Memory budget for the columns of one batch, as in `columns_at_once`.
 
     Returns:
         For every C, in the order given, and every split: the accuracy, and whether the solver converged.

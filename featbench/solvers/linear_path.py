@@ -18,16 +18,16 @@ from featbench.solvers.preconditioner import Preconditioner
 from featbench.solvers.problem import Point, Problems
 from featbench.solvers.row_newton import Gram, RowProblems, minimise_rows
 
-# Multiply-adds a value of X that factors may cost: as Newton's method on the weights then takes. What it is worth,
-# `python -m tests.speed.solvers --only wide one_fit` measures.
+# Multiply-adds per value of X that a factor in row space may cost; Newton's method on the weights then costs as much
+# (`python -m tests.speed.constants`).
 ROW_COST = 200
-_SMALL = 4096  # rows: up to so many, a thread for each fold does more than threads for each product
+_SMALL = 4096  # rows: up to this size a thread for each fold is faster than threads within products
 _GROUP_BYTES = 2**30  # of the rows, and their products, of folds side by side
-_COPIES = 4  # of X, what products of rows with each other may take
+_COPIES = 4  # of X; products of rows with each other may be as large
 
 
 def rows_are_cheaper(n: int, inside: float, d: int, row_cost: float = ROW_COST) -> bool:
-    """Say whether to go on in the space of n rows with d features, so many of them being inside a column's margin."""
+    """Whether row space is cheaper for n rows of d features, `inside` of them inside a column's margin."""
     return n <= _COPIES * d and inside**3 / 3 <= row_cost * n * d
 
 
@@ -47,9 +47,9 @@ def fit_path(
         folds: Of each problem, ascending; those of one fold have the same rows, and see them alike.
         Cs: Ascending.
         max_iter: Newton steps allowed for each C.
-        gap: Share of the objective, how far above its minimum it may still be.
-        preconditioner: Of the problems' rows; None to be in row space from the start.
-        row_cost: As in `rows_are_cheaper`; 0 never to be in row space.
+        gap: Share of the objective, allowed distance to the minimum.
+        preconditioner: Of the problems' rows; None to start in row space.
+        row_cost: As in `rows_are_cheaper`; 0 to stay on the weights.
     """
 
     def go_to_rows(problems: Problems, point: Point) -> bool:
@@ -87,7 +87,7 @@ def _in_row_space(
     max_iter: int,
     gap: float,
 ) -> list[Solution]:
-    """Fit every C, beginning at W, which took so many steps (P,) for the first C; folds side by side."""
+    """Fit every C, from W, reached in `steps` (P,) for the first C; folds in parallel."""
     n, d = int(problems.loss.used_rows().sum(0).max()), problems.rows.X.shape[1]
     groups = [torch.tensor(np.flatnonzero(np.array(folds) == fold), device=W.device) for fold in np.unique(folds)]
     small = n <= _SMALL
@@ -102,7 +102,7 @@ def _in_row_space(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Let torch and BLAS use one thread: those of several folds would wait for each other actively."""
+    """Let torch and BLAS use one thread: those of several folds would busy-wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,8 +1,8 @@
 """Softmax regression for many C and folds at once, and the final fit on all rows, as scikit-learn defines it.
 
-Every C on every fold is a problem of its own, and all of them are fitted together (`newton`). A fold's
-standardisation, by the mean and deviation of its own training rows, is a change of its columns' weights (`products`),
-so that nothing of the held-out rows leaks and the rows are still shared.
+Every (C, fold) is a problem, and all problems are fitted as one batch (`newton`). A fold is standardised by the mean
+and deviation of its own training rows, through its columns' weights (`products`): nothing of the held-out rows leaks,
+and all folds share the rows.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from featbench.solvers.problem import Problems
 from featbench.solvers.products import SharedRows
 from featbench.solvers.row_newton import row_features
 
-_GRID_GAP = 1e-6  # to choose between accuracies, closer is no better
+_GRID_GAP = 1e-6  # enough to choose by accuracy
 _FINAL_GAP = 1e-7
 
 
@@ -91,7 +91,7 @@ def fit_softmax(
 def fit_logistic(
     scaler: StandardScaler, machine: LogisticRegression, X: npt.NDArray[Any], y: npt.NDArray[np.int64]
 ) -> None:
-    """Fit a scaler, and scikit-learn's estimator on what it scales; `n_iter_` counts Newton steps.
+    """Fit a scaler, and scikit-learn's estimator on the scaled rows; `n_iter_` counts Newton steps.
 
     Raises:
         ValueError: The rows are of one class.
@@ -113,7 +113,7 @@ def _fit_folds(
     gap: float,
 ) -> list[list[FittedColumns]]:
     """Fit every C on every fold; return those of each fold and C."""
-    if all(2 * len(fold.train) <= min(X.shape[1], 2 * EXACT_BELOW) for fold in folds):  # with more it is no faster
+    if all(2 * len(fold.train) <= min(X.shape[1], 2 * EXACT_BELOW) for fold in folds):  # with more rows it is slower
         return [_fit_in_row_space(X, y, fold, Cs, max_iter, device, gap) for fold in folds]
     used, scaling, rows = shared_rows(X, folds, torch.device(device))
     preconditioner = Preconditioner(eigenvectors(rows, 0.0))
@@ -139,7 +139,7 @@ def _fit_in_row_space(
     device: str,
     gap: float,
 ) -> list[FittedColumns]:
-    """Fit every C on one fold that has fewer rows than features: no more features than rows are left then."""
+    """Fit every C on one fold that has fewer rows than features, in as many features as rows."""
     rows, basis = row_features(torch.from_numpy(fold.scaling.apply(X[fold.train])).to(device), 0.0)
     shared, preconditioner = SharedRows(rows, None, None, 1.0), Preconditioner(eigenvectors(rows, 0.0))
     fitted = _fit_problems(shared, y[fold.train], fold.train, [fold] * len(Cs), Cs, max_iter, gap, preconditioner)

@@ -1,6 +1,6 @@
 """Losses of linear models: squared hinge and softmax, of decision values, for many problems at once.
 
-A loss knows labels and row weights, and nothing of features, weights or C (`problem` adds those, `newton` minimises).
+A loss holds labels and row weights; features, weights and C are added by `problem`, and `newton` minimises the sum.
 P problems have `width` columns of decision values each, one problem after the other: (N, P * width).
 """
 
@@ -15,11 +15,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class SquaredHinge:
-    """cost * max(0, 1 - sign * value)^2, one column a problem; the bias is penalised like a weight, as in liblinear.
+    """cost * max(0, 1 - sign * value)^2, one column a problem. The bias is penalised like a weight, as in liblinear.
 
     Attributes:
         signs: (N, P) float, 1 for the column's class and -1 for the others.
-        costs: (N, P) float, the weight of a row; 0 leaves it out.
+        costs: (N, P) float, the weight of a row; 0 for unused rows.
     """
 
     signs: Tensor
@@ -33,7 +33,7 @@ class SquaredHinge:
         return self.costs.dtype
 
     def used_rows(self) -> Tensor:
-        """Return (N, P) bool, which rows a problem is fitted on."""
+        """Return the training rows of each problem, (N, P) bool."""
         return self.costs > 0
 
     def take(self, problems: Tensor) -> SquaredHinge:
@@ -65,7 +65,7 @@ class SquaredHinge:
         return curvature.sum(0)
 
     def allowed_gap(self, gap: float, penalty: Tensor, objective: Tensor) -> Tensor:
-        """Return (P,) how far objectives may be above their minima, `penalty` (P,) being the part of the weights."""
+        """Return the allowed distance (P,) to the minimum: a share of the objective."""
         return gap * objective
 
 
@@ -74,8 +74,8 @@ class Softmax:
     """-log of the class's probability, a column a class (one column for two); the bias is free, as in scikit-learn.
 
     Attributes:
-        labels: (N, P, 1) int64, the number of each row's class; any where the row is left out.
-        used: (N, P, 1) float, 1 for rows to fit on, else 0.
+        labels: (N, P, 1) int64, the number of each row's class; arbitrary for unused rows.
+        used: (N, P, 1) float, 1 for training rows, else 0.
         width: Number of classes, or 1 for two.
     """
 
@@ -90,7 +90,7 @@ class Softmax:
         return self.used.dtype
 
     def used_rows(self) -> Tensor:
-        """Return (N, P) bool, which rows a problem is fitted on."""
+        """Return the training rows of each problem, (N, P) bool."""
         return self.used[..., 0] > 0
 
     def take(self, problems: Tensor) -> Softmax:
@@ -106,7 +106,7 @@ class Softmax:
 
         Returns:
             The losses (P,), summed over the rows, their derivatives (n, P * width), and the probabilities (n, P,
-            classes), 0 for rows left out, which tell the second derivatives.
+            classes), 0 for unused rows; `curve` takes them.
         """
         labels, used = self.labels[rows], self.used[rows].to(values.dtype)
         logits = self._with_reference(values)

@@ -29,7 +29,7 @@ def columns_at_once(n_rows: int, device: torch.device, budget_bytes: float | Non
     Args:
         n_rows: Rows of a column.
         device: Where they are fitted.
-        budget_bytes: What they may take; a gigabyte on a CPU where None, else half of what the GPU has free.
+        budget_bytes: Their memory budget; a gigabyte on a CPU where None, else half of what the GPU has free.
     """
     if budget_bytes is None:
         budget_bytes = _CPU_COLUMN_BYTES if device.type == "cpu" else _GPU_COLUMN_SHARE * free_bytes(device)

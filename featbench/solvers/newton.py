@@ -2,12 +2,12 @@
 
 Preconditioned conjugate gradients find a Newton direction (`preconditioner`), then a line search goes along it (Lin,
 Weng and Keerthi 2008, Trust Region Newton Method for Logistic Regression; Keerthi and DeCoste 2005 for the squared
-hinge, whose Hessian is the generalised one). Problems that have converged leave the batch. A problem has converged
-where its gradient is short enough, if it has such a rule, and the objective is certain to be near its minimum; also
-where float64 has nothing left to gain.
+hinge, whose Hessian is the generalised one). Converged problems leave the batch. A problem has converged when
+its gradient is short (if it has a rule for that) and a bound on the distance to the minimum is small; or when float64
+cannot improve it.
 
-Rows of float32 are multiplied in float32 at first. Whatever then seems to have converged is measured again in float64,
-and goes on in float64 where it has not: the precision bears on the time that it takes, not on the solution.
+float32 rows are multiplied in float32 first. The result is then measured in float64, and problems that have not
+converged continue in float64: the precision affects the time, not the solution.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from featbench.solvers.problem import Hessian, Point, Problems, columns_of, sums
 _ARMIJO = 0.01
 _FIRST_TOLERANCE = 0.5  # of the first direction, far from the optimum (Dembo et al. 1982)
 _TOLERANCE = 0.1
-_NEAR = 1e3  # allowed gaps: without a rule for the gradient, a step from here is computed to the end
-_SINGLE_STEPS = 100  # Newton steps after which what has not converged goes on in float64
-_SINGLE_GAP = 1e-6  # the least that float32 is good for
+_NEAR = 1e3  # allowed gaps: from here the next step is computed accurately, if there is no rule for the gradient
+_SINGLE_STEPS = 100  # Newton steps in float32, then float64
+_SINGLE_GAP = 1e-6  # float32 reaches no smaller one reliably
 _MAX_CG_STEPS = 200
 _NO_RESIDUAL = 1e-24  # of the squared length of the gradient
 _SEARCHES = 60
@@ -43,7 +43,7 @@ class Solution:
         W: (D + 1, P * width) float64; the last row is the weight of the bias feature.
         n_iter: (P,) int64, Newton steps.
         converged: (P,) bool.
-        interrupted: Whether the solver stopped because another one should go on.
+        interrupted: Whether `interrupt` stopped the solver.
     """
 
     W: Tensor
@@ -72,9 +72,9 @@ def minimise(
         problems: The problems.
         start: (D + 1, P * width) float64, where to begin.
         max_iter: Newton steps allowed.
-        gap: How far the objective may be above its minimum, as `Loss.allowed_gap` has it.
+        gap: Relative distance to the minimum, as `allowed_gap` of the loss defines it.
         preconditioner: Of the problems' rows.
-        interrupt: Says, of the problems that have not converged and where they are, whether another solver goes on.
+        interrupt: Called with the problems that have not converged and their point; True stops the solver.
     """
     if problems.loss.dtype == torch.float64:
         return _descend(problems, start, max_iter, gap, preconditioner, interrupt)
@@ -96,14 +96,14 @@ def minimise(
 
 @dataclass(frozen=True, eq=False)
 class _Progress:
-    """How far problems are from their goals.
+    """Distances of problems from convergence.
 
     Attributes:
         gradient: (D + 1, P * width) float64.
         objective: (P,) float64.
-        allowed: (P,) float64, how far the objective may be above its minimum.
-        near: (P,) bool, whether the next step should be computed to the end.
-        done: (P,) bool, whether they have converged.
+        allowed: (P,) float64, allowed distance to the minimum.
+        near: (P,) bool, whether the next step is computed accurately.
+        done: (P,) bool, converged.
     """
 
     gradient: Tensor
@@ -183,8 +183,8 @@ def newton_direction(
     Sofer 1990) where classes have preconditioners: a factor of the Hessian elsewhere can hide a residual that matters.
 
     Returns:
-        The steps (D + 1, P * width), and (P,) how much lower than they reach the quadratic model can be at most. Steps
-        go on until that is at most `allowed` (P,), too.
+        The steps (D + 1, P * width), and bounds (P,) on how far they are from the minima of the quadratic models. Steps
+        go on until these are at most `allowed` (P,), too.
     """
     width, n_problems = hessian.loss.width, len(allowed)
     budget = preconditioner.prepare(hessian, _MAX_CG_STEPS)

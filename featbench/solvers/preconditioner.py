@@ -1,9 +1,9 @@
 """Approximate inverses of Hessians for conjugate gradients.
 
-All columns share the eigenvectors of X'X (Frangella, Tropp and Udell, Randomized Nyström Preconditioning, 2023). Where
-conjugate gradients have cost a class as much as a factor of its Hessian, the Hessian of one of its columns, on a sample
-of the rows inside the margin, is factored, which its columns in other folds share: so the work is never much more than
-twice that of the better of the two ways. `python -m tests.speed.solvers --only one_fit` measures it.
+All columns share the eigenvectors of X'X (Frangella, Tropp and Udell, Randomized Nyström Preconditioning, 2023). Once
+conjugate gradients have cost a class as much as a Cholesky factor would, the Hessian of one of its columns is computed
+on a sample of the rows inside the margin and factored, for its columns in all folds: the work is then at most about
+twice that of the better of the two methods. `python -m tests.speed.constants` measures it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _RANK = 384
 _POWER_STEPS = 2
 _MIN_STEPS = 5  # of conjugate gradients
 _ROWS_A_FEATURE = 8  # of the first sample
-_READING = 20  # columns whose products with the rows take as long as reading the rows
+_READING = 20  # reading the rows costs as much as the products of this many columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Eigenvectors:
 
 @dataclass(eq=False)
 class _ClassHessian:
-    """What is known of the Hessian of a class's columns.
+    """The Hessian of a class's columns, as far as it was computed.
 
     Attributes:
         work: Multiply-adds a feature in conjugate gradients since `losses` was computed.
@@ -78,11 +78,11 @@ class _ClassHessian:
 
 @dataclass(frozen=True, eq=False)
 class Preconditioner:
-    """Of the problems on some rows; what it learns serves the next Newton steps, and the next C.
+    """The preconditioner of problems on the same rows. It keeps its factors for later Newton steps and for the next C.
 
     Attributes:
         eigenvectors: Of the rows.
-        factor_bytes: What Hessians and their factors may take.
+        factor_bytes: Memory budget for Hessians and their factors.
     """
 
     eigenvectors: Eigenvectors
@@ -90,7 +90,7 @@ class Preconditioner:
     _classes: dict[int, _ClassHessian] = field(default_factory=lambda: defaultdict(_ClassHessian))
 
     def prepare(self, hessian: Hessian, max_steps: int) -> Tensor:
-        """Factor the Hessians of classes whose conjugate gradients have cost as much, and limit those of the others.
+        """Factor the Hessians of classes whose conjugate gradients have cost as much; limit the steps of the others.
 
         Returns:
             (P,) int64, steps of conjugate gradients allowed.
@@ -117,8 +117,8 @@ class Preconditioner:
                 own.rows_a_feature *= 2
                 own.work = 0
             if not double:
-                left = (cost - own.work) / (_work_of_step(hessian) * len(columns))
-                budget[columns] = min(max_steps, max(_MIN_STEPS, int(left)))
+                steps = int((cost - own.work) / (_work_of_step(hessian) * len(columns)))
+                budget[columns] = min(max_steps, max(_MIN_STEPS, steps))
         return budget
 
     def apply(self, hessian: Hessian, R: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ class Preconditioner:
 
 
 def _work_of_step(hessian: Hessian) -> float:
-    """Return multiply-adds a feature and column, in those that products with a row among many others take."""
+    """Return the multiply-adds of a step per feature and column, reading the rows included."""
     n, columns = hessian.curvature.shape
     return 2 * n * (1 + _READING / columns)
 
@@ -165,10 +165,10 @@ def eigenvectors(X: Tensor | ScaledRows, bias: float, seed: int = 0) -> Eigenvec
         return Eigenvectors(vectors, values.clamp(min=0), 0.0)
     if n < EXACT_BELOW and isinstance(X, Tensor):
         rows = with_bias(X, bias)
-        values, left = torch.linalg.eigh(rows @ rows.T)
+        values, vectors = torch.linalg.eigh(rows @ rows.T)
         kept = values > values[-1] * n * torch.finfo(X.dtype).eps
-        values, left = values[kept], left[:, kept]
-        return Eigenvectors(rows.T @ (left / values.sqrt()), values, 0.0)
+        values, vectors = values[kept], vectors[:, kept]
+        return Eigenvectors(rows.T @ (vectors / values.sqrt()), values, 0.0)
     return _leading(X, bias, seed)
 
 

@@ -1,7 +1,7 @@
 """Linear models to fit, many at once: objectives, gradients and Hessians of rows, a loss and a C.
 
-Problem p minimises 1/2 |W_p|^2 + C_p loss_p(X W_p), where X ends in a feature that carries the bias; whether the bias
-is penalised is the loss's matter (`losses`). All columns of all problems share the products with X (`products`).
+Problem p minimises 1/2 |W_p|^2 + C_p loss_p(X W_p), where X ends in a feature that carries the bias; the loss
+says whether the bias is penalised (`losses`). All columns of all problems share the products with X (`products`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from featbench.solvers.losses import Loss, SquaredHinge
 from featbench.solvers.products import SharedRows
 
-_SMALLEST = 1e-30  # curvature of a bias, which saturated losses do not have
+_SMALLEST = 1e-30  # curvature of a bias; that of saturated losses is 0
 
 
 def sums(A: Tensor, B: Tensor, n_problems: int) -> Tensor:
@@ -34,7 +34,7 @@ def columns_of(problems: Tensor, width: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """Weights, and what one pass over the rows tells about them.
+    """Weights, and the losses and derivatives there.
 
     Attributes:
         W: (D + 1, P * width) float64.
@@ -65,7 +65,7 @@ class Hessian:
 
     Attributes:
         rows: The rows, and how each column sees them.
-        loss: Any of these problems, for `curve`.
+        loss: Its `curve` is used; any of the problems will do.
         C: (P * width,), the weight of the losses.
         curvature: As in `Point`.
         totals: (P * width,), C times the sums of second derivatives on the diagonal, above 0.
@@ -93,7 +93,7 @@ class Hessian:
         return _add_penalised(curved, V, self.loss)
 
     def bound(self, R: Tensor) -> Tensor:
-        """Return (P,) about how much lower quadratic models with gradients R (D + 1, P * width) get at most.
+        """Bound (P,) how far quadratic models with gradients R (D + 1, P * width) are from their minima.
 
         Half the squared gradient over the curvature, which is at least 1 but for biases that are not penalised.
         """
@@ -112,7 +112,7 @@ class Problems:
         loss: Of their decision values.
         C: (P,) float64, the weight of the losses.
         class_ids: (P,) int64, or None; columns of one id have Hessians alike, as those of one class in several folds.
-        stop: (P,) float64, or None; gradients must also be at most C times this long.
+        stop: (P,) float64, or None; a converged gradient is at most C times this long.
     """
 
     rows: SharedRows
@@ -163,7 +163,7 @@ class Problems:
         return Point(W, values, loss, gradient.double(), curvatures[0], curvature_sums)
 
     def penalty(self, point: Point) -> Tensor:
-        """Return half the squared lengths (P,) of what is penalised."""
+        """Return half the squared lengths (P,) of the penalised weights."""
         W = point.W if self.loss.penalise_bias else point.W[:-1]
         return sums(W, W, len(self.C)) / 2
 
@@ -185,7 +185,7 @@ class Problems:
 
 
 def _add_penalised(gradient: Tensor, W: Tensor, loss: Loss) -> Tensor:
-    """Add what the penalty of weights W contributes to a gradient, in place."""
+    """Add the penalty's part for weights W to a gradient, in place."""
     if loss.penalise_bias:
         return gradient.add_(W)
     gradient[:-1] += W[:-1]

@@ -1,8 +1,8 @@
 """Products with a matrix of rows that many linear models share, each with a scaling of its own.
 
 Column k of a set of models sees the rows of X as (x - mean_k) / deviation_k, followed by a feature that is always
-`scaling`, whose weight is the bias. X itself is never copied or changed for it: the change is applied to the column's
-weights, so that one product with X serves all columns.
+`scaling`, whose weight is the bias. X itself is not copied: the scaling is applied to the column's weights, so that one
+product with X serves all columns.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from featbench.solvers.streamed import StreamedRows
 
 _BLOCK_VALUES = 2**17  # of X in one block: small enough to stay in a core's cache between its two products
 # Columns. With 2 to 5 of them MKL takes half the time for the transposed matrices, with 20 as long as for the others
-# (`python -m tests.speed.solvers --only products`).
+# (`python -m tests.speed.constants`).
 _NARROW = 24
 _GPU_BLOCK_VALUES = 2**25  # `python -m tests.speed.gpu` measures it
 
 
 @dataclass(frozen=True, eq=False)
 class ScaledRows:
-    """Rows on disk, (x - mean) * inverse: in the place of a tensor of N rows, of which only parts are ever there.
+    """Rows on disk, (x - mean) * inverse: used like a tensor of N rows, of which only blocks are in memory.
 
     Attributes:
         source: (N, D).
         mean: (D,) float64.
         inverse: (D,) float64.
-        dtype: float32 or float64, what the scaled numbers are rounded to.
+        dtype: float32 or float64, precision of the scaled rows.
     """
 
     source: StreamedRows
@@ -45,7 +45,7 @@ class ScaledRows:
 
     @property
     def device(self) -> torch.device:
-        """Where the rows come to."""
+        """Where the rows are computed with."""
         return self.mean.device
 
     def __len__(self) -> int:
@@ -106,12 +106,12 @@ class SharedRows:
             total.addmm_(X.T, X)
         return total
 
-    def blockwise_product(self, V: Tensor, middle: Callable[[slice, Tensor], Tensor]) -> Tensor:
-        """Multiply by V (D + 1, K), change the product, and multiply by the transpose, in one pass over the rows.
+    def blockwise_product(self, V: Tensor, transform: Callable[[slice, Tensor], Tensor]) -> Tensor:
+        """Multiply by V (D + 1, K), transform the product, and multiply by the transpose, in one pass over the rows.
 
         Args:
             V: Weights; their dtype is that of the computation.
-            middle: Makes of rows (a slice) and their decision values (n, K) what goes into the second product.
+            transform: Turns decision values (n, K) of rows (a slice) into the factors of the second product.
 
         Returns:
             (D + 1, K) in the dtype of V.
@@ -124,10 +124,10 @@ class SharedRows:
         for rows in self._blocks():
             block = self.X[rows].to(V.dtype)
             if narrow:
-                R = middle(rows, torch.addmm(offset[:, None], U.T, block.T).T.contiguous())
+                R = transform(rows, torch.addmm(offset[:, None], U.T, block.T).T.contiguous())
                 G.T.addmm_(R.T, block)
             else:
-                R = middle(rows, torch.addmm(offset, block, U))
+                R = transform(rows, torch.addmm(offset, block, U))
                 G.addmm_(block.T, R)
             total += R.sum(0)
         return self._own(G, total)

@@ -6,12 +6,12 @@ The optimum of a problem is W = X'A with A (N,), 0 for the rows outside the marg
 
 for the rows s inside the margin, where K = XX' (Chapelle, Training a Support Vector Machine in the Primal, 2007). That
 costs |s|^3 / 3 whatever the condition is, where conjugate gradients on W (`newton`) take more and more steps the larger
-C is. Steps are factored, not conjugate gradients, and optimality is measured by the duality gap: so that the loop is
-not that of `newton`; the loss and the line search are. Softmax has no such sparse form: its few rows become as few
-features (`row_features`), for the solver of all others.
+C is. The loop is separate from that of `newton` because steps are Cholesky solves instead of conjugate gradients
+and optimality is measured by the duality gap; the loss and the line search are shared. Softmax has no such sparse form:
+`row_features` turns its few rows into as few features for `newton`.
 
 Only the factors are in single precision: they solve for the distance to the optimum, which is measured in float64, so
-that rounding costs a step at most.
+that rounding costs at most one more step.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from featbench.solvers.products import with_bias
 
 _ARMIJO = 0.01
 _COPIED_ROWS = 256  # at a time, up to the diagonal
-_SMALLEST = 1e-300  # cost: alpha is 0 where a row is left out
+_SMALLEST = 1e-300  # cost: alpha is 0 for unused rows
 _ROUNDING = ROUNDING[torch.float64]
 DOUBLE_UP_TO = 1024  # rows: products of so few are computed in float64
 
@@ -153,14 +153,14 @@ class RowProblems:
         signed = self.loss.signs * point.A
         alpha = signed.clamp(min=0)
         clipped = alpha - signed
-        # |w + X'(sign clipped)|^2 by Cauchy and Schwarz: what is clipped is next to nothing where it matters.
+        # |w + X'(sign clipped)|^2 by Cauchy and Schwarz: the clipped part is tiny near the optimum.
         square = ((point.A + 2 * self.loss.signs * clipped) * point.values).sum(0)
         square = square + (self.gram.lengths @ clipped) ** 2
         dual = (alpha - alpha**2 / (4 * self.C * self.loss.costs.clamp(min=_SMALLEST))).sum(0) - square / 2
         return self.objective(point) - dual
 
     def start(self, inside: Tensor) -> RowPoint:
-        """Take a Newton step to where the problems get if just these rows (N, P) bool are inside the margin."""
+        """Solve for the rows (N, P) bool taken to be inside the margin."""
         origin = RowPoint(torch.zeros_like(self.loss.signs), torch.zeros_like(self.loss.signs))
         step = self._newton_steps(origin, inside & (self.loss.costs > 0))
         return RowPoint(step, self.gram.decisions(step))
@@ -169,8 +169,8 @@ class RowProblems:
         """Take a Newton step, or the best part of it.
 
         Returns:
-            The point there, and (P,) bool: whether float64 had nothing left to gain, and whether nothing lowers the
-            rest.
+            The point there, and (P,) bool: exhausted: float64 cannot improve it; stuck: no step
+            lowers the objective.
         """
         _, derivative, curvature = self.loss.evaluate(slice(None), point.values)
         step = self._newton_steps(point, curvature > 0)
@@ -201,8 +201,8 @@ class RowProblems:
             rows, leaving = inside[:, number].nonzero()[:, 0], (~inside[:, number] & (A != 0)).nonzero()[:, 0]
             ridge = 1 / (2 * self.C * cost[rows])
             products = self.gram.products[rows[:, None], leaving]
-            left = (products @ A[leaving].to(products.dtype)).double()
-            change = self.gram.solve(rows, ridge, sign[rows] - values[rows] - ridge * A[rows] + left)
+            removed = (products @ A[leaving].to(products.dtype)).double()
+            change = self.gram.solve(rows, ridge, sign[rows] - values[rows] - ridge * A[rows] + removed)
             if change is not None:
                 step[leaving, number] = -A[leaving]
                 step[rows, number] = change
@@ -216,7 +216,7 @@ def minimise_rows(problems: RowProblems, point: RowPoint, max_iter: int, gap: fl
         problems: The problems.
         point: Where to begin.
         max_iter: Newton steps allowed.
-        gap: Share of the objective, how far above its minimum it may still be.
+        gap: Allowed distance to the minimum, as a share of the objective.
 
     Returns:
         The point there, (P,) int64 Newton steps, and (P,) bool whether they converged.
@@ -246,10 +246,10 @@ def minimise_rows(problems: RowProblems, point: RowPoint, max_iter: int, gap: fl
 def row_features(X: Tensor, bias: float) -> tuple[Tensor, Tensor]:
     """Turn rows X (N, D) with their bias feature into N features.
 
-    Nothing is lost: optimal weights are a sum of rows, so that they lie in the space that the rows span.
+    Optimal weights are sums of rows, so they lie in the space that the rows span.
 
     Returns:
-        The rows (N, N) float64, and (D + 1, N) float64, what turns their weights into those of X and the bias feature.
+        The rows (N, N) float64, and (D + 1, N) float64, the map from their weights to those of X and the bias feature.
     """
     basis, triangle = torch.linalg.qr(with_bias(X.double(), bias).T)
     return triangle.T.contiguous(), basis

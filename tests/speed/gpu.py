@@ -65,17 +65,17 @@ def matrix_rate(device: torch.device) -> float:
 @contextmanager
 def counted() -> Iterator[list[float]]:
     """Collect the multiplications and additions of the products with the rows."""
-    plain, counts = SharedRows.through, []
+    plain, counts = SharedRows.blockwise_product, []
 
-    def through(self: SharedRows, V: torch.Tensor, middle: Any) -> torch.Tensor:
+    def counting(self: SharedRows, V: torch.Tensor, middle: Any) -> torch.Tensor:
         counts.append(4.0 * len(self.X) * V.shape[0] * V.shape[1])
         return plain(self, V, middle)
 
-    SharedRows.through = through  # type: ignore[method-assign]
+    SharedRows.blockwise_product = counting  # type: ignore[method-assign]
     try:
         yield counts
     finally:
-        SharedRows.through = plain  # type: ignore[method-assign]
+        SharedRows.blockwise_product = plain  # type: ignore[method-assign]
 
 
 def grid(X: np.ndarray, y: np.ndarray, selection: str, device: str) -> Any:
