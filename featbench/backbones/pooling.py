@@ -147,7 +147,8 @@ def resolve_pooling(network: nn.Module, layer: str, pooling: str, shape: tuple[i
     """Return the pooling for a layer of this shape: `tokens` may become `tokens:N`; None is no pooling.
 
     Before the tokens of the patches stand a class token, registers, both, or none. A network's own count is used:
-    timm's `num_prefix_tokens`, one of torchvision's. Of a network of one's own the first token is taken for a class token.
+    timm's `num_prefix_tokens`, one of torchvision's. Of a network of one's own the first token is taken for a class
+    token.
 
     A penultimate layer that is a vector is no matter of poolings for other shapes. `tokens` stays where the class token
     is the only one before the patches, so that caches of before serve.

@@ -185,8 +185,8 @@ def trace(
             graph, tracer = run(**{str(node.target): None for node in absent})
     except Exception as error:
         raise UsageError(
-            f"torch.fx cannot trace {type(network).__name__} ({first_line(error)}), and layers are found by tracing; its "
-            "forward must not decide by the values of tensors, as in `if x.mean() > 0`"
+            f"torch.fx cannot trace {type(network).__name__} ({first_line(error)}), and layers are found by tracing; "
+            "its forward must not decide by the values of tensors, as in `if x.mean() > 0`"
         ) from error
     names = {name: node for node, name in tracer.node_to_qualname.items() if node.op != "output"}
     return Traced(network, graph, names, gives_classes)
