@@ -1,4 +1,4 @@
-"""Paths as users give them, and where files are kept that no path is given for.
+"""Paths as users give them, where files are kept that no path is given for, and files that are written whole.
 
 Feature caches and data sets go below $FEATBENCH_HOME, or ~/.cache/featbench. This is the one place that reads that
 variable, for the command line and for Python alike, so that both fill the same caches.
@@ -7,6 +7,9 @@ variable, for the command line and for Python alike, so that both fill the same 
 from __future__ import annotations
 
 import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from featbench.errors import UsageError
@@ -43,6 +46,23 @@ def data_sets(given: str | Path | None = None) -> Path:
         UsageError: It begins with `~NAME` of no user.
     """
     return _home() / "data" if given is None else expand_user(given)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; it becomes `path` when the block ends, and is removed if it fails.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):  # it is gone after the rename, and never was where the folder could not be made
+            temporary.unlink()
 
 
 def _home() -> Path:

@@ -49,7 +49,8 @@ class ProgressBars:
         self._console = make_console(stderr=True)
         self._quiet = quiet
         self._clock = clock
-        self._has_bars = _can_show_bars(self._console)
+        is_notebook = self._console.is_jupyter and find_spec("ipywidgets") is not None  # rich needs it there
+        self._has_bars = self._console.is_terminal or is_notebook
         self._bars = Bars(
             TextColumn("{task.description}", markup=False),
             *([BarColumn()] if self._console.width >= _BAR_FROM_WIDTH else []),  # rather the numbers
@@ -131,10 +132,6 @@ def make_console(*, stderr: bool = False) -> Console:
     if not console.is_terminal:
         console.width = _PIPE_WIDTH
     return console
-
-
-def _can_show_bars(console: Console) -> bool:
-    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)  # rich needs it there
 
 
 def print_plain(console: Console, text: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -28,6 +27,7 @@ from featbench.data.loader import image_shape
 from featbench.data.preprocess import Preprocess
 from featbench.data.splits import Split
 from featbench.fingerprint import fingerprint
+from featbench.places import replacing
 
 Value = TypeVar("Value", bound="Identity | Layers")
 
@@ -93,15 +93,8 @@ class KnownNetworks:
     def put(self, key: str, value: Any) -> None:
         """Keep a JSON-like value under a key."""
         self._found[key] = value
-        path = self._folder / f"{key}.json"
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-        with suppress(OSError):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            try:
-                temporary.write_text(json.dumps(value), "utf-8")
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+        with suppress(OSError), replacing(self._folder / f"{key}.json") as temporary:
+            temporary.write_text(json.dumps(value), "utf-8")
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,7 +32,10 @@ def timm_architecture(name: str) -> Architecture:
     Raises:
         UsageError: timm is not installed, has no such network or weights, or its preprocessing cannot be done here.
     """
-    timm = _import(name)
+    try:
+        import timm
+    except ImportError as error:
+        raise UsageError(f"{name} needs timm, which is not installed; pip install featbench[timm]") from error
     given = name.removeprefix(PREFIX)
     base, tag = _current(timm, given)
     if not timm.is_model(base):
@@ -66,14 +69,6 @@ def _current(timm: Any, given: str) -> tuple[str, str]:
     now = timm.models.get_deprecated_models().get(base) or base
     base, _, its_tag = now.partition(".")
     return base, tag or its_tag
-
-
-def _import(name: str) -> Any:
-    try:
-        import timm
-    except ImportError as error:
-        raise UsageError(f"{name} needs timm, which is not installed; pip install featbench[timm]") from error
-    return timm
 
 
 def _preprocess(name: str, timm: Any, config: Any) -> Preprocess:

@@ -103,6 +103,7 @@ def make_recipe(
     epochs = config.epochs or strategy.epochs
     if config.warmup_epochs >= epochs:
         raise UsageError(f"warmup_epochs = {config.warmup_epochs} leaves none of the {epochs} epochs to train")
+    augmented = "crop" if dataset in _ORIENTED else "flip_crop"
     given = {f.name: getattr(config, f.name) for f in fields(Recipe) if hasattr(config, f.name)}
     chosen: dict[str, Any] = {
         "epochs": epochs,
@@ -111,7 +112,7 @@ def make_recipe(
         "lr": strategy.lr if config.lr in (None, "auto") else config.lr,
         "weight_decay": strategy.weight_decay if config.weight_decay is None else config.weight_decay,
         "clip_norm": strategy.clip_norm if config.clip_norm is None and optimizer == "adamw" else config.clip_norm,
-        "augment": config.augment or _augmentation(strategy, dataset),
+        "augment": config.augment or (augmented if strategy.augmented else "none"),
         "refit": _refits(config, n_train) and not learning_curve if config.refit is None else config.refit,
     }
     return Recipe(**given | chosen)
@@ -124,12 +125,6 @@ def _refits(config: BaselineConfig, n_train: int) -> bool:
     """
     controlled = config.strategy == "linear_head" or config.early_stopping is not None or config.schedule == "plateau"
     return n_train < REFIT_BELOW and not controlled
-
-
-def _augmentation(strategy: Strategy, dataset: str) -> Augmentations:
-    if not strategy.augmented:
-        return "none"
-    return "crop" if dataset in _ORIENTED else "flip_crop"
 
 
 def candidates(recipe: Recipe, trainings: int) -> list[Recipe]:

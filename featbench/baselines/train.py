@@ -125,7 +125,7 @@ def train_network(
             device=device,
             precision=precision,
             progress=progress,
-            checkpoint=None if checkpoint is None else _trial_file(checkpoint, number),
+            checkpoint=checkpoint.with_suffix(f".{number}.ckpt") if checkpoint and number else checkpoint,
             label=f"{recipe.strategy}{title}",
         )
 
@@ -165,10 +165,6 @@ def train_network(
 def checkpoints_of(checkpoint: Path) -> list[Path]:
     """Return the existing checkpoint files of a network: this one, and those of its other trainings and of Ctrl-C."""
     return sorted(checkpoint.parent.glob(f"{checkpoint.stem}*.ckpt"))
-
-
-def _trial_file(checkpoint: Path, number: int) -> Path:
-    return checkpoint.with_suffix(f".{number}.ckpt") if number else checkpoint
 
 
 def _predict(module: ReferenceModule, images: Tensor, device: torch.device) -> npt.NDArray[np.float32]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from featbench.data.notes import TWELVE_BITS
 from featbench.data.room import LIMIT_BYTES, LIMIT_SIDE_PX, ROOM, bytes_to_decode
@@ -69,7 +69,11 @@ def decode_bytes(content: bytes) -> Image.Image:
 
 
 def _decode(file: IO[bytes]) -> Image.Image:
-    with _opened(file) as image:
+    try:
+        opened = Image.open(file, formats=_FORMATS)  # which reads the header
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError(_why_unknown(file)) from error
+    with opened as image:
         n_bytes = bytes_to_decode(image)
         _check_size(image, n_bytes)
         with ROOM.taken(image, n_bytes):
@@ -141,14 +145,6 @@ def _silence_pillow() -> None:
     if _QUIET not in warnings.filters:
         with _QUIET_LOCK:
             warnings.filterwarnings("ignore", module=r"PIL\.")
-
-
-def _opened(file: IO[bytes]) -> ImageFile.ImageFile:
-    """Read the header of an image."""
-    try:
-        return Image.open(file, formats=_FORMATS)
-    except UnidentifiedImageError as error:
-        raise UnreadableImageError(_why_unknown(file)) from error
 
 
 def _why_unknown(file: IO[bytes]) -> str:

@@ -5,7 +5,7 @@ Files are compared byte for byte, arrays pixel for pixel; a copy that was resize
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from itertools import combinations
 
 from featbench.data.splits import Split
@@ -46,20 +46,16 @@ def _leak(places: Mapping[str, dict[str, list[_Place]]], first: str, second: str
 
 
 def _two_classes(places: Mapping[str, dict[str, list[_Place]]]) -> str:
-    doubtful = [(one[0], other[0]) for one, other in _contradictions(places)]
-    if not doubtful:
-        return ""
-    images = "1 image is" if len(doubtful) == 1 else f"{len(doubtful):,} images are"
-    return f"{images} under two classes, so that one label must be wrong: {' is '.join(doubtful[0])}"
-
-
-def _contradictions(places: Mapping[str, dict[str, list[_Place]]]) -> Iterator[tuple[_Place, _Place]]:
-    """Find a pair of places with different labels for each content that has one."""
     everywhere: dict[str, list[_Place]] = {}
     for split in places.values():
         for content, found in split.items():
             everywhere.setdefault(content, []).extend(found)
+    doubtful = []  # for each content under two classes, the ids of two such images
     for found in everywhere.values():
         other = next((place for place in found if place[1] != found[0][1]), None)
         if other is not None:
-            yield found[0], other
+            doubtful.append((found[0][0], other[0]))
+    if not doubtful:
+        return ""
+    images = "1 image is" if len(doubtful) == 1 else f"{len(doubtful):,} images are"
+    return f"{images} under two classes, so that one label must be wrong: {' is '.join(doubtful[0])}"

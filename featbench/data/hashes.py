@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,6 +20,7 @@ from joblib import cpu_count
 
 from featbench.data.decode import UnreadableImageError, check_regular
 from featbench.fingerprint import hash_file
+from featbench.places import replacing
 
 NO_BYTES = "unreadable: "
 
@@ -99,11 +99,5 @@ def _read(memo: Path) -> dict[bytes, str]:
 
 
 def _write(memo: Path, hashes: Mapping[bytes, str]) -> None:
-    temporary = memo.with_name(f".{memo.name}.{uuid.uuid4().hex[:8]}.tmp")
-    with suppress(OSError):
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(b"".join(stamp + bytes.fromhex(hashed) for stamp, hashed in hashes.items()))
-            temporary.replace(memo)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with suppress(OSError), replacing(memo) as temporary:
+        temporary.write_bytes(b"".join(stamp + bytes.fromhex(hashed) for stamp, hashed in hashes.items()))

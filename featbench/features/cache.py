@@ -133,7 +133,16 @@ def describe_cache(path: Path) -> tuple[CacheInfo, dict[str, Any]]:
         CacheError: The file is missing, damaged or not a cache file, or has the name of other features.
     """
     with open_cache(path) as file:
-        info = _info(path, file)
+        layers = file["features"]
+        info = CacheInfo(
+            path=path,
+            fingerprint=str(file.attrs["fingerprint"]),
+            n_rows=len(file["labels"]),
+            widths={layer: int(layers[layer].shape[1]) for layer in layers},
+            extract_s={layer: float(layers[layer].attrs["extract_s"]) for layer in layers},
+            skipped=tuple((i, reason) for i, reason in json.loads(file.attrs["skipped"])),
+            notes=add_notes(json.loads(file.attrs.get("notes", "{}"))),  # files of earlier versions have none
+        )
         content = json.loads(file.attrs["content"])
     if not path.stem.endswith(f"-{info.fingerprint}"):
         raise ForeignCacheError(
@@ -155,19 +164,6 @@ def check_cache(path: Path) -> None:
         for dataset in file["features"].values():
             for start, stop in blocks(dataset):
                 read_rows(dataset, start, stop)
-
-
-def _info(path: Path, file: h5py.File) -> CacheInfo:
-    layers = file["features"]
-    return CacheInfo(
-        path=path,
-        fingerprint=str(file.attrs["fingerprint"]),
-        n_rows=len(file["labels"]),
-        widths={layer: int(layers[layer].shape[1]) for layer in layers},
-        extract_s={layer: float(layers[layer].attrs["extract_s"]) for layer in layers},
-        skipped=tuple((i, reason) for i, reason in json.loads(file.attrs["skipped"])),
-        notes=add_notes(json.loads(file.attrs.get("notes", "{}"))),  # files of earlier versions have none
-    )
 
 
 class CacheWriter:
@@ -213,11 +209,12 @@ class CacheWriter:
         string = h5py.string_dtype("utf-8", max(map(len, names), default=1))  # HDF5 checksums no strings of free length
         ids = np.array(names, string)
         self._file.create_dataset("ids", data=ids, fletcher32=True, chunks=True)
+        versions = {"h5py": h5py.version.version, "hdf5": h5py.version.hdf5_version, "numpy": np.__version__}
         self._file.attrs.update(
             format=FORMAT,
             fingerprint=key.fingerprint,
             content=json.dumps(key.content, sort_keys=True),
-            versions=json.dumps(_versions()),
+            versions=json.dumps(versions),
             skipped=json.dumps(list(skipped)),
             notes=json.dumps(notes or {}),
             complete=True,
@@ -288,7 +285,3 @@ def _copy_earlier_layers(path: Path, file: h5py.File) -> None:
             raise CacheError(f"{path} has other images than were read now; delete it and run again")
         for layer in set(earlier["features"]) - set(file["features"]):
             earlier.copy(f"features/{layer}", file["features"])
-
-
-def _versions() -> dict[str, str]:
-    return {"h5py": h5py.version.version, "hdf5": h5py.version.hdf5_version, "numpy": np.__version__}

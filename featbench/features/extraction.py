@@ -69,11 +69,18 @@ class Extraction:
         return self.own_poolings.get(layer, self.pooling)
 
 
-def plan_extraction(config: BackboneConfig, device: torch.device, on_bad_image: Literal["skip", "error"]) -> Extraction:
-    """Make the `Extraction` of a `[[backbones]]` entry, with a value for each setting that is "auto"."""
+def plan_extraction(
+    config: BackboneConfig, device: torch.device, on_bad_image: Literal["skip", "error"], layers: Layers | None = None
+) -> Extraction:
+    """Make the `Extraction` of a `[[backbones]]` entry, with a value for each setting that is "auto".
+
+    `layers` are those of the entry once they were looked up in its network, and how each is pooled; None takes them as
+    the entry names them.
+    """
     pixels = config.name == "pixels"
     return Extraction(
-        layers=("pixels",) if pixels else config.layers,
+        layers=layers.names if layers else ("pixels",) if pixels else config.layers,
+        own_poolings=layers.own_poolings if layers else {},
         pooling=None if pixels else config.pooling,
         precision="float32" if pixels else best_precision(device) if config.precision == "auto" else config.precision,
         store=config.store,
@@ -81,14 +88,6 @@ def plan_extraction(config: BackboneConfig, device: torch.device, on_bad_image: 
         device=device,
         on_bad_image=on_bad_image,
     )
-
-
-def extraction_for(
-    config: BackboneConfig, layers: Layers, device: torch.device, on_bad_image: Literal["skip", "error"]
-) -> Extraction:
-    """Settle how features are computed once it is known which layers an entry has, and how each is pooled."""
-    planned = plan_extraction(config.model_copy(update={"layers": layers.names}), device, on_bad_image)
-    return replace(planned, own_poolings=layers.own_poolings)
 
 
 def default_batch_size(image_shape: tuple[int, int, int]) -> int:

@@ -29,7 +29,7 @@ from featbench.data.loader import image_shape
 from featbench.data.splits import Split
 from featbench.errors import DataError, UsageError, WeightsError
 from featbench.features.cache import as_stored
-from featbench.features.extraction import check_layers, extraction_for
+from featbench.features.extraction import check_layers, plan_extraction
 from featbench.features.passes import Pass, Passes
 from featbench.progress import Silent
 
@@ -185,7 +185,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]  
 
     def _prepare(self, backbone: Backbone, split: Split) -> Passes:
         config, device = self._config(), resolve_device(self.device)
-        extraction = extraction_for(config, Layers.of(backbone, config, self.image_shape_), device, "error")
+        extraction = plan_extraction(config, device, "error", Layers.of(backbone, config, self.image_shape_))
         features = check_layers(backbone, extraction, split)
         self.layers_, self.widths_, self.n_features_out_ = features.layers, features.widths, sum(features.widths)
         self._preprocess = backbone.preprocess

@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import re
 import stat
-import uuid
 from collections.abc import Container, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from featbench import places
 from featbench.errors import ResultsError, first_line
 
 RESTORE = (  # what to do about a file that cannot be read
@@ -32,15 +32,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         ResultsError: The file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with writing_to(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            temporary.replace(path)
-    finally:
-        with suppress(OSError):  # it is gone after the rename, and never was where the folder could not be made
-            temporary.unlink()
+    with writing_to(path), places.replacing(path) as temporary:
+        yield temporary
 
 
 @contextmanager

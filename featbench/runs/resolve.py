@@ -27,7 +27,7 @@ from featbench.data.datasets import check_dataset, load_dataset
 from featbench.data.splits import Dataset
 from featbench.errors import UsageError
 from featbench.features.cache import CacheKey, read_info
-from featbench.features.extraction import Extraction, cache_keys, extraction_for
+from featbench.features.extraction import Extraction, cache_keys, plan_extraction
 from featbench.places import data_sets, expand_user, feature_caches
 from featbench.progress import Progress, Silent
 from featbench.results.files import write_text
@@ -107,7 +107,7 @@ class Run:
         on_bad_image = self.experiment.dataset.on_bad_image
         planned = []
         for network in self.networks:
-            extraction = extraction_for(network.config, network.layers, self.device, on_bad_image)
+            extraction = plan_extraction(network.config, self.device, on_bad_image, network.layers)
             keys = cache_keys(self.dataset, network.identity, extraction, self.cache_dir)
             planned.append(PlannedExtraction(network, extraction, keys))
         return tuple(planned)
