@@ -62,11 +62,11 @@ def run(
     """
     with follow(progress) as shown:
         once = OnceOnly(shown)
-        asked = load_experiment(experiment, overrides)
-        results_dir = expand_user(results) if results is not None else Path("results") / asked.name
+        loaded = load_experiment(experiment, overrides)
+        results_dir = expand_user(results) if results is not None else Path("results") / loaded.name
         cache_dir, data_dir = feature_caches(cache), data_sets(data)
         arguments = {
-            "experiment": asked.model_dump(mode="json"),
+            "experiment": loaded.model_dump(mode="json"),
             "networks_at_hand": _downloaded_weights() if is_folder(experiment) else [],
             "folders": [os.path.abspath(folder) for folder in (results_dir, cache_dir, data_dir)],  # noqa: PTH100
             "device": device,
