@@ -67,7 +67,7 @@ def record_finished(
     inputs: Iterable[Path],
     files: Iterable[Path],
 ) -> None:
-    """Record that a run has nothing left to do. Nothing is recorded where files changed a moment ago, or on a full disk.
+    """Record that a run has nothing left to do. Nothing is recorded where files changed a moment ago.
 
     Args:
         results_dir: The results folder.

@@ -53,9 +53,8 @@ def describe_plan(run: Run, stages: Sequence[str], *, measure: bool = False) -> 
             curve = bool(experiment.evaluate.train_sizes)
             recipe = make_recipe(baseline, len(dataset.splits["train"]), learning_curve=curve)
             again = ", and again with the validation images" if recipe.refit else ""
-            lines.append(
-                f"reference    {baseline.method}: {STRATEGIES[baseline.strategy].summary}, {recipe.epochs} epochs{again}"
-            )
+            summary = STRATEGIES[baseline.strategy].summary
+            lines.append(f"reference    {baseline.method}: {summary}, {recipe.epochs} epochs{again}")
     return [*lines, *describe_duration(run, stages)] if measure else lines
 
 
