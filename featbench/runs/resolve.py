@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import tomli_w
 import torch
 
-from featbench.backbones.available import BUNDLED, available_backbone
 from featbench.backbones.device import resolve_device
 from featbench.backbones.identity import KnownNetworks, Network
 from featbench.backbones.load import check_backbone
-from featbench.baselines.launch import check_can_start
+from featbench.backbones.weights import BUNDLED, available_backbone
+from featbench.baselines.processes import check_can_start
 from featbench.classifiers.params import check_grids
 from featbench.classifiers.registry import get_classifier
 from featbench.classifiers.rows import check_trainable

@@ -13,9 +13,8 @@ import safetensors.torch
 import torch
 
 from featbench.baselines.keep import Epoch
-from featbench.baselines.launch import is_helper, started_processes
 from featbench.baselines.learner import Images
-from featbench.baselines.processes import Processes
+from featbench.baselines.processes import Processes, is_helper, started_processes
 from featbench.baselines.train import TrainedNetwork, checkpoints_of, train_network
 from featbench.data.loader import Batch, read_all
 from featbench.data.preprocess import Preprocess
