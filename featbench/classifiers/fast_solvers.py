@@ -64,7 +64,7 @@ def _search_linear_svc(X: Any, y: Labels, splits: Splits, machines: list[Any], d
 
 
 def _fit_linear_svc(model: Pipeline, X: FeatureRows, y: Labels, device: str) -> Pipeline:
-    """Fit a pipeline of StandardScaler and LinearSVC; what returns is scikit-learn's own, fitted."""
+    """Fit a pipeline of StandardScaler and LinearSVC; return one of scikit-learn's own, fitted."""
     from featbench.solvers.linear import PrimalLinearSVC
     from featbench.solvers.linear_folds import LinearSettings
     from featbench.solvers.linear_grid import fit_streamed

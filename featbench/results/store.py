@@ -26,6 +26,7 @@ from featbench.results.row import COLUMNS, Row
 
 RESULTS_CSV = "results.csv"
 CURRENT_CSV = "current.csv"
+ADVICE = "advice.md"
 _FLOATS = [field.name for field in fields(Row) if "float" in str(field.type)]
 _LATER = COLUMNS[COLUMNS.index("created_at") + 1 :]  # columns that files of earlier versions lack
 _LOCK_TIMEOUT_S = 60.0

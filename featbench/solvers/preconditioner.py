@@ -9,7 +9,6 @@ twice that of the better of the two methods. `python -m tests.speed.constants` m
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -132,15 +131,15 @@ class Preconditioner:
         ids, Z, C = hessian.class_ids.tolist(), torch.empty_like(R), float(hessian.C[0])  # of all the same
         factors = {class_id: self._classes[class_id].factor_for(C, R.dtype) for class_id in set(ids)}
 
-        def columns_of(chosen: Callable[[int], bool]) -> Tensor:
-            places = [place for place, class_id in enumerate(ids) if chosen(class_id)]
-            return torch.tensor(places, dtype=torch.int64, device=R.device)
-
-        shared = columns_of(lambda class_id: factors[class_id] is None)
-        Z[:, shared] = self.eigenvectors.apply(R[:, shared], q[shared])
-        for class_id, factor in factors.items():
-            if factor is not None:
-                own = columns_of(class_id.__eq__)
+        places: dict[int | None, list[int]] = defaultdict(list)  # None: of all classes without a factor
+        for place, class_id in enumerate(ids):
+            places[None if factors[class_id] is None else class_id].append(place)
+        for key, numbers in places.items():
+            own = torch.tensor(numbers, device=R.device)
+            factor = None if key is None else factors[key]
+            if factor is None:
+                Z[:, own] = self.eigenvectors.apply(R[:, own], q[own])
+            else:
                 half = torch.linalg.solve_triangular(factor, R[:, own], upper=False)
                 Z[:, own] = torch.linalg.solve_triangular(factor.T, half, upper=True)
         return Z
