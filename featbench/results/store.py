@@ -59,12 +59,7 @@ class ResultsTable:
     """
 
     def __init__(self, folder: Path, *, lock_timeout_s: float = _LOCK_TIMEOUT_S) -> None:
-        """Name the folder; nothing is read.
-
-        Args:
-            folder: The results folder.
-            lock_timeout_s: Seconds that `add` waits for another process.
-        """
+        """Name the folder; nothing is read. `lock_timeout_s` is how long `add` waits for another process."""
         self._path = folder / RESULTS_CSV
         self._lock_timeout_s = lock_timeout_s
         self._version: tuple[int, ...] | None = None  # of the file that was parsed; None where there was none
