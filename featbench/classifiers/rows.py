@@ -92,7 +92,7 @@ def train_subsets(
         labels: (N,) int64.
         train_sizes: Images a class; empty for all rows.
         repeats: Number of repeats.
-        seed: Of the draws.
+        seed: Seed of the draws.
         seeded: Whether the method has a seed of its own.
 
     Raises:
@@ -123,7 +123,7 @@ def _shuffled_classes(labels: npt.NDArray[np.int64], rng: np.random.Generator) -
 def final_rows(n_train: int, n_val: int, config: EvaluateConfig) -> int:
     """Return how many of the rows (train, then val) the final model is fitted on.
 
-    All of them, but for a learning curve, where val rows would drown the few training rows that the curve is about.
+    All of them, but for a learning curve, where val rows would outnumber the few training rows that the curve is about.
     """
     return n_train if config.train_sizes else n_train + n_val
 

@@ -45,7 +45,7 @@ class Solver:
         serves: Whether the solver can solve a candidate with these parameters.
         serves_text: What `serves` asks for, for an error message, as in "C up to 10".
         fits_memory: Whether it can hold what it needs for these labels and splits; None: that does not depend on them.
-        fallback: What searches where `fits_memory` says no.
+        fallback: The solver to try where `fits_memory` or `serves` is False.
         engine: Value of results.csv's `engine`.
         uses_gpu: Whether `search` and `fit` can compute on a GPU.
         disk_bytes: Memory for each row and class when the features stay on disk, in bytes; None: they can't.
@@ -70,7 +70,7 @@ class ClassifierSpec:
         name: Its name in `evaluate.classifiers`.
         summary: What it is, in one line.
         estimator: Makes scikit-learn's estimator, unfitted: its class or a factory.
-        fixed: Parameters that featbench sets, whatever the grid.
+        fixed: Parameters that featbench sets; a grid may not.
         grid: The built-in hyper-parameter grid: parameter -> values, in the order in which ties are decided.
         scaled: Whether features are standardised first, by the rows that the classifier is fitted on.
         seeded: Whether the method itself draws random numbers, so that repeats differ by its seed alone.
@@ -134,7 +134,7 @@ def _unset(estimator: Any, name: str) -> list[str]:
 
 
 def planned_solver(spec: ClassifierSpec, grid: Sequence[Mapping[str, Any]], config: EvaluateConfig) -> Solver | None:
-    """Return the solver that searches this grid whatever the rows; None: that is scikit-learn, or the rows decide."""
+    """Return the solver that searches this grid on any rows; None: scikit-learn does, or it depends on the rows."""
     solver = spec.solver
     if config.engine != "auto" or solver is None or solver.fits_memory is not None:
         return None
@@ -142,7 +142,7 @@ def planned_solver(spec: ClassifierSpec, grid: Sequence[Mapping[str, Any]], conf
 
 
 def planned_fit(spec: ClassifierSpec, grid: Sequence[Mapping[str, Any]], config: EvaluateConfig) -> Solver | None:
-    """Return the solver that fits a model with parameters from this grid whatever the rows; None: scikit-learn."""
+    """Return the solver that fits a model with parameters from this grid on any rows; None: scikit-learn does."""
     solver = planned_solver(spec, grid, config)
     return solver if solver is not None and solver.fit is not None else None
 

@@ -49,13 +49,12 @@ def describe_plan(run: Run, stages: Sequence[str], *, measure: bool = False) -> 
     if "evaluate" in stages and experiment.evaluate.classifiers:
         lines.append(f"classifiers  {', '.join(experiment.evaluate.classifiers)} on each")
     if "baseline" in stages:
-        for asked in experiment.baselines:
+        for baseline in experiment.baselines:
             curve = bool(experiment.evaluate.train_sizes)
-            recipe = make_recipe(asked, len(dataset.splits["train"]), learning_curve=curve)
+            recipe = make_recipe(baseline, len(dataset.splits["train"]), learning_curve=curve)
             again = ", and again with the validation images" if recipe.refit else ""
-            lines.append(
-                f"reference    {asked.method}: {STRATEGIES[asked.strategy].summary}, {recipe.epochs} epochs{again}"
-            )
+            summary = STRATEGIES[baseline.strategy].summary
+            lines.append(f"reference    {baseline.method}: {summary}, {recipe.epochs} epochs{again}")
     return [*lines, *describe_duration(run, stages)] if measure else lines
 
 

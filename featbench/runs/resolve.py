@@ -165,7 +165,7 @@ class Run:
         try:
             before = read_toml(written).get("dataset")
         except UsageError:
-            return  # there is none, or nothing can be told from it
+            return  # there is none, or it is damaged
         mine, other = _which(self.experiment.dataset.model_dump(mode="json")), _which(before)
         if other is not None and mine != other:
             raise UsageError(

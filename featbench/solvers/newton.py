@@ -23,7 +23,7 @@ from featbench.solvers.preconditioner import Preconditioner
 from featbench.solvers.problem import Hessian, Point, Problems, columns_of, sums, to_columns
 
 _ARMIJO = 0.01
-_FIRST_TOLERANCE = 0.5  # of the first direction, far from the optimum (Dembo et al. 1982)
+_FIRST_TOLERANCE = 0.5  # of the first two directions, far from the optimum (Dembo et al. 1982)
 _TOLERANCE = 0.1
 _NEAR = 1e3  # allowed gaps: from here the next step is computed accurately, if there is no rule for the gradient
 _SINGLE_STEPS = 100  # Newton steps in float32, then float64
@@ -159,7 +159,7 @@ def _descend(
             progress = progress.take(kept, width)
         if interrupt(problems, point):
             return Solution(W, n_iter, converged, interrupted=True)
-        tolerance = _TOLERANCE if iteration else _FIRST_TOLERANCE
+        tolerance = _TOLERANCE if iteration >= 2 else _FIRST_TOLERANCE
         allowed = torch.where(progress.near, progress.allowed, torch.inf)
         hessian = problems.hessian(point)
         step, unexplored = newton_direction(hessian, progress.gradient, tolerance, allowed / 2, preconditioner)
