@@ -39,8 +39,7 @@ class Loaded:
 def load_file(traced: Traced, path: Path, part: str = "", adapt: Adapt | None = None) -> Loaded:
     """Load a weights file into a network.
 
-    The head may be missing, have another name, or be made for other classes. Tensors that
-    the eval forward does not use, as those of auxiliary heads, may be missing, too.
+    Tensors that the eval forward does not use, as those of auxiliary heads, may be missing as the head may.
 
     Args:
         traced: The network.

@@ -63,8 +63,7 @@ def feature_network(
             f"layers {', '.join(layers)} need the head {traced.head_name!r}, which the weights file does not have; "
             f'ask for layers before it, as "{PENULTIMATE}", or for weights with a head'
         )
-    widths = tuple(pools[layer].width for layer in layers)
-    return FeatureNetwork(module, tuple(layers), widths)
+    return FeatureNetwork(module, tuple(layers), tuple(pools[layer].width for layer in layers))
 
 
 def resolved_poolings(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -65,8 +64,12 @@ def count_multiply_adds(traced: Traced, image_shape: tuple[int, int, int]) -> di
         UsageError: The network cannot take such images.
     """
     runner = _Counter(traced)
-    with _attention_in_parts():
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # torch does not count the operations of fused attention
+    try:
         _run(runner, traced, image_shape)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
     return {node: flops // (2 * _BLANK_IMAGES) for node, flops in runner.flops.items()}
 
 
@@ -113,14 +116,3 @@ def _run(runner: _Runner, traced: Traced, image_shape: tuple[int, int, int]) -> 
         size = f"{image_shape[1]}x{image_shape[2]}"
         network = type(traced.network).__name__
         raise UsageError(f"{network} cannot take images of {size} px: {first_line(error)}") from error
-
-
-@contextmanager
-def _attention_in_parts() -> Iterator[None]:
-    """Keep attention from running as one fused operator, whose operations torch does not count."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)

@@ -145,7 +145,7 @@ def _adapt(network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tens
         raise ValueError(f"timm cannot adapt them: {type(error).__name__}") from error
 
 
-def _size(config: Any, size_px: int) -> dict[str, int]:
+def _size(config: Any, size_px: int) -> dict[str, Any]:
     """Return timm's argument for the size of images, where a network is made for one and this is another."""
     return {"img_size": size_px} if config.fixed_input_size and size_px != config.input_size[1] else {}
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from featbench.baselines.module import ReferenceModule
@@ -120,7 +120,8 @@ class KeepBest(Callback):
         if self.last or self.best is None or _score(epoch) > _score(self.best):
             self.best = epoch
             with pl_module.scored_weights():
-                self.best_state = _on_cpu(pl_module.network)
+                state = pl_module.network.state_dict()
+                self.best_state = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
         if pl_module.recipe.schedule == "plateau":
             pl_module.plateau.step(val_loss, trainer.optimizers[0])
         trainer.should_stop = self._stale()
@@ -153,10 +154,6 @@ class KeepBest(Callback):
 
 def _score(epoch: Epoch) -> tuple[float, float]:
     return epoch.val_accuracy, -epoch.val_loss
-
-
-def _on_cpu(network: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
 
 class CheckpointFiles(TorchCheckpointIO):

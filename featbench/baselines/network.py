@@ -87,7 +87,10 @@ def with_new_head(
         head.register_forward_pre_hook(partial(_drop, dropout))
     parent, _, last = traced.head_name.rpartition(".")
     setattr(network.get_submodule(parent), last, head)
-    _drop_auxiliary_heads(network)
+    if getattr(network, "aux_logits", False):  # second heads of GoogLeNet and Inception, used in training mode only
+        for name, value in {"aux_logits": False, "aux1": None, "aux2": None, "AuxLogits": None}.items():
+            if hasattr(network, name):
+                setattr(network, name, value)
     return Trainable(network, traced.head_name, frozen, _depths(traced, blocks))
 
 
@@ -115,14 +118,6 @@ def _depths(traced: Traced, blocks: Sequence[str]) -> dict[str, int]:
             depths[str(node.target)] = left
         left -= node in ends
     return depths
-
-
-def _drop_auxiliary_heads(network: nn.Module) -> None:
-    """Remove the second heads that GoogLeNet and Inception use in training mode only."""
-    if getattr(network, "aux_logits", False):
-        for name, value in {"aux_logits": False, "aux1": None, "aux2": None, "AuxLogits": None}.items():
-            if hasattr(network, name):
-                setattr(network, name, value)
 
 
 def nodes_until(graph: fx.Graph, last: fx.Node) -> Iterator[fx.Node]:

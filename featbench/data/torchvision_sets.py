@@ -157,16 +157,14 @@ def _as_split(name: str, dataset: Any, root: Path) -> Split:
     else:
         paths = _paths(dataset)
         if paths is not None:
-            ids = tuple(_relative(path, root) for path in paths)
+            base = root.absolute()
+            files = [Path(path).absolute() for path in paths]
+            ids = tuple(
+                plain_name(file.relative_to(base) if file.is_relative_to(base) else file.name) for file in files
+            )
             return Split(name, file_images(paths), labels, ids)
         images = ItemImages(dataset, range(len(dataset)))
     return Split(name, images, labels, tuple(f"{name}/{row:06d}" for row in range(len(labels))))
-
-
-def _relative(path: str | Path, root: Path) -> str:
-    absolute = Path(path).absolute()
-    base = root.absolute()
-    return plain_name(absolute.relative_to(base) if absolute.is_relative_to(base) else Path(absolute.name))
 
 
 def _paths(dataset: Any) -> list[str | Path] | None:

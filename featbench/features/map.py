@@ -49,11 +49,7 @@ def map_features(X: npt.NDArray[np.floating], seed: int, tsne_rows: int = TSNE_R
     pca = np.zeros((len(X), 2), np.float32)
     pca[:, : min(2, n_components)] = components[:, :2]
     fits = _MIN_TSNE_ROWS <= len(X) <= tsne_rows and components.std(axis=0).max() > 0
-    return FeatureMap(pca, (float(shares[0]), float(shares[1])), _tsne(components, seed) if fits else None)
-
-
-def _tsne(components: Points, seed: int) -> Points:
-    perplexity = min(_PERPLEXITY, (len(components) - 1) / 3)
     init = "pca" if components.shape[1] > 1 else "random"
-    embedded: Points = TSNE(perplexity=perplexity, init=init, random_state=seed).fit_transform(components)
-    return embedded
+    tsne = TSNE(perplexity=min(_PERPLEXITY, (len(X) - 1) / 3), init=init, random_state=seed)
+    embedded = tsne.fit_transform(components) if fits else None
+    return FeatureMap(pca, (float(shares[0]), float(shares[1])), embedded)

@@ -138,17 +138,13 @@ def _look(path: Path, problem: CacheError | None = None) -> Entry | None:
 
 def _state(path: Path, mode: int) -> tuple[str, str]:
     if _COMPLETE.fullmatch(path.name) and not stat.S_ISLNK(mode):
-        return "complete", _about(path)
+        info, content = describe_cache(path)
+        layers = ", ".join(f"{layer} ({width})" for layer, width in info.widths.items())
+        details = [content[key] for key in ("pooling", "precision", "store") if isinstance(content.get(key), str)]
+        return "complete", f"{info.n_rows} images; {layers}; {' '.join(details)}"
     if stat.S_ISDIR(mode) if _PARTS.fullmatch(path.name) else stat.S_ISREG(mode):
         return "unfinished", _UNFINISHED
     raise ForeignCacheError(f"{path} has a name of featbench's, and is something else")
-
-
-def _about(path: Path) -> str:
-    info, content = describe_cache(path)
-    layers = ", ".join(f"{layer} ({width})" for layer, width in info.widths.items())
-    details = [content[key] for key in ("pooling", "precision", "store") if isinstance(content.get(key), str)]
-    return f"{info.n_rows} images; {layers}; {' '.join(details)}"
 
 
 def _try_to_remove(entry: Entry) -> CacheError | None:
