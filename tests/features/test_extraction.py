@@ -304,7 +304,7 @@ def _flat(root: Path) -> Dataset:
     parts = list(dataset.splits.values())
     ids = sorted(name for part in parts for name in part.ids)
     labels = np.array([dataset.classes.index(name.split("/")[0]) for name in ids])
-    images = replace(parts[0].images, paths=tuple(root / name for name in ids))
+    images = replace(parts[0].images, items=tuple(root / name for name in ids))
     return replace(dataset, splits={"train": replace(parts[0], images=images, labels=labels, ids=tuple(ids))})
 
 
