@@ -28,17 +28,12 @@ from featbench.terminal import print_line
 
 Format = Literal["table", "csv", "json"]
 _STDIN = Path("-")
-_EXAMPLES = examples(
+EXAMPLES = examples(
     "featbench predict results/pets cat.jpg dog.jpg",
     "featbench predict results/pets holiday/ --top 1 --format csv > holiday.csv",
     "find . -name '*.jpg' | featbench predict results/pets - --format json",
     "featbench predict results/pets cat.jpg --model finetune/resnet18",
 )
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("predict", epilog=_EXAMPLES)(predict)
 
 
 def predict(
