@@ -66,6 +66,8 @@ def predict(
     """
     with exit_codes(verbose=verbose):
         places = list(_places(images))
+        # else torch's threads spin while they wait, on a machine that others use longer than one photo takes
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
         from featbench.data.given import as_split
         from featbench.predict.images import find_images
