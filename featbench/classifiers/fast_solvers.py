@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
@@ -16,9 +17,11 @@ from featbench.solvers.memory import COLUMN_BYTES, KERNEL_BYTES, kernels_fit
 from featbench.solvers.neighbours import NearestNeighbours, neighbours_grid
 from featbench.solvers.rbf import fit_rbf, rbf_grid
 from featbench.solvers.ridge_grid import ridge_grid
-from featbench.solvers.streamed import FeatureRows, StreamedRows
+from featbench.solvers.streamed import FeatureRows
 
-_LINEAR_SVC = ("C", "tol", "fit_intercept", "intercept_scaling", "class_weight", "max_iter")
+if TYPE_CHECKING:
+    from featbench.solvers.linear_folds import LinearSettings
+
 _LOGISTIC = ("C", "max_iter")
 _KNN = ("n_neighbors", "metric", "weights")
 _SQUARED_HINGE = {"loss": "squared_hinge", "penalty": "l2", "multi_class": "ovr"}  # other values: other problems
@@ -28,94 +31,63 @@ _MAX_C_LINEAR_SVC = 10.0
 _MAX_C_LOGISTIC = 100.0
 
 
-def _settings(machine: Any, names: Sequence[str]) -> dict[str, Any]:
-    return {name: getattr(machine, name) for name in names}
-
-
-def _search_by_c(
-    machines: Sequence[Any],
-    names: Sequence[str],
-    search: Callable[[Sequence[float], Mapping[str, Any]], Sequence[Sequence[Tried]]],
-) -> list[Sequence[Tried]]:
-    """Search machines that differ in nothing but C in one call each."""
-    shared = [_settings(machine, [name for name in names if name != "C"]) for machine in machines]
-    results: dict[int, Sequence[Tried]] = {}
-    for number, settings in enumerate(shared):
-        if number not in results:
-            group = [other for other in range(number, len(machines)) if shared[other] == settings]
-            found = search([machines[other].C for other in group], settings)
-            results |= zip(group, found, strict=True)
-    return [results[number] for number in range(len(machines))]
-
-
 def _serves_linear_svc(params: Mapping[str, Any]) -> bool:
-    known = all(key in _LINEAR_SVC or (key, value) in _SQUARED_HINGE.items() for key, value in params.items())
+    known = all(value == _SQUARED_HINGE.get(name, value) for name, value in params.items())
     return known and bool(params.get("C", 1.0) <= _MAX_C_LINEAR_SVC)
-
-
-def _search_linear_svc(X: Any, y: Labels, splits: Splits, machines: list[Any], device: str) -> list[Sequence[Tried]]:
-    from featbench.solvers.linear_folds import LinearSettings
-    from featbench.solvers.linear_grid import linear_grid
-
-    def search(Cs: Sequence[float], shared: Mapping[str, Any]) -> Sequence[Sequence[Tried]]:
-        return linear_grid(X, y, splits, Cs, LinearSettings(**shared), device)
-
-    return _search_by_c(machines, _LINEAR_SVC, search)
-
-
-def _fit_linear_svc(model: Pipeline, X: FeatureRows, y: Labels, device: str) -> Pipeline:
-    """Fit a pipeline of StandardScaler and LinearSVC; return one of scikit-learn's own, fitted."""
-    from featbench.solvers.linear import PrimalLinearSVC
-    from featbench.solvers.linear_folds import LinearSettings
-    from featbench.solvers.linear_grid import fit_streamed
-
-    scaler, machine = model
-    settings = _settings(machine, _LINEAR_SVC)
-    if not isinstance(X, StreamedRows):
-        primal = PrimalLinearSVC(**settings, device=device)
-        return make_pipeline(scaler, primal.fit(scaler.fit_transform(X), y).to_sklearn())
-    C = settings.pop("C")
-    fitted = fit_streamed(X, y, C, LinearSettings(**settings), scaler)
-    assert isinstance(machine, LinearSVC)
-    machine.classes_, machine.n_features_in_ = np.unique(y), X.shape[1]
-    machine.coef_ = np.ascontiguousarray(fitted.W[:-1].T)
-    machine.intercept_ = fitted.W[-1] * machine.intercept_scaling if machine.fit_intercept else 0.0
-    machine.n_iter_ = int(fitted.n_iter.max()) if fitted.converged.all() else machine.max_iter
-    return model
-
-
-LINEAR_SVC = Solver(
-    search=_search_linear_svc,
-    fit=_fit_linear_svc,
-    serves=_serves_linear_svc,
-    serves_text=f"C up to {_MAX_C_LINEAR_SVC:g}",
-    uses_gpu=True,
-    disk_bytes=COLUMN_BYTES,
-)
 
 
 def _serves_logistic(params: Mapping[str, Any]) -> bool:
     return set(params) <= set(_LOGISTIC) and bool(params.get("C", 1.0) <= _MAX_C_LOGISTIC)
 
 
-def _search_logistic(X: Any, y: Labels, splits: Splits, machines: list[Any], device: str) -> list[Sequence[Tried]]:
-    from featbench.solvers.logistic_grid import logistic_grid
+def _linear_settings(machine: LinearSVC | LogisticRegression) -> LinearSettings:
+    from featbench.solvers.linear_folds import LinearSettings
 
-    return _search_by_c(machines, _LOGISTIC, lambda Cs, shared: logistic_grid(X, y, splits, Cs, **shared))
+    return LinearSettings.of(machine, loss="squared_hinge" if isinstance(machine, LinearSVC) else "softmax")
 
 
-def _fit_logistic(model: Pipeline, X: FeatureRows, y: Labels, device: str) -> Pipeline:
-    from featbench.solvers.logistic_grid import fit_logistic
+def _search_linear(X: Any, y: Labels, splits: Splits, machines: list[Any], device: str) -> list[Sequence[Tried]]:
+    """Search machines that differ in nothing but C in one call each."""
+    from featbench.solvers.linear_grid import linear_grid
 
-    assert isinstance(X, np.ndarray)
+    settings = [_linear_settings(machine) for machine in machines]
+    results: dict[int, Sequence[Tried]] = {}
+    for number, shared in enumerate(settings):
+        if number not in results:
+            group = [other for other in range(number, len(machines)) if settings[other] == shared]
+            Cs = [machines[other].C for other in group]
+            results |= zip(group, linear_grid(X, y, splits, Cs, shared, device), strict=True)
+    return [results[number] for number in range(len(machines))]
+
+
+def _fit_linear(model: Pipeline, X: FeatureRows, y: Labels, device: str) -> Pipeline:
+    """Fit a pipeline of StandardScaler and scikit-learn's estimator; `n_iter_` counts Newton steps."""
+    from featbench.solvers.linear_folds import Scaling, fit_scaler
+    from featbench.solvers.linear_grid import fit_linear
+
     scaler, machine = model
-    fit_logistic(scaler, machine, X, y)
+    settings = _linear_settings(machine)
+    scaling = Scaling.of(fit_scaler(X, np.arange(len(X)), scaler))
+    fitted = fit_linear(X, y, machine.C, settings, scaling, device)
+    steps = np.where(fitted.converged, fitted.n_iter, machine.max_iter).astype(np.int32)
+    machine.classes_, machine.n_features_in_ = np.unique(y), X.shape[1]
+    machine.coef_ = np.ascontiguousarray(fitted.W[:-1].T)
+    machine.intercept_ = fitted.W[-1] * settings.bias if settings.fit_intercept else 0.0
+    machine.n_iter_ = int(steps.max()) if isinstance(machine, LinearSVC) else steps
     return model
 
 
+LINEAR_SVC = Solver(
+    search=_search_linear,
+    fit=_fit_linear,
+    serves=_serves_linear_svc,
+    serves_text=f"C up to {_MAX_C_LINEAR_SVC:g}",
+    uses_gpu=True,
+    disk_bytes=COLUMN_BYTES,
+)
 LOGISTIC = Solver(
-    search=_search_logistic,
-    fit=_fit_logistic,
+    search=_search_linear,
+    fit=_fit_linear,
     serves=_serves_logistic,
     serves_text=f"C up to {_MAX_C_LOGISTIC:g}",
 )
@@ -164,7 +136,7 @@ INTELEX = Solver(
 
 def _neighbours(machine: Any) -> NearestNeighbours:
     """Turn scikit-learn's estimator into ours; its default metric is the Euclidean by another name."""
-    settings = _settings(machine, _KNN)
+    settings = {name: getattr(machine, name) for name in _KNN}
     return NearestNeighbours(**settings | ({"metric": "euclidean"} if settings["metric"] == "minkowski" else {}))
 
 

@@ -34,7 +34,6 @@ from featbench.config import EvaluateConfig
 from featbench.errors import DataError, UsageError
 from featbench.solvers.rbf_pairs import decision_values
 from featbench.solvers.streamed import FeatureRows, StreamedRows, blocks, concatenated, read_rows
-from featbench.stats.metrics import Metrics, classification_metrics, wilson_interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +50,6 @@ class Fitted:
         converged: Whether the final fit converged; None where the method has no such notion.
         n_train: Rows that `model` was fitted on.
         n_val: Rows that `val_accuracy` was measured on.
-        metrics: Of the test rows.
-        interval: 95% interval of the test accuracy for the test sample (Wilson).
         predicted: (N,) int64 in [0, n_classes), of the test rows.
         scores: (N, n_classes) float64; see `class_scores`.
         engine: What searched and fitted: `featbench`, `scikit-learn` or `scikit-learn-intelex`.
@@ -70,8 +67,6 @@ class Fitted:
     converged: bool | None
     n_train: int
     n_val: int
-    metrics: Metrics
-    interval: tuple[float, float]
     predicted: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float64]
     engine: str
@@ -145,8 +140,6 @@ def fit_and_test(
         converged=spec.converged(model[-1]),
         n_train=n_final,
         n_val=chosen.n_val,
-        metrics=classification_metrics(test.y, predicted, n_classes),
-        interval=wilson_interval(int((predicted == test.y).sum()), len(test.y)),
         predicted=predicted,
         scores=scores,
         engine=chosen.engine,

@@ -179,12 +179,12 @@ def _with_verdicts(models: pd.DataFrame, comparisons: pd.DataFrame, confusion: p
             found |= dict(zip(others["fingerprint"], others[columns].to_numpy().tolist(), strict=True))
             found[best["fingerprint"]] = [float("nan")] * 4 + ["best"]
     none = [float("nan")] * 4 + [""]
-    told = pd.DataFrame([found.get(f, none) for f in models["fingerprint"]], columns=columns, index=models.index)
+    verdicts = pd.DataFrame([found.get(f, none) for f in models["fingerprint"]], columns=columns, index=models.index)
     names, classes = model_names(models), never_predicted_classes(confusion)
     return models.assign(
         name=[names[fingerprint] for fingerprint in models["fingerprint"]],
         never=[named_classes(model, classes) for _, model in models.iterrows()],
         images_per_s=images_per_second(models),
         total_s=total_seconds(models),
-        **{column: told[column] for column in columns},
+        **{column: verdicts[column] for column in columns},
     ).reset_index(drop=True)

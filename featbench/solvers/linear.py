@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -13,11 +11,10 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model._base import LinearClassifierMixin
-from sklearn.svm import LinearSVC
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from featbench.solvers.linear_folds import LinearSettings, Scaling
 from featbench.solvers.linear_grid import fit_linear
@@ -104,7 +101,7 @@ class PrimalLinearSVC(LinearClassifierMixin, ClassifierMixin, BaseEstimator):  #
         used = weights > 0
         labels = encode_labels(self, y, used)
         factors = compute_class_weight(self.class_weight, classes=self.classes_, y=y, sample_weight=weights)
-        settings = svc_settings(self, dict(enumerate(factors)))
+        settings = LinearSettings.of(self, class_weight=dict(enumerate(factors)))
         scaling = Scaling.identity(X.shape[1])
         rows, labels, weights = X[used], labels[used], weights[used]
         fitted = fit_linear(rows, labels, self.C, settings, scaling, self.device, sample_weight=weights)
@@ -114,15 +111,6 @@ class PrimalLinearSVC(LinearClassifierMixin, ClassifierMixin, BaseEstimator):  #
         if not fitted.converged.all():
             warnings.warn("the solver did not converge; raise max_iter", ConvergenceWarning, stacklevel=2)
         return self
-
-    def to_sklearn(self) -> LinearSVC:
-        """Return the fitted scikit-learn estimator that predicts the same, to be saved without a class of ours."""
-        check_is_fitted(self)
-        params = {name: value for name, value in self.get_params().items() if name != "device"}
-        model = LinearSVC(dual=False, **params)
-        for name in ("coef_", "intercept_", "classes_", "n_iter_", "n_features_in_"):
-            setattr(model, name, getattr(self, name))
-        return model
 
 
 def encode_labels(estimator: Any, y: Any, used: npt.NDArray[np.bool_] | slice = slice(None)) -> npt.NDArray[np.int64]:
@@ -139,9 +127,3 @@ def encode_labels(estimator: Any, y: Any, used: npt.NDArray[np.bool_] | slice = 
             f"{estimator.classes_[0]!r}"
         )
     return np.asarray(labels, np.int64)
-
-
-def svc_settings(estimator: Any, class_weight: Mapping[int, float] | str | None) -> LinearSettings:
-    """Return an estimator's parameters, with weights of the classes by their places in `classes_`."""
-    own = {field.name: getattr(estimator, field.name) for field in fields(LinearSettings)}
-    return LinearSettings(**own | {"class_weight": class_weight})

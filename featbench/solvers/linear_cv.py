@@ -9,7 +9,6 @@ from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import log_softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
@@ -18,14 +17,10 @@ from sklearn.model_selection import check_cv
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import validate_data
 
-from featbench.solvers.linear import SVC_CONSTRAINTS, encode_labels, svc_settings
-from featbench.solvers.linear_folds import FittedColumns, Floats, Rows, Scaling, fold_scaling
+from featbench.solvers.linear import SVC_CONSTRAINTS, encode_labels
+from featbench.solvers.linear_folds import Floats, LinearSettings, fold_scaling
 from featbench.solvers.linear_grid import fit_linear, linear_grid
-from featbench.solvers.logistic_grid import fit_softmax, logistic_grid
 
-Labels = npt.NDArray[np.int64]
-Splits = list[tuple[Rows, Rows]]
-Scores = list[list[tuple[float, bool]]]
 _SEARCH_CONSTRAINTS: dict[str, Any] = {"Cs": ["array-like"], "cv": ["cv_object"], "standardize": ["boolean"]}
 
 
@@ -33,12 +28,8 @@ class _LinearCV(LinearClassifierMixin, ClassifierMixin, BaseEstimator):  # type:
     """Choose C by its mean accuracy over folds, the smallest of equals, and fit it on all rows."""
 
     @abstractmethod
-    def _score(self, X: npt.NDArray[Any], y: Labels, splits: Splits, Cs: Sequence[float]) -> Scores:
-        """Return for every C and split the accuracy, and whether the solver converged."""
-
-    @abstractmethod
-    def _fit_best(self, X: npt.NDArray[Any], y: Labels, scaling: Scaling) -> tuple[FittedColumns, float]:
-        """Fit `C_` on all rows; return that, and the value of the feature that carries the bias."""
+    def _settings(self) -> LinearSettings:
+        """Return the parameters, with weights of classes by their places in `classes_`."""
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def fit(self, X: Any, y: Any) -> Self:
@@ -57,22 +48,20 @@ class _LinearCV(LinearClassifierMixin, ClassifierMixin, BaseEstimator):  # type:
         Cs = np.asarray(self.Cs, dtype=np.float64)
         if Cs.ndim != 1 or not len(Cs) or not (Cs > 0).all():
             raise ValueError(f"Cs must be a sequence of numbers above 0, got {self.Cs!r}")
-        splits = [(np.asarray(train), np.asarray(test)) for train, test in _splits(self.cv, X, y)]
-        results = self._score(X, labels, splits, Cs.tolist())
+        splitter = check_cv(self.cv, y, classifier=True)
+        splits = [(np.asarray(train), np.asarray(test)) for train, test in splitter.split(X, y)]
+        settings = self._settings()
+        results = linear_grid(X, labels, splits, Cs.tolist(), settings, self.device, standardize=self.standardize)
         self.scores_ = np.array([[accuracy for accuracy, _ in of_C] for of_C in results]).T
         means = self.scores_.mean(axis=0)
         self.C_ = float(Cs[means == means.max()].min())
         scaling = fold_scaling(X, np.arange(len(X)), self.standardize)
-        fitted, bias = self._fit_best(X, labels, scaling)
-        self.coef_, self.intercept_ = scaling.to_raw(fitted.W, bias)
+        fitted = fit_linear(X, labels, self.C_, settings, scaling, self.device)
+        self.coef_, self.intercept_ = scaling.to_raw(fitted.W, settings.bias)
         self.n_iter_ = int(fitted.n_iter.max())
         if not fitted.converged.all() or not all(converged for of_C in results for _, converged in of_C):
             warnings.warn("the solver did not converge; raise max_iter", ConvergenceWarning, stacklevel=2)
         return self
-
-
-def _splits(cv: Any, X: npt.NDArray[Any], y: npt.NDArray[Any]) -> Any:
-    return check_cv(cv, y, classifier=True).split(X, y)
 
 
 class LinearSVCCV(_LinearCV):
@@ -137,18 +126,11 @@ class LinearSVCCV(_LinearCV):
         self.max_iter = max_iter
         self.device = device
 
-    def _settings(self) -> Any:
+    def _settings(self) -> LinearSettings:
         weights = self.class_weight
         if isinstance(weights, dict):
             weights = {place: weights.get(label, 1.0) for place, label in enumerate(self.classes_.tolist())}
-        return svc_settings(self, weights)
-
-    def _score(self, X: npt.NDArray[Any], y: Labels, splits: Splits, Cs: Sequence[float]) -> Scores:
-        return linear_grid(X, y, splits, Cs, self._settings(), self.device, standardize=self.standardize)
-
-    def _fit_best(self, X: npt.NDArray[Any], y: Labels, scaling: Scaling) -> tuple[FittedColumns, float]:
-        settings = self._settings()
-        return fit_linear(X, y, self.C_, settings, scaling, self.device), settings.bias
+        return LinearSettings.of(self, class_weight=weights)
 
 
 class SoftmaxRegressionCV(_LinearCV):
@@ -204,11 +186,8 @@ class SoftmaxRegressionCV(_LinearCV):
         self.max_iter = max_iter
         self.device = device
 
-    def _score(self, X: npt.NDArray[Any], y: Labels, splits: Splits, Cs: Sequence[float]) -> Scores:
-        return logistic_grid(X, y, splits, Cs, self.max_iter, self.device, standardize=self.standardize)
-
-    def _fit_best(self, X: npt.NDArray[Any], y: Labels, scaling: Scaling) -> tuple[FittedColumns, float]:
-        return fit_softmax(X, y, self.C_, self.max_iter, scaling, self.device), 1.0
+    def _settings(self) -> LinearSettings:
+        return LinearSettings.of(self, loss="softmax")
 
     def predict_log_proba(self, X: Any) -> Floats:
         """Return the logarithms of the class probabilities, (M, n_classes) float64."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,13 +26,23 @@ _SINGLE_UP_TO = 100.0
 
 @dataclass(frozen=True)
 class LinearSettings:
-    """The parameters of `sklearn.svm.LinearSVC` besides C, with its defaults."""
+    """The parameters of a linear classifier besides C, by scikit-learn's names and with LinearSVC's defaults.
 
+    Softmax regression has only `max_iter`.
+    """
+
+    loss: Literal["squared_hinge", "softmax"] = "squared_hinge"
     tol: float = 1e-4
     fit_intercept: bool = True
     intercept_scaling: float = 1.0
     class_weight: Mapping[Any, float] | str | None = None
     max_iter: int = 1000
+
+    @classmethod
+    def of(cls, estimator: Any, **changes: Any) -> LinearSettings:
+        """Take over those parameters that an estimator has; `changes` replace them."""
+        names = [field.name for field in fields(cls) if hasattr(estimator, field.name)]
+        return cls(**{name: getattr(estimator, name) for name in names} | changes)
 
     @property
     def bias(self) -> float:

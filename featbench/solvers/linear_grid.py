@@ -1,9 +1,9 @@
-"""The linear support vector machine for many C and folds at once, and the final fit on all rows.
+"""Linear classifiers for many C and folds at once, and the final fit on all rows.
 
-Every (class, fold) is a column of one batch, and each C starts from the solution of the next smaller one. A fold is
-standardised by the mean and deviation of its own training rows, through its columns' weights (`products`): nothing of
-the held-out rows leaks, and all folds share the rows. Rows on disk (`streamed`) are standardised whenever a block is
-read; the numbers are the same.
+Of a support vector machine every (class, fold) is a column of one batch, and each C starts from the solution of the
+next smaller one; softmax regression is in `softmax_folds`. A fold is standardised by the mean and deviation of its own
+training rows, through its columns' weights (`products`): nothing of the held-out rows leaks, and all folds share the
+rows. Rows on disk (`streamed`) are standardised whenever a block is read; the numbers are the same.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.preprocessing import StandardScaler
 
 from featbench.solvers.linear_folds import (
     FittedColumns,
@@ -23,7 +22,6 @@ from featbench.solvers.linear_folds import (
     LinearSettings,
     Rows,
     Scaling,
-    fit_scaler,
     fold_scaling,
     make_fold,
     make_svc_problems,
@@ -35,11 +33,12 @@ from featbench.solvers.linear_path import fit_path, rows_are_cheaper
 from featbench.solvers.memory import FACTOR_BYTES, columns_at_once
 from featbench.solvers.newton import join
 from featbench.solvers.preconditioner import EXACT_BELOW, Preconditioner, eigenvectors
+from featbench.solvers.softmax_folds import fit_softmax_folds
 from featbench.solvers.streamed import FeatureRows, StreamedRows
 
 _FACTOR_SHARE = 0.25  # of the memory for rows on disk
-_GRID_GAP = 1e-5  # of the objective: enough to choose by accuracy
-_FINAL_GAP = 1e-6  # liblinear's rule alone allows percents
+_GRID_GAP = {"squared_hinge": 1e-5, "softmax": 1e-6}  # enough to choose by accuracy
+_FINAL_GAP = {"squared_hinge": 1e-6, "softmax": 1e-7}  # liblinear's rule alone allows percents
 _WARM_START = 100  # wide features reach a large C sooner from C / 100, where few rows are inside the margin
 
 
@@ -52,7 +51,6 @@ def linear_grid(
     device: str = "cpu",
     *,
     standardize: bool = True,
-    budget_bytes: float | None = None,
 ) -> list[list[tuple[float, bool]]]:
     """Fit every C on every split, and score it on the rows held out.
 
@@ -64,7 +62,6 @@ def linear_grid(
         settings: The other parameters.
         device: Where torch computes.
         standardize: Whether to standardise by the training rows of each split.
-        budget_bytes: Memory budget for the columns of one batch, as in `columns_at_once`.
 
     Returns:
         For every C, in the order given, and every split: the accuracy, and whether the solver converged.
@@ -76,10 +73,9 @@ def linear_grid(
         make_fold(y, train, held_out, fold_scaling(X, train, standardize), settings.class_weight)
         for train, held_out in splits
     ]
-    fitted = _fit_folds(X, y, folds, Cs, settings, device, _GRID_GAP, budget_bytes=budget_bytes)
-    by_fold = [
-        score_fold(X, y, fold, columns, settings.bias, device) for fold, columns in zip(folds, fitted, strict=True)
-    ]
+    fitted = _fit_folds(X, y, folds, Cs, settings, device, _GRID_GAP[settings.loss])
+    bias = settings.bias
+    by_fold = [score_fold(X, y, fold, columns, bias, device) for fold, columns in zip(folds, fitted, strict=True)]
     return [list(results) for results in zip(*by_fold, strict=True)]
 
 
@@ -104,36 +100,18 @@ def fit_linear(
         scaling: Of the features.
         device: Where torch computes.
         sample_weight: (N,) float64, factors of C; all 1 where None.
-        budget_bytes: As in `linear_grid`.
+        budget_bytes: Memory budget for the columns of one batch, as in `columns_at_once`.
 
     Raises:
         ValueError: The rows are of one class.
     """
     rows = np.arange(len(X))
     fold = make_fold(y, rows, rows[:0], scaling, settings.class_weight)
-    warm = isinstance(X, np.ndarray) and X.shape[1] >= EXACT_BELOW and not rows_are_cheaper(len(X), len(X), X.shape[1])
-    Cs = [C / _WARM_START, C] if warm else [C]
-    ((*_, columns),) = _fit_folds(
-        X, y, [fold], Cs, settings, device, _FINAL_GAP, sample_weight=sample_weight, budget_bytes=budget_bytes
-    )
+    wide = isinstance(X, np.ndarray) and X.shape[1] >= EXACT_BELOW and not rows_are_cheaper(len(X), len(X), X.shape[1])
+    Cs = [C / _WARM_START, C] if wide and settings.loss == "squared_hinge" else [C]
+    gap = _FINAL_GAP[settings.loss]
+    ((*_, columns),) = _fit_folds(X, y, [fold], Cs, settings, device, gap, sample_weight, budget_bytes)
     return columns
-
-
-def fit_streamed(
-    X: StreamedRows,
-    y: npt.NDArray[np.int64],
-    C: float,
-    settings: LinearSettings,
-    scaler: StandardScaler,
-    device: str = "cpu",
-) -> FittedColumns:
-    """Fit one C on all rows, as the scaler standardises them; it is fitted on the way.
-
-    Raises:
-        ValueError: The rows are of one class.
-    """
-    scaling = Scaling.of(fit_scaler(X, np.arange(len(X)), scaler))
-    return fit_linear(X, y, C, settings, scaling, device)
 
 
 def _fit_folds(
@@ -144,9 +122,25 @@ def _fit_folds(
     settings: LinearSettings,
     device: str,
     gap: float,
-    *,
     sample_weight: Floats | None = None,
     budget_bytes: float | None = None,
+) -> list[list[FittedColumns]]:
+    """Fit every C on every fold; return the columns of each fold and C."""
+    if settings.loss == "softmax":
+        return fit_softmax_folds(X, y, folds, Cs, settings.max_iter, device, gap)
+    return _fit_svc_folds(X, y, folds, Cs, settings, device, gap, sample_weight, budget_bytes)
+
+
+def _fit_svc_folds(
+    X: FeatureRows,
+    y: npt.NDArray[np.int64],
+    folds: Sequence[Fold],
+    Cs: Sequence[float],
+    settings: LinearSettings,
+    device: str,
+    gap: float,
+    sample_weight: Floats | None,
+    budget_bytes: float | None,
 ) -> list[list[FittedColumns]]:
     """Fit every C on every fold, as many columns at a time as the memory takes; return those of each fold and C."""
     used, scaling, rows = shared_rows(X, folds, torch.device(device))

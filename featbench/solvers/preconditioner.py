@@ -2,8 +2,8 @@
 
 All columns share the eigenvectors of X'X (Frangella, Tropp and Udell, Randomized Nyström Preconditioning, 2023). Once
 conjugate gradients have cost a class as much as a Cholesky factor would, the Hessian of one of its columns is computed
-on a sample of the rows inside the margin and factored, for its columns in all folds: the work is then at most about
-twice that of the better of the two methods. `python -m tests.speed.constants` measures it.
+and factored, for its columns in all folds: the work is then at most about twice that of the better of the two methods.
+`python -m tests.speed.constants` measures it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ EXACT_BELOW = 1024  # features or rows: the eigenvectors of matrices this small 
 _RANK = 384
 _POWER_STEPS = 2
 _MIN_STEPS = 5  # of conjugate gradients
-_ROWS_A_FEATURE = 8  # of the first sample
 _READING = 20  # reading the rows costs as much as the products of this many columns
 
 
@@ -54,13 +53,11 @@ class _ClassHessian:
 
     Attributes:
         work: Multiply-adds a feature in conjugate gradients since `losses` was computed.
-        rows_a_feature: Size of the next sample.
-        losses: (D + 1, D + 1) float64, the Hessian of the losses for C = 1 on the last sample.
+        losses: (D + 1, D + 1) float64, the Hessian of the losses for C = 1.
         factor: A C, a precision, and the Cholesky factor of I + C losses for them, None where float64 has none.
     """
 
     work: float = 0.0
-    rows_a_feature: int = _ROWS_A_FEATURE
     losses: Tensor | None = None
     factor: tuple[float, torch.dtype, Tensor | None] | None = None
 
@@ -105,15 +102,13 @@ class Preconditioner:
         for class_id in class_ids:
             own, columns = self._classes[class_id], (ids == class_id).nonzero()[:, 0]
             column = int(columns[0])
-            stride = max(1, int(active[column]) // (own.rows_a_feature * width))
-            cost = (int(active[column]) // stride + width / 3) * width
+            cost = (int(active[column]) + width / 3) * width
             # Float64 is for what is ill-conditioned: there an old factor, or a direction cut short, leads nowhere.
             double = hessian.curvature.dtype == torch.float64
             if double or own.work >= cost:
-                sample = hessian.curvature[:, column].nonzero()[::stride, 0]
-                weights = hessian.curvature[sample, column] * stride
-                own.losses, own.factor = hessian.rows.moments(sample, weights, column).double(), None
-                own.rows_a_feature *= 2
+                inside = hessian.curvature[:, column].nonzero()[:, 0]
+                weights = hessian.curvature[inside, column]
+                own.losses, own.factor = hessian.rows.moments(inside, weights, column).double(), None
                 own.work = 0
             if not double:
                 steps = int((cost - own.work) / (_work_of_step(hessian) * len(columns)))

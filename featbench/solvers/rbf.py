@@ -202,7 +202,7 @@ def rbf_grid(
         X: (N, D) float, finite, not scaled.
         y: (N,) int64 labels.
         splits: (rows to fit on, rows to score on).
-        machines: Unfitted, kernel="rbf", with C, gamma and other parameters.
+        machines: Unfitted, kernel="rbf", break_ties=True, with C, gamma and other parameters.
         memory_bytes: Budget for the kernel of a split; beyond it one pair of classes after the other is fitted.
         standardize: Whether to standardise features by the rows to fit on.
 

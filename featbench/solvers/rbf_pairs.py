@@ -85,18 +85,10 @@ def one_against_rest(pair_values: Floats, n_classes: int) -> Floats:
 
 
 def predict_pairs(machine: SVC, pair_values: Floats) -> npt.NDArray[np.int64]:
-    """Do as `machine.predict`, from decision values of pairs (N, n_pairs): labels (N,)."""
+    """Do as `machine.predict` with `break_ties`, from decision values of pairs (N, n_pairs): labels (N,)."""
     n_classes = len(machine.classes_)
-    if n_classes == 2:
-        chosen = (pair_values[:, 0] > 0).astype(int)
-    elif machine.break_ties:
-        chosen = one_against_rest(pair_values, n_classes).argmax(axis=1)
-    else:  # libsvm's votes; of equals the first
-        votes = np.zeros((len(pair_values), n_classes), dtype=int)
-        for column, (a, b) in enumerate(combinations(range(n_classes), 2)):
-            votes[:, a] += pair_values[:, column] > 0
-            votes[:, b] += pair_values[:, column] <= 0
-        chosen = votes.argmax(axis=1)
+    two = n_classes == 2
+    chosen = (pair_values[:, 0] > 0).astype(int) if two else one_against_rest(pair_values, n_classes).argmax(axis=1)
     labels: npt.NDArray[np.int64] = machine.classes_[chosen]
     return labels
 

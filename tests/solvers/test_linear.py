@@ -145,14 +145,6 @@ def test_non_convergence_is_said() -> None:
     assert ours.n_iter_ == 1
 
 
-def test_as_scikit_learns_own(digits: tuple[np.ndarray, np.ndarray]) -> None:
-    ours = PrimalLinearSVC(C=0.01, class_weight="balanced").fit(*digits)
-    theirs = ours.to_sklearn()
-    assert type(theirs) is LinearSVC
-    assert (theirs.C, theirs.class_weight, theirs.dual) == (0.01, "balanced", False)
-    assert np.array_equal(ours.decision_function(digits[0]), theirs.decision_function(digits[0]))
-
-
 @pytest.mark.gpu
 def test_on_a_gpu(digits: tuple[np.ndarray, np.ndarray]) -> None:
     here = PrimalLinearSVC(C=0.01).fit(*digits)

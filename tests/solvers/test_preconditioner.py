@@ -31,7 +31,7 @@ def test_leading_eigenvalues_are_exact() -> None:
 
 @pytest.mark.parametrize("C", [0.1, 10.0])
 def test_a_class_is_preconditioned_by_its_hessian(C: float) -> None:
-    """In float64 the Hessian is factored at once; of so few rows, it is that of all of them."""
+    """In float64 the Hessian is factored at once."""
     rows = shared(60, 7, 2, torch.float64, own=True)
     curvature = 2 * (torch.rand(60, 2) > 0.5).double()
     loss, ids = SquaredHinge(curvature, curvature), torch.tensor([3, 5])
@@ -52,5 +52,5 @@ def test_float32_spends_as_much_on_steps_as_on_a_factor(factor_bytes: float, ste
     ones = torch.ones(100_000, 1)
     hessian = Hessian(rows, SquaredHinge(ones, ones), torch.ones(1), ones, ones.sum(0), torch.tensor([0]))
     preconditioner = Preconditioner(eigenvectors(rows.X, rows.scaling), factor_bytes)
-    # A factor of a sample of 8 rows a feature costs less than one product with all rows: 5 steps are the least.
+    # A factor of so few features costs less than one product with all rows: 5 steps are the least.
     assert preconditioner.prepare(hessian, 200).tolist() == [steps]

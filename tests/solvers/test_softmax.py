@@ -13,13 +13,16 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from featbench.classifiers.fast_solvers import LOGISTIC
 from featbench.classifiers.fit_and_test import fit_and_test
 from featbench.classifiers.registry import CLASSIFIERS
 from featbench.classifiers.rows import LabelledFeatures
 from featbench.classifiers.select import select
 from featbench.config import EvaluateConfig
-from featbench.solvers.logistic_grid import fit_logistic, logistic_grid
+from featbench.solvers.linear_folds import LinearSettings
+from featbench.solvers.linear_grid import linear_grid
 
+SETTINGS = LinearSettings(loss="softmax", max_iter=100)
 Digits = Callable[[int, int], LabelledFeatures]
 
 
@@ -28,8 +31,7 @@ def objective(model: LogisticRegression, X: np.ndarray, y: np.ndarray) -> float:
 
 
 def check_against_scikit_learn(X: np.ndarray, y: np.ndarray, C: float) -> None:
-    scaler, ours = StandardScaler(), LogisticRegression(C=C, max_iter=500)
-    fit_logistic(scaler, ours, X, y)
+    scaler, ours = LOGISTIC.fit(make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=500)), X, y, "cpu")
     scaled = StandardScaler().fit_transform(X.astype(np.float64))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # where it stops early, its objective is the higher one
@@ -87,7 +89,7 @@ def test_a_grid_scores_as_the_loop(width: int) -> None:
     two = np.flatnonzero(y < 2)
     splits += [(two, np.arange(120)), (np.flatnonzero(y != 1), two)]  # a class is missing
     Cs = [1.0, 1e-4, 1e-2]
-    for C, found in zip(Cs, logistic_grid(X.astype(np.float32), y, splits, Cs, 100), strict=True):
+    for C, found in zip(Cs, linear_grid(X.astype(np.float32), y, splits, Cs, SETTINGS), strict=True):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=C, tol=1e-8, max_iter=5000))
         expected = [model.fit(X[kept], y[kept]).score(X[out], y[out]) for kept, out in splits]
         assert [accuracy for accuracy, _ in found] == pytest.approx(expected, abs=1e-12)
@@ -99,7 +101,7 @@ def test_a_held_out_row_far_away_changes_nothing_of_the_fit() -> None:
     X[-1] = 1e6
     X[:40, 2] = 5.0  # constant where the first split is fitted, not where it is scored
     splits = [(np.arange(40), np.arange(40, 80)), (np.arange(40, 80), np.arange(40))]
-    (found,) = logistic_grid(X.astype(np.float32), y, splits, [0.1], 100)
+    (found,) = linear_grid(X.astype(np.float32), y, splits, [0.1], SETTINGS)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, tol=1e-8))
     expected = [model.fit(X[kept], y[kept]).score(X[out], y[out]) for kept, out in splits]
     assert [accuracy for accuracy, _ in found] == pytest.approx(expected, abs=1e-12)
@@ -128,4 +130,6 @@ def test_what_the_solver_does_not_know_goes_to_scikit_learn(digits: Digits) -> N
 
 def test_one_class_is_refused() -> None:
     with pytest.raises(ValueError, match="only one class"):
-        fit_logistic(StandardScaler(), LogisticRegression(), np.eye(3), np.zeros(3, dtype=np.int64))
+        LOGISTIC.fit(
+            make_pipeline(StandardScaler(), LogisticRegression()), np.eye(3), np.zeros(3, dtype=np.int64), "cpu"
+        )

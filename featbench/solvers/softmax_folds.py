@@ -1,8 +1,6 @@
-"""Softmax regression for many C and folds at once, and the final fit on all rows, as scikit-learn defines it.
+"""Softmax regression for many C and folds at once, as scikit-learn defines it: see `linear_grid`, which calls it.
 
-Every (C, fold) is a problem, and all problems are fitted as one batch (`newton`). A fold is standardised by the mean
-and deviation of its own training rows, through its columns' weights (`products`): nothing of the held-out rows leaks,
-and all folds share the rows.
+Every (C, fold) is a problem, and all problems are fitted as one batch (`newton`).
 """
 
 from __future__ import annotations
@@ -15,21 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
-from featbench.solvers.linear_folds import (
-    FittedColumns,
-    Fold,
-    Rows,
-    Scaling,
-    fit_scaler,
-    fold_scaling,
-    make_fold,
-    score_fold,
-    seen_by,
-    shared_rows,
-)
+from featbench.solvers.linear_folds import FittedColumns, Fold, Rows, seen_by, shared_rows
 from featbench.solvers.losses import Softmax
 from featbench.solvers.memory import columns_at_once
 from featbench.solvers.newton import minimise
@@ -38,72 +23,8 @@ from featbench.solvers.problem import Problems
 from featbench.solvers.products import SharedRows
 from featbench.solvers.row_newton import row_features
 
-_GRID_GAP = 1e-6  # enough to choose by accuracy
-_FINAL_GAP = 1e-7
 
-
-def logistic_grid(
-    X: npt.NDArray[Any],
-    y: npt.NDArray[np.int64],
-    splits: Sequence[tuple[Rows, Rows]],
-    Cs: Sequence[float],
-    max_iter: int,
-    device: str = "cpu",
-    *,
-    standardize: bool = True,
-) -> list[list[tuple[float, bool]]]:
-    """Fit every C on every split, and score it on the rows held out.
-
-    Args:
-        X: (N, D) float, finite, not scaled.
-        y: (N,) int64 labels; each split needs two among the rows to fit on.
-        splits: (rows to fit on, rows to score on).
-        Cs: In any order.
-        max_iter: Newton steps allowed.
-        device: Where torch computes.
-        standardize: Whether to standardise by the training rows of each split.
-
-    Returns:
-        For every C, in the order given, and every split: the accuracy, and whether the solver converged.
-
-    Raises:
-        ValueError: The training rows of a split are of one class.
-    """
-    folds = [make_fold(y, train, held_out, fold_scaling(X, train, standardize)) for train, held_out in splits]
-    fitted = _fit_folds(X, y, folds, Cs, max_iter, device, _GRID_GAP)
-    by_fold = [score_fold(X, y, fold, columns, 1.0, device) for fold, columns in zip(folds, fitted, strict=True)]
-    return [list(results) for results in zip(*by_fold, strict=True)]
-
-
-def fit_softmax(
-    X: npt.NDArray[Any], y: npt.NDArray[np.int64], C: float, max_iter: int, scaling: Scaling, device: str = "cpu"
-) -> FittedColumns:
-    """Fit one C on all rows.
-
-    Raises:
-        ValueError: The rows are of one class.
-    """
-    rows = np.arange(len(X))
-    ((fitted,),) = _fit_folds(X, y, [make_fold(y, rows, rows[:0], scaling)], [C], max_iter, device, _FINAL_GAP)
-    return fitted
-
-
-def fit_logistic(
-    scaler: StandardScaler, machine: LogisticRegression, X: npt.NDArray[Any], y: npt.NDArray[np.int64]
-) -> None:
-    """Fit a scaler, and scikit-learn's estimator on the scaled rows; `n_iter_` counts Newton steps.
-
-    Raises:
-        ValueError: The rows are of one class.
-    """
-    scaling = Scaling.of(fit_scaler(X, np.arange(len(X)), scaler))
-    fitted = fit_softmax(X, y, machine.C, machine.max_iter, scaling)
-    machine.classes_, machine.n_features_in_ = np.unique(y), X.shape[1]
-    machine.coef_, machine.intercept_ = np.ascontiguousarray(fitted.W[:-1].T), fitted.W[-1].copy()
-    machine.n_iter_ = np.where(fitted.converged, fitted.n_iter, machine.max_iter).astype(np.int32)
-
-
-def _fit_folds(
+def fit_softmax_folds(
     X: npt.NDArray[Any],
     y: npt.NDArray[np.int64],
     folds: Sequence[Fold],
