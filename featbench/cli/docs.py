@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from featbench.cli.options import examples, exit_codes, print_columns
+from featbench.cli.options import exit_codes, print_columns
 from featbench.errors import unknown
 from featbench.terminal import print_text, visible
 
@@ -18,11 +18,6 @@ def pages() -> dict[str, str]:
     folder = resources.files("featbench") / "docs"
     files = sorted(folder.iterdir(), key=lambda file: file.name)
     return {file.name.removesuffix(".md"): file.read_text("utf-8") for file in files if file.name.endswith(".md")}
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("docs", epilog=examples("featbench docs", "featbench docs images"))(docs)
 
 
 def _topics(incomplete: str) -> list[str]:

@@ -26,7 +26,6 @@ from featbench.stats.accuracy import (
 from featbench.terminal import one_line, visible
 
 _LEAVE_OUT = ("feature_dim", "weights", "pooling", "dataset", "steps", "backbone")  # in this order
-_ANY_WIDTH = 1_000_000
 
 
 def print_table(rows: pd.DataFrame, results_dir: Path) -> None:
@@ -40,7 +39,9 @@ def print_table(rows: pd.DataFrame, results_dir: Path) -> None:
     table, never = accuracy_table(rows), never_table(rows)
     text = as_text(table, never)
     text = text.mask(chosen_cells(rows, table), "*" + text)
-    grid = _fitting(text, console)
+    for grid in _forms(text):
+        if not console.is_terminal or _width(grid, console) <= console.width:
+            break
     console.print(grid, width=None if console.is_terminal else max(console.width, _width(grid, console)))
     if best is not None:
         low, high = best["accuracy_low"], best["accuracy_high"]
@@ -55,13 +56,6 @@ def print_table(rows: pd.DataFrame, results_dir: Path) -> None:
     if (results_dir / ADVICE).is_file():
         print_plain(console, visible((results_dir / ADVICE).read_text("utf-8").rstrip("\n")))
     print_plain(console, one_line(f"Tables and models: {results_dir}"))
-
-
-def _fitting(text: pd.DataFrame, console: Console) -> Table:
-    for grid in _forms(text):
-        if not console.is_terminal or _width(grid, console) <= console.width:
-            break
-    return grid
 
 
 def _forms(text: pd.DataFrame) -> Iterator[Table]:
@@ -107,4 +101,4 @@ def _grid(text: pd.DataFrame, *, folded: bool, left_out: Sequence[str] = ()) -> 
 
 
 def _width(grid: Table, console: Console) -> int:
-    return console.measure(grid, options=console.options.update_width(_ANY_WIDTH)).maximum
+    return console.measure(grid, options=console.options.update_width(1_000_000)).maximum

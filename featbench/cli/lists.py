@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from featbench.cli.options import (
+    Grey,
+    ImageSize,
     ResultsFolder,
-    complete_backbones,
     examples,
     exit_codes,
     print_columns,
@@ -21,6 +22,12 @@ lists = typer.Typer(
     help="Print what there is.",
     epilog=examples("featbench list backbones", "featbench list layers resnet18"),
 )
+
+
+def _backbones(incomplete: str) -> list[str]:
+    from featbench.backbones.architectures import backbone_names
+
+    return [name for name in backbone_names() if name.startswith(incomplete)]
 
 
 @lists.command("datasets", epilog=examples("featbench list datasets"))
@@ -56,17 +63,12 @@ def list_backbones() -> None:
     epilog=examples("featbench list layers resnet18", "featbench list layers resnet18 --pooling avg:2 --image-size 64"),
 )
 def list_layers(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone.", autocompletion=complete_backbones)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone.", autocompletion=_backbones)],
     pooling: Annotated[
         str, typer.Option(metavar="POOLING", help="avg, max, avg:K, max:K, flatten, cls, tokens or tokens:N.")
     ] = "avg",
-    image_size: Annotated[
-        int | None,
-        typer.Option(metavar="PX", min=1, max=4096, help="Size of the images.", show_default="the network's own"),
-    ] = None,
-    grey: Annotated[
-        bool, typer.Option("--grey", help="For grey images; mlp, convnet, ... take their one channel.")
-    ] = False,
+    image_size: ImageSize = None,
+    grey: Grey = False,
 ) -> None:
     """Print the layers of a backbone in the order they run; nothing is downloaded.
 

@@ -63,10 +63,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 stages.add_to(app)
-report.add_to(app)
-predict.add_to(app)
-networks.add_to(app)
-docs.add_to(app)
+app.command("report", epilog=report.EXAMPLES)(report.report)
+app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
+app.command("summary", epilog=networks.SUMMARIES)(networks.summary)
+app.command("export", epilog=networks.EXPORTS)(networks.export)
+app.command("docs", epilog=examples("featbench docs", "featbench docs images"))(docs.docs)
 app.add_typer(lists, name="list")
 app.add_typer(caches, name="cache")
 

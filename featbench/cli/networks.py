@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from featbench.cli.options import (
+    Grey,
+    ImageSize,
     Offline,
     Quiet,
     ResultsFolder,
@@ -21,20 +23,14 @@ from featbench.cli.options import (
 )
 from featbench.terminal import print_line
 
-_SUMMARIES = examples(
+SUMMARIES = examples(
     "featbench summary resnet18 --classes 10",
     "featbench summary convnet --grey --image-size 28 --classes 10",
     "featbench summary alexnet --freeze-until features",
 )
-_EXPORTS = examples(
+EXPORTS = examples(
     "featbench export results/pets", "featbench export results/pets --model finetune/resnet18 --output pets.onnx"
 )
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("summary", epilog=_SUMMARIES)(summary)
-    app.command("export", epilog=_EXPORTS)(export)
 
 
 def summary(
@@ -43,13 +39,8 @@ def summary(
         int | None,
         typer.Option(metavar="N", min=2, max=1_000_000, help="Outputs of the head.", show_default="the network's own"),
     ] = None,
-    image_size: Annotated[
-        int | None,
-        typer.Option(metavar="PX", min=1, max=4096, help="Size of the images.", show_default="the network's own"),
-    ] = None,
-    grey: Annotated[
-        bool, typer.Option("--grey", help="For grey images; mlp, convnet, ... take their one channel.")
-    ] = False,
+    image_size: ImageSize = None,
+    grey: Grey = False,
     freeze_until: Annotated[
         str | None, typer.Option(metavar="LAYER", help="Count what `partial` trains when it freezes up to here.")
     ] = None,

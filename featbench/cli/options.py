@@ -25,13 +25,6 @@ def _experiments(incomplete: str) -> list[str]:
     return [name for name in builtin_experiments() if name.startswith(incomplete)]
 
 
-def complete_backbones(incomplete: str) -> list[str]:
-    """Complete the name of a backbone."""
-    from featbench.backbones.architectures import backbone_names
-
-    return [name for name in backbone_names() if name.startswith(incomplete)]
-
-
 def not_empty(text: str) -> Path:
     """Read a path; an empty one is not the current folder but a variable that was never set."""
     if not text:
@@ -86,6 +79,11 @@ Trust = Annotated[
         help="Import and run this code of your own where the model names it, as python:my_networks:make; repeatable.",
     ),
 ]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(metavar="PX", min=1, max=4096, help="Size of the images.", show_default="the network's own"),
+]
+Grey = Annotated[bool, typer.Option("--grey", help="For grey images; mlp, convnet, ... take their one channel.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print more, and the traceback of an error.")]

@@ -28,17 +28,12 @@ from featbench.terminal import print_line
 
 Format = Literal["table", "csv", "json"]
 _STDIN = Path("-")
-_EXAMPLES = examples(
+EXAMPLES = examples(
     "featbench predict results/pets cat.jpg dog.jpg",
     "featbench predict results/pets holiday/ --top 1 --format csv > holiday.csv",
     "find . -name '*.jpg' | featbench predict results/pets - --format json",
     "featbench predict results/pets cat.jpg --model finetune/resnet18",
 )
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("predict", epilog=_EXAMPLES)(predict)
 
 
 def predict(
@@ -71,6 +66,8 @@ def predict(
     """
     with exit_codes(verbose=verbose):
         places = list(_places(images))
+        # else torch's threads spin while they wait, on a machine that others use longer than one photo takes
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
         from featbench.data.given import as_split
         from featbench.predict.images import find_images

@@ -34,20 +34,22 @@ def model_details(folder: Folder, points: list[Series], max_bytes: int) -> tuple
         if max_bytes <= 0:
             n_left_out += 1
             continue
-        detail = _detail(point, metrics[fingerprint], confusions[fingerprint])
-        max_bytes -= len(json.dumps(detail))
-        details[fingerprint] = detail
+        details[fingerprint] = _detail(point, metrics[fingerprint], confusions[fingerprint])
+        max_bytes -= len(json.dumps(details[fingerprint]))
     return details, n_left_out
 
 
 def _detail(point: Series, metrics: pd.DataFrame, confusion: pd.DataFrame) -> dict[str, Any]:
-    overall = metrics[metrics["class"] == ""]
+    measures = []
+    for line in metrics[metrics["class"] == ""].to_dict("records"):
+        interval = "" if pd.isna(line["low"]) else f" ({line['low']:.3f} to {line['high']:.3f})"
+        measures.append((str(line["metric"]).replace("_", " "), f"{line['value']:.4f}{interval}"))
     classes = _class_lines(metrics[metrics["class"] != ""])
     number_of = {line[0]: number for number, line in enumerate(classes)}
     cells = zip(confusion["label"], confusion["predicted"], confusion["count"], strict=True)
     return {
         "name": point["name"],
-        "facts": [*_facts(point), *(_measure(line) for line in overall.to_dict("records"))],
+        "facts": [*_facts(point), *measures],
         "classes": classes,
         "confusion": [[number_of[a], number_of[b], int(n)] for a, b, n in cells if a in number_of and b in number_of],
     }
@@ -72,11 +74,6 @@ def _facts(point: Series) -> list[tuple[str, str]]:
         "row": point["fingerprint"],
     }
     return [(term, str(text)) for term, text in texts.items() if text not in (None, "")]
-
-
-def _measure(line: dict[Any, Any]) -> tuple[str, str]:
-    interval = "" if pd.isna(line["low"]) else f" ({line['low']:.3f} to {line['high']:.3f})"
-    return str(line["metric"]).replace("_", " "), f"{line['value']:.4f}{interval}"
 
 
 def _class_lines(metrics: pd.DataFrame) -> list[list[Any]]:

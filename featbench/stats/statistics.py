@@ -99,8 +99,5 @@ def _as_written(table: pd.DataFrame, numbers: Sequence[str]) -> pd.DataFrame:
     texts = [name for name in table.columns if name not in numbers]
     return table.assign(
         **{name: table[name].astype(object).where(table[name].notna(), "") for name in texts},
-        **{
-            name: table[name].map(lambda v: float("nan") if pd.isna(v) else float(f"{v:.6g}")).astype("float64")
-            for name in numbers
-        },
+        **{name: table[name].map(six_digits).astype("float64") for name in numbers},
     )
