@@ -49,6 +49,13 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
+def list_names(names: Iterable[str], limit: int = 10) -> str:
+    """Join names for a message; of more than `limit` the first, and how many there are besides."""
+    shown = list(names)
+    rest = f" and {len(shown) - limit} more" if len(shown) > limit else ""
+    return ", ".join(shown[:limit]) + rest
+
+
 def nearest(given: str, valid: Iterable[str]) -> str | None:
     """Return the valid name closest to the given one, if any is close."""
     by_lower = {name.lower(): name for name in valid}

@@ -96,6 +96,12 @@ def test_solvers_and_statistics_know_nothing_of_featbench_but_its_errors(name: s
     assert {room(other) for other in set(imported(name)) - {"featbench"}} <= {room(name), "errors"}
 
 
+def test_files_and_rooms_stay_small() -> None:
+    lines = {path.name: len(path.read_text("utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert {name: count for name, count in lines.items() if count > 300} == {}
+    assert len(list((PACKAGE / "classifiers").glob("*.py"))) <= 16
+
+
 def test_what_must_stay_free_of_torch_or_torchvision() -> None:
     def libraries(name: str) -> set[str]:
         nodes = list(ast.walk(modules()[name]))

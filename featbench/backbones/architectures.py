@@ -7,34 +7,35 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from featbench import factories
-from featbench.backbones import factory, small, timm_models
+from featbench.backbones import own, timm_models
 from featbench.backbones.options import Parse, one_of, parse_options, share, switch, widths
-from featbench.backbones.own import Pixels, ResNet20
 from featbench.backbones.spec import Architecture, Pretrained
 from featbench.backbones.weights import downloaded_file, load_torchvision
-from featbench.data.preprocess import Preprocess, from_transforms
+from featbench.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess, from_transforms
 from featbench.errors import UsageError, unknown
+from featbench.factories import PREFIX, call_factory, find_factory
 
 CIFAR10 = Preprocess(32, 32, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
-
-
 _BUNDLED = Path(str(resources.files("featbench.backbones") / "weights"))
 
 OWN: dict[str, Architecture] = {
     "pixels": Architecture(
-        "pixels", lambda _: Pixels(), Preprocess(32, 32, mean=(), std=(), native_arrays=True), default_weights="none"
+        "pixels",
+        lambda _: own.Pixels(),
+        Preprocess(32, 32, mean=(), std=(), native_arrays=True),
+        default_weights="none",
     ),
-    "resnet20": Architecture("resnet20", lambda _: ResNet20(), CIFAR10),
+    "resnet20": Architecture("resnet20", lambda _: own.ResNet20(), CIFAR10),
     "resnet20_cifar10": Architecture(
         "resnet20_cifar10",
-        lambda _: ResNet20(),
+        lambda _: own.ResNet20(),
         CIFAR10,
         default_weights="CIFAR10",
         bundled={"CIFAR10": _BUNDLED / "resnet20_cifar10.safetensors"},
@@ -61,14 +62,14 @@ class Small:
 
 SMALL: dict[str, Small] = {
     "mlp": Small(
-        small.mlp,
+        own.mlp,
         28,
         1,
-        {"widths": widths, "activation": one_of(small.ACTIVATIONS), "dropout": share, "batch_norm": switch},
+        {"widths": widths, "activation": one_of(own.ACTIVATIONS), "dropout": share, "batch_norm": switch},
     ),
-    "convnet": Small(small.convnet, 28, 4, {"dropout": share, "batch_norm": switch}),
-    "small_cnn": Small(small.small_cnn, 128, 16),
-    "alexnet_227": Small(small.alexnet_227, 227, 67),
+    "convnet": Small(own.convnet, 28, 4, {"dropout": share, "batch_norm": switch}),
+    "small_cnn": Small(own.small_cnn, 128, 16),
+    "alexnet_227": Small(own.alexnet_227, 227, 67),
 }
 
 
@@ -93,8 +94,8 @@ def get_architecture(name: str, channels: int = 3) -> Architecture:
         return _small_architecture(name, channels)
     if name.startswith(timm_models.PREFIX):
         return timm_models.timm_architecture(name)
-    if name.startswith(factories.PREFIX):
-        return factory.factory_architecture(name)
+    if name.startswith(PREFIX):
+        return _factory_architecture(name)
     names = backbone_names()
     if name not in names:
         raise unknown("backbone", name, names, listed_by="featbench list backbones")
@@ -154,3 +155,40 @@ def _make_torchvision(name: str, size_px: int) -> nn.Module:
         kwargs = {"transform_input": True, "init_weights": True}
     network: nn.Module = models.get_model(name, weights=None, **kwargs)
     return network
+
+
+def _factory_architecture(name: str) -> Architecture:
+    """Find the factory of a `python:module:factory` name; it is not called yet.
+
+    It returns an `nn.Module` with random weights; trained ones belong in a file that `weights` names. Images are
+    resized so that their shorter side is `image_size`, cropped to the centre square, scaled to [0, 1] and standardised
+    with ImageNet's mean and deviation, or with the module's own `MEAN` and `STD`, three numbers each.
+
+    Raises:
+        UsageError: There is no such module or function, or it cannot be used.
+    """
+    module, factory = find_factory(name, "python:my_networks:make")
+    size_px = 224  # replaced: image_size has to be set
+    preprocess = Preprocess(
+        size_px, size_px, _numbers(name, module, "MEAN", IMAGENET_MEAN), _numbers(name, module, "STD", IMAGENET_STD)
+    )
+
+    def make(_: int) -> nn.Module:
+        network = call_factory(name, factory)
+        if not isinstance(network, nn.Module):
+            raise UsageError(f"{name} returns {type(network).__name__}; it has to return a torch.nn.Module")
+        return network
+
+    return Architecture(name, make, preprocess, foreign=True, needs_size=True)
+
+
+def _numbers(name: str, module: ModuleType, constant: str, default: tuple[float, ...]) -> tuple[float, ...]:
+    given = getattr(module, constant, default)
+    try:
+        numbers = tuple(float(number) for number in given)
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != 3 or (constant == "STD" and min(numbers) <= 0):
+        positive = "positive " if constant == "STD" else ""
+        raise UsageError(f"{name}: {constant} has to be three {positive}numbers, for red, green and blue: {given!r}")
+    return numbers

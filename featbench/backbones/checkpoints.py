@@ -55,7 +55,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         else:
             if _is_torchscript(path):
                 raise WeightsError(
-                    f"{path} is a TorchScript archive, which holds code and is not loaded; {_resave(path)}"
+                    f"{path} is a TorchScript archive, which holds code and is not loaded; if you trust it, save its "
+                    f"tensors: torch.save(torch.jit.load({path.name!r}).state_dict(), 'weights.pth')"
                 )
             inert = _stand_ins(path)
             allowed = torch.serialization.safe_globals([(stand_in, name) for name, stand_in in inert.items()])
@@ -112,10 +113,6 @@ def _is_torchscript(path: Path) -> bool:
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
-
-
-def _resave(path: Path) -> str:
-    return f"if you trust it, save its tensors: torch.save(torch.jit.load({path.name!r}).state_dict(), 'weights.pth')"
 
 
 def _named_tensors(content: Mapping[Any, Any], prefix: str = "", depth: int = _DEPTH) -> Iterator[tuple[str, Tensor]]:

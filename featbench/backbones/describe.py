@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -10,11 +9,10 @@ import torch
 from torch import fx, nn
 
 from featbench.backbones.architectures import get_architecture
-from featbench.backbones.blocks import find_blocks
-from featbench.backbones.pooling import check_pooling, is_channels_last, make_pool
+from featbench.backbones.expand import find_blocks
+from featbench.backbones.pooling import check_pooling, is_channels_last, make_pool, resolve_pooling
 from featbench.backbones.shapes import Shapes, count_multiply_adds, find_channels_last, output_shapes
 from featbench.backbones.spec import Architecture
-from featbench.backbones.tokens import resolve_pooling
 from featbench.backbones.tracing import PENULTIMATE, Traced
 from featbench.errors import UsageError
 
@@ -46,7 +44,9 @@ def describe_layers(traced: Traced, image_shape: tuple[int, int, int], pooling: 
     """
     check_pooling(pooling)
     shapes = output_shapes(traced, image_shape)
-    shares = _shares(count_multiply_adds(traced, image_shape))
+    counts = count_multiply_adds(traced, image_shape)
+    total = sum(counts.values()) or 1
+    shares = {node: done / total for node, done in zip(counts, accumulate(counts.values()), strict=True)}
     blocks = set(find_blocks(traced, shapes))
     unclear = {node: shape for node, shape in shapes.items() if is_channels_last(shape) is None}
     last = find_channels_last(traced, unclear, image_shape) if unclear else {}
@@ -74,12 +74,21 @@ def describe_backbone(name: str, pooling: str, image_size: int | None = None, ch
     Raises:
         UsageError: There is no such backbone or pooling, or it cannot take such images.
     """
+    architecture, image_shape = find_architecture(name, image_size, channels)
+    return describe_layers(outline(architecture, image_shape[1]), image_shape, pooling)
+
+
+def find_architecture(name: str, image_size: int | None, channels: int) -> tuple[Architecture, tuple[int, int, int]]:
+    """Return the architecture of a name, and the shape (C, h, w) of its images.
+
+    Raises:
+        UsageError: There is no such backbone, or it cannot take such images.
+    """
     architecture = get_architecture(name, channels)
-    preprocess = architecture.preprocess_at(image_size)
-    if preprocess.channels != channels:
+    shape = architecture.preprocess_at(image_size).photo_shape
+    if shape[0] != channels:
         raise UsageError(f"{name} always takes three channels; grey is repeated three times for it, so remove --grey")
-    size_px = preprocess.crop_px
-    return describe_layers(outline(architecture, size_px), (channels, size_px, size_px), pooling)
+    return architecture, shape
 
 
 def outline(architecture: Architecture, size_px: int) -> Traced:
@@ -111,8 +120,3 @@ def _width(
         return make_pool(pooling, shape, layer, channels_last=channels_last).width
     except UsageError:
         return None
-
-
-def _shares(multiply_adds: Mapping[fx.Node, int]) -> dict[fx.Node, float]:
-    total = sum(multiply_adds.values()) or 1
-    return {node: done / total for node, done in zip(multiply_adds, accumulate(multiply_adds.values()), strict=True)}

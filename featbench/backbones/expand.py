@@ -1,16 +1,29 @@
-"""The `layers` setting: `blocks` and shell-style patterns are replaced by names of layers."""
+"""The `layers` setting: `blocks` and shell-style patterns are replaced by names of layers.
+
+`blocks` are the stages of a network, found from its modules alone, without a table of families. A stage is a module
+with two or more layers of weights (norms and biases are none) before the head. The search begins with the network's
+children, and replaces the one with the most such layers by its own children until there are at least three stages, none
+with more than three quarters of all layers, as ResNet's layer1 to layer4 or the children of SqueezeNet's `features`. A
+network without such groups, as VGG, has a block for each layer of weights, with the norm, activation and pooling that
+follow it. Of more than 15 blocks every second, third, ... is kept, the last one always.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from featbench.backbones.blocks import find_blocks
-from featbench.backbones.shapes import Shapes, output_shapes
-from featbench.backbones.tracing import BLOCKS, Traced
-from featbench.errors import UsageError
+from torch import Tensor, fx, nn
 
-_LISTED = 12
+from featbench.backbones.shapes import Shapes, output_shapes
+from featbench.backbones.tracing import BLOCKS, Traced, only_input
+from featbench.errors import UsageError, list_names
+
+_ENOUGH = 3
+_MOST = 15
+_MOST_WEIGHTS = 0.75  # the third stage of Swin-B, ConvNeXt-B and ResNet-152 have 0.70 to 0.73, and are stages
 
 
 def expand_layers(traced: Traced, layers: Sequence[str], image_shape: tuple[int, int, int]) -> tuple[str, ...]:
@@ -57,7 +70,7 @@ def _match(traced: Traced, pattern: str, shapes: Shapes) -> list[str]:
     found = [name for name in matching if traced.find(name) in body and traced.find(name) in shapes]
     if matching and not found:
         raise UsageError(
-            f"layers = {pattern!r} matches only the head, or what gives no features ({_list(matching)}); "
+            f"layers = {pattern!r} matches only the head, or what gives no features ({list_names(matching)}); "
             "patterns stand for layers before the head, which is to be named outright"
         )
     if not found:
@@ -65,7 +78,7 @@ def _match(traced: Traced, pattern: str, shapes: Shapes) -> list[str]:
         near = [name for name in names if "." in name and _matches(name.rpartition(".")[0], parent)]
         there = near or [name for name in names if "." not in name]
         raise UsageError(
-            f"no layer matches {pattern!r} (a * does not cross a dot); there are {_list(there)}; "
+            f"no layer matches {pattern!r} (a * does not cross a dot); there are {list_names(there)}; "
             "`featbench list layers NAME` prints all"
         )
     return found
@@ -76,6 +89,88 @@ def _matches(name: str, pattern: str) -> bool:
     return len(names) == len(patterns) and all(map(fnmatchcase, names, patterns))
 
 
-def _list(names: Sequence[str]) -> str:
-    rest = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + rest
+def find_blocks(traced: Traced, shapes: Shapes) -> list[str]:
+    """Return the names of a network's blocks in the order they run; they do not depend on the size of the images."""
+    tree = _grow(traced)
+    paths = _search(tree)
+    names = [_behind(traced, tree, shapes, path) if path in tree.leaves else path for path in paths]
+    found = {traced.find(name): name for name in names if traced.find(name) in shapes}
+    blocks = [found[node] for node in traced.graph.nodes if node in found]
+    step = math.ceil(len(blocks) / _MOST) or 1
+    return blocks[::-1][::step][::-1]
+
+
+@dataclass
+class _Tree:
+    """The modules that run before the head.
+
+    Attributes:
+        head: The module path of the head; "" where there is none.
+        weights: Module path -> names of the weights in it that have two dimensions or more.
+        children: Module path -> the paths of its children.
+        leaves: The nodes of the graph by name.
+    """
+
+    head: str
+    weights: dict[str, set[str]] = field(default_factory=dict)
+    children: dict[str, dict[str, None]] = field(default_factory=dict)
+    leaves: dict[str, fx.Node] = field(default_factory=dict)
+
+
+def _grow(traced: Traced) -> _Tree:
+    tree = _Tree(traced.head_name if traced.head else "")
+    for name, node in traced.body.items():
+        parts = name.split(".")
+        tree.leaves[name] = node
+        for depth in range(len(parts) + 1):
+            path = ".".join(parts[:depth])
+            tree.weights.setdefault(path, set()).update(_weights(traced.network, node))
+            if depth:
+                tree.children.setdefault(".".join(parts[: depth - 1]), {})[path] = None
+    return tree
+
+
+def _weights(network: nn.Module, node: fx.Node) -> set[str]:
+    if node.op == "call_module":
+        module = network.get_submodule(str(node.target))
+        return {f"{node.target}.{name}" for name, weight in module.named_parameters() if _is_matrix(weight)}
+    if node.op == "get_attr":
+        weight = dict(network.named_parameters()).get(str(node.target))
+        return {str(node.target)} if weight is not None and _is_matrix(weight) else set()
+    return set()
+
+
+def _is_matrix(weight: Tensor) -> bool:
+    return sum(size > 1 for size in weight.shape) >= 2
+
+
+def _search(tree: _Tree) -> list[str]:
+    paths = list(tree.children.get("", {}))
+    most = _MOST_WEIGHTS * len(tree.weights.get("", ()))
+    while True:
+        stages = [path for path in paths if len(tree.weights[path]) > 1]
+        to_open = [path for path in stages if path not in tree.leaves]
+        with_head = [path for path in paths if tree.head.startswith(path + ".")]
+        if not with_head and len(stages) >= _ENOUGH and all(len(tree.weights[path]) <= most for path in to_open):
+            return stages
+        if not with_head and not to_open:
+            return [path for path in paths if tree.weights[path]]
+        opened = with_head[0] if with_head else max(to_open, key=lambda path: len(tree.weights[path]))
+        place = paths.index(opened)
+        paths[place : place + 1] = tree.children[opened]
+
+
+def _behind(traced: Traced, tree: _Tree, shapes: Shapes, path: str) -> str:
+    """Return the last of the norms, activations and poolings that follow a layer in its own module."""
+    node = tree.leaves[path]
+    name_of = {other: name for name, other in tree.leaves.items()}
+    name = path
+    while len(node.users) == 1:
+        node = next(iter(node.users))
+        follows = name_of.get(node, "").rpartition(".")[0] == path.rpartition(".")[0] and node in name_of
+        if not follows or tree.weights[name_of[node]] or only_input(node) is None:
+            break
+        if len(shapes.get(node, ())) != len(shapes.get(traced.find(path), ())):
+            break
+        name = name_of[node]
+    return name

@@ -8,7 +8,7 @@ do not need it. Tensors that cannot be matched are an error; those that are igno
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,10 @@ from torch import Tensor, nn
 
 from featbench.backbones.checkpoints import read_state_dict
 from featbench.backbones.tracing import Traced
-from featbench.errors import WeightsError, first_line
+from featbench.errors import WeightsError, first_line, list_names
 
 State = Mapping[str, Tensor]
 Adapt = Callable[[nn.Module, State], State]
-
-_LISTED = 10
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def load_file(traced: Traced, path: Path, part: str = "", adapt: Adapt | None = 
                 given, notes, problems = *candidate, {}
                 notes.append(_changes(inside, adapted))
     if problems:
-        found = "; ".join(f"{len(listed)} {kind}: {_list(sorted(listed))}" for kind, listed in problems.items())
+        found = "; ".join(f"{len(listed)} {kind}: {list_names(sorted(listed))}" for kind, listed in problems.items())
         under = f" under {prefix[:-1]!r}" if prefix else ""
         raise WeightsError(f"{path} does not fit {names.network}{under}; tensors {found}{names.hint(inside)}")
     try:
@@ -78,9 +76,8 @@ def load_file(traced: Traced, path: Path, part: str = "", adapt: Adapt | None = 
     if len(everything) > len(inside):
         others = {name.split(".")[0] for name in everything if not name.startswith(prefix)}
         count = len(everything) - len(inside)
-        notes.append(
-            f"of its tensors those under {prefix[:-1]!r} are used, and {count} others ({_list(sorted(others))}) not"
-        )
+        listed = list_names(sorted(others))
+        notes.append(f"of its tensors those under {prefix[:-1]!r} are used, and {count} others ({listed}) not")
     return Loaded(names.head.keys() <= given.keys(), tuple(f"{path}: {note}" for note in notes))
 
 
@@ -123,9 +120,9 @@ class _Names:
                 notes.append(f"its head {chosen!r} is taken for {self._head_name!r}")
         if others := sorted(heads.keys() - {chosen}):
             notes.append(
-                f"{_list(others)} is ignored, as a head for other classes"
+                f"{list_names(others)} is ignored, as a head for other classes"
                 if len(others) == 1
-                else f"the heads {_list(others)} are ignored"
+                else f"the heads {list_names(others)} are ignored"
             )
         return sorted_, notes
 
@@ -136,7 +133,7 @@ class _Names:
             return ""
         return (
             f". Only {known} of the network's {len(self._wanted)} names are in the file, which has "
-            f"{_list(list(given)[:3])}, ...: is it of another network?"
+            f"{list_names(list(given)[:3])}, ...: is it of another network?"
         )
 
     def _in_head(self, name: str) -> bool:
@@ -182,25 +179,21 @@ def _find_prefix(everything: State, part: str, names: _Names, path: Path) -> str
                 votes[name[:end]] += 2 + (wanted.shape == tensor.shape)
     if not any(name.startswith(start) for name in everything):
         parts = dict.fromkeys(name.split(".")[0] for name in everything)
-        raise WeightsError(f"{path} has nothing under {part!r}; it has {_list(list(parts))}")
+        raise WeightsError(f"{path} has nothing under {part!r}; it has {list_names(list(parts))}")
     best = [prefix for prefix, count in votes.items() if count == max(votes.values())]
     if len(best) > 1:
         parts = dict.fromkeys(prefix[:-1] or "no name" for prefix in best)
         raise WeightsError(
-            f"{path} holds {len(best)} networks that fit {names.network}, under {_list(map(repr, parts))}; "
+            f"{path} holds {len(best)} networks that fit {names.network}, under {list_names(map(repr, parts))}; "
             f'name one, as in weights = "{path.name}#{best[-1][:-1]}"'
         )
     return best[0] if best else start
 
 
 def _changes(before: State, after: State) -> str:
-    resized = [name for name in before.keys() & after.keys() if before[name].shape != after[name].shape]
+    resized = list_names(
+        sorted(name for name in before.keys() & after.keys() if before[name].shape != after[name].shape)
+    )
     if before.keys() == after.keys():
-        return f"{_list(sorted(resized))} resized for the size of the images"
-    return "its names are changed to those of this network" + (f", {_list(sorted(resized))} resized" if resized else "")
-
-
-def _list(names: Iterable[str]) -> str:
-    names = list(names)
-    rest = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + rest
+        return f"{resized} resized for the size of the images"
+    return "its names are changed to those of this network" + (f", {resized} resized" if resized else "")

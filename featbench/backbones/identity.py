@@ -29,21 +29,12 @@ from featbench.data.preprocess import Preprocess
 from featbench.data.splits import Split
 from featbench.fingerprint import fingerprint
 
-Value = TypeVar("Value")
+Value = TypeVar("Value", bound="Identity | Layers")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Everything about a network that its features depend on; fields as those of `Backbone`.
-
-    Attributes:
-        name: The backbone's name.
-        weights: Which weights it has, as results.csv shows them.
-        source: The same, but with a file's whole path.
-        weights_hash: See `Backbone.weights_hash`.
-        preprocess: What images go through before it.
-        notes: Sentences for the user about its weights.
-    """
+    """Everything about a network that its features depend on; see the fields of `Backbone`, and its weights_hash()."""
 
     name: str
     weights: str
@@ -161,7 +152,7 @@ class Network:
     @cached_property
     def identity(self) -> Identity:
         """Its weights and preprocessing; it is built where they are not known."""
-        return self._remembered(self._key, _identity_from_json, asdict, lambda: Identity.of(self.backbone))
+        return self._remembered(self._key, _identity_from_json, lambda: Identity.of(self.backbone))
 
     @cached_property
     def layers(self) -> Layers:
@@ -172,21 +163,19 @@ class Network:
         """
         shape = image_shape(self.train, self.identity.preprocess)
         key = self._key and fingerprint([self._key, self.config.layers, self.config.pooling, shape])
-        return self._remembered(key, _layers_from_json, asdict, lambda: Layers.of(self.backbone, self.config, shape))
+        return self._remembered(
+            key,
+            lambda content: Layers(tuple(content["names"]), content["own_poolings"]),
+            lambda: Layers.of(self.backbone, self.config, shape),
+        )
 
-    def _remembered(
-        self,
-        key: str | None,
-        from_json: Callable[[Any], Value],
-        to_json: Callable[[Value], Any],
-        find: Callable[[], Value],
-    ) -> Value:
+    def _remembered(self, key: str | None, from_json: Callable[[Any], Value], find: Callable[[], Value]) -> Value:
         if key is None:
             return find()
         with suppress(TypeError, KeyError, AttributeError):  # of another version, or damaged
             return from_json(self.known.get(key))
         found = find()
-        self.known.put(key, to_json(found))
+        self.known.put(key, asdict(found))
         return found
 
     @cached_property
@@ -214,7 +203,3 @@ class Network:
 def _identity_from_json(content: Any) -> Identity:
     preprocess = content["preprocess"] | {name: tuple(content["preprocess"][name]) for name in ("mean", "std")}
     return Identity(**content | {"preprocess": Preprocess(**preprocess), "notes": tuple(content["notes"])})
-
-
-def _layers_from_json(content: Any) -> Layers:
-    return Layers(tuple(content["names"]), content["own_poolings"])

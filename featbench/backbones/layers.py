@@ -12,9 +12,8 @@ from typing import Any
 
 from torch import fx, nn
 
-from featbench.backbones.pooling import Pool, is_channels_last, make_pool
+from featbench.backbones.pooling import Pool, is_channels_last, make_pool, resolve_pooling
 from featbench.backbones.shapes import find_channels_last, output_shapes
-from featbench.backbones.tokens import resolve_pooling
 from featbench.backbones.tracing import PENULTIMATE, Traced
 from featbench.errors import UsageError, WeightsError
 

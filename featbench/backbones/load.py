@@ -68,7 +68,7 @@ class Backbone:
         as_written: bool = False,
     ) -> FeatureNetwork:
         """Cut the network down to the pooled features of some layers, for images of shape (C, h, w)."""
-        shape = image_shape or self._own_shape()
+        shape = image_shape or self.preprocess.photo_shape
         return feature_network(self.traced, layers, pooling, shape, has_head=self.has_head, as_written=as_written)
 
     def resolve(self, layers: Sequence[str], pooling: str, image_shape: tuple[int, int, int]) -> dict[str, str | None]:
@@ -84,10 +84,7 @@ class Backbone:
 
     def expand(self, layers: Sequence[str], image_shape: tuple[int, int, int] | None = None) -> tuple[str, ...]:
         """Replace `blocks` and patterns by the layers they stand for; see `expand_layers`."""
-        return expand_layers(self.traced, layers, image_shape or self._own_shape())
-
-    def _own_shape(self) -> tuple[int, int, int]:
-        return self.preprocess.channels, self.preprocess.crop_px, self.preprocess.crop_px
+        return expand_layers(self.traced, layers, image_shape or self.preprocess.photo_shape)
 
 
 def check_backbone(config: BackboneConfig) -> None:

@@ -19,7 +19,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision import models
 
+from featbench.backbones.tracing import PENULTIMATE
 from featbench.errors import UsageError, unknown
 
 _MAP = ("avg", "max", "avg:K", "max:K", "flatten")
@@ -27,6 +29,7 @@ _TOKENS = ("avg", "max", "flatten", "cls", "tokens", "tokens:N")
 VECTOR_POOLINGS = ("avg", "max", "flatten")
 POOLINGS = ("avg", "max", "avg:K", "max:K", "flatten", "cls", "tokens", "tokens:N")
 _GRID = re.compile(r"(avg|max):([1-9][0-9]{0,3})")
+_LIBRARIES = ("timm.", "torchvision.")  # whose networks say how many tokens come first
 _SKIP = re.compile(r"tokens(?::([0-9]{1,4}))?")
 
 
@@ -138,3 +141,42 @@ def _map(pooling: str, shape: tuple[int, ...], layer: str, channels_last: bool |
         )
     pool = F.adaptive_avg_pool2d if pooling.startswith("avg") else F.adaptive_max_pool2d
     return lambda output: pool(output.movedim(-1, 1) if last else output, cells)
+
+
+def resolve_pooling(network: nn.Module, layer: str, pooling: str, shape: tuple[int, ...]) -> str | None:
+    """Return the pooling for a layer of this shape: `tokens` may become `tokens:N`; None is no pooling.
+
+    Before the tokens of the patches stand a class token, registers, both, or none. A network's own count is used:
+    timm's `num_prefix_tokens`, one of torchvision's. Of a network of one's own the first token is taken for a class
+    token.
+
+    A penultimate layer that is a vector is no matter of poolings for other shapes. `tokens` stays where the class token
+    is the only one before the patches, so that caches of before serve.
+
+    Raises:
+        UsageError: `cls` of a layer without a class token.
+    """
+    if layer == PENULTIMATE and len(shape) == 1 and pooling not in VECTOR_POOLINGS:
+        return None
+    if pooling not in ("cls", "tokens") or len(shape) != 2:
+        return pooling
+    n_before: int | None
+    if isinstance(network, models.VisionTransformer):
+        n_before, has_class, n_patches = 1, True, network.seq_length - 1
+    else:
+        has_class = any(name.split(".")[-1].startswith("cls_token") for name, _ in network.named_parameters())
+        n_before = getattr(network, "num_prefix_tokens", None)
+        if n_before is None and not type(network).__module__.startswith(_LIBRARIES):
+            return pooling
+        n_before = int(has_class) if n_before is None else n_before
+        n_patches = getattr(getattr(network, "patch_embed", None), "num_patches", None)
+    if shape[0] == n_patches:  # some networks add the class token late, as CaiT
+        n_before, has_class = 0, False
+    if pooling == "cls":
+        if not has_class:
+            raise UsageError(
+                f"pooling 'cls' makes no sense for layer {layer!r}: {type(network).__name__} has no class token there; "
+                "use avg, max or tokens"
+            )
+        return pooling
+    return pooling if n_before == 1 else f"tokens:{n_before}"

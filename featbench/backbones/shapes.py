@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torch.utils.flop_counter import FlopCounterMode
 
 from featbench.backbones.tracing import Traced
-from featbench.errors import UsageError
+from featbench.errors import UsageError, first_line
 
 _BLANK_IMAGES = 2
 Shapes = Mapping[fx.Node, tuple[int, ...]]
@@ -20,31 +20,30 @@ Shapes = Mapping[fx.Node, tuple[int, ...]]
 def output_shapes(traced: Traced, image_shape: tuple[int, int, int]) -> Shapes:
     """Return the shape of each node's output, without the batch, for the nodes that give one tensor an image.
 
-    Args:
-        traced: The network.
-        image_shape: (C, H, W) of an image.
-
     Raises:
         UsageError: The network cannot take such images.
     """
     runner = _Runner(traced)
     _run(runner, traced, image_shape)
-    return {node: shape[1:] for node, shape in runner.shapes.items() if _has_features(node, shape)}
+    return {
+        node: shape[1:]
+        for node, shape in runner.shapes.items()
+        if len(shape) > 1
+        and shape[0] == _BLANK_IMAGES
+        and node.op not in ("get_attr", "placeholder", "output")  # a parameter may be as long as the batch by chance
+    }
 
 
 def find_channels_last(traced: Traced, shapes: Shapes, image_shape: tuple[int, int, int]) -> dict[fx.Node, bool]:
     """Say which maps with as many channels as rows and columns are (H, W, C), and not (C, H, W).
 
-    What stays when the images grow is the channels.
+    What stays when the images grow is the channels. A map of which that cannot be told is left out, as are all of a
+    network for one size of images.
 
     Args:
         traced: The network.
         shapes: The maps: node -> shape without the batch.
         image_shape: (C, H, W) of the images that gave these shapes.
-
-    Returns:
-        For each map of which it can be told: whether its channels are last. A network for one size of images gives
-        none.
     """
     channels, height, width = image_shape
     try:
@@ -98,11 +97,6 @@ class _Counter(_Runner):
         return result
 
 
-def _has_features(node: fx.Node, shape: tuple[int, ...]) -> bool:
-    # a parameter may be as long as the batch by chance
-    return node.op not in ("get_attr", "placeholder", "output") and len(shape) > 1 and shape[0] == _BLANK_IMAGES
-
-
 def _run(runner: _Runner, traced: Traced, image_shape: tuple[int, int, int]) -> None:
     device = next((parameter.device for parameter in traced.network.parameters()), torch.device("cpu"))
     try:
@@ -117,8 +111,8 @@ def _run(runner: _Runner, traced: Traced, image_shape: tuple[int, int, int]) -> 
         AttributeError,
     ) as error:  # transformers assert their size
         size = f"{image_shape[1]}x{image_shape[2]}"
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UsageError(f"{type(traced.network).__name__} cannot take images of {size} px: {reason}") from error
+        network = type(traced.network).__name__
+        raise UsageError(f"{network} cannot take images of {size} px: {first_line(error)}") from error
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from featbench.backbones.checkpoints import read_state_dict
 from featbench.backbones.spec import Architecture, Pretrained
 from featbench.backbones.tracing import Traced, trace
 from featbench.data.preprocess import Preprocess
-from featbench.errors import UsageError, WeightsError, unknown
+from featbench.errors import UsageError, WeightsError, first_line, unknown
 
 PREFIX = "timm:"
 _FILE = "model.safetensors"
@@ -138,8 +138,7 @@ def _download(name: str, config: Any, *, offline: bool) -> Path:
     try:
         return Path(hf_hub_download(config.hf_hub_id, _FILE, local_files_only=False))
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise WeightsError(f"the weights of {name} cannot be downloaded ({reason}); {where}") from error
+        raise WeightsError(f"the weights of {name} cannot be downloaded ({first_line(error)}); {where}") from error
 
 
 def _adapt(network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -14,12 +14,13 @@ import torchvision
 from torch import Tensor, fx, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
-from featbench.backbones.head import LINEAR, find_head, only_input, output_of
-from featbench.errors import UsageError, unknown
+from featbench.errors import UsageError, first_line, unknown
 from featbench.fingerprint import hash_array
 
 PENULTIMATE = "penultimate"
 BLOCKS = "blocks"
+LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_SIZES = {getattr, "size", "dim"}
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,6 @@ class Traced:
         return not any(tensor == target or owner == target or owner.startswith(target + ".") for target in used)
 
 
-def _absent(graph: fx.Graph) -> set[fx.Node]:
-    """Return the arguments besides the image that are None, as `mask` of `forward(self, x, mask=None)`."""
-    return {node for node in graph.nodes if node.op == "placeholder" and node.args == (None,)}
-
-
 def _works_on(node: fx.Node, absent: set[fx.Node]) -> bool:
     """Say whether a node does with one of these what cannot be done with None."""
     does = node.op == "call_method" or getattr(node.target, "__module__", "") == operator.add.__module__
@@ -182,15 +178,49 @@ def trace(
 
     try:
         graph, tracer = run()
-        absent = _absent(graph)
+        # arguments besides the image that are None, as `mask` of `forward(self, x, mask=None)`
+        absent = {node for node in graph.nodes if node.op == "placeholder" and node.args == (None,)}
         if any(_works_on(node, absent) for node in graph.nodes):
             # `if mask is not None:` was taken for true. Not always done, since the caches of timm's go by their graphs.
             graph, tracer = run(**{str(node.target): None for node in absent})
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UsageError(
-            f"torch.fx cannot trace {type(network).__name__} ({reason}), and layers are found by tracing; its forward "
-            "must not decide by the values of tensors, as in `if x.mean() > 0`"
+            f"torch.fx cannot trace {type(network).__name__} ({first_line(error)}), and layers are found by tracing; "
+            "its forward must not decide by the values of tensors, as in `if x.mean() > 0`"
         ) from error
     names = {name: node for node, name in tracer.node_to_qualname.items() if node.op != "output"}
     return Traced(network, graph, names, gives_classes)
+
+
+def find_head(network: nn.Module, graph: fx.Graph) -> fx.Node | None:
+    """Return the linear layer that a network ends with: a `Linear`, or a convolution as SqueezeNet's.
+
+    Between it and the output there may be pooling, activation and reshaping, but nothing that has weights or joins
+    two tensors: the last convolution of a residual block is no head. None where there is no such layer.
+    """
+    node = only_input(output_of(graph))
+    while node is not None:
+        module = network.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if isinstance(module, LINEAR):
+            return node
+        if module is not None and any(True for _ in module.parameters()):
+            return None
+        node = only_input(node)
+    return None
+
+
+def output_of(graph: fx.Graph) -> fx.Node:
+    """Return the node that ends a graph."""
+    last: fx.Node = next(iter(reversed(graph.nodes)))
+    return last
+
+
+def only_input(node: fx.Node) -> fx.Node | None:
+    """Return the only input of a node that is a tensor; None where there are several or none. Sizes do not count."""
+    sizes: set[fx.Node] = set()  # of tensors, or computed from sizes alone
+    for other in node.graph.nodes:
+        inputs = other.all_input_nodes
+        if other.target in _SIZES or (inputs and sizes.issuperset(inputs)):
+            sizes.add(other)
+    tensors = [other for other in node.all_input_nodes if other not in sizes]
+    return tensors[0] if len(tensors) == 1 else None

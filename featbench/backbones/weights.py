@@ -1,13 +1,14 @@
-"""torchvision's weights by name, and a hash of a network's weights."""
+"""torchvision's weights by name, which of them to use where no experiment names any, and a hash of any weights."""
 
 from __future__ import annotations
 
 import pickle
+import urllib.request
 from collections.abc import Callable, Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision import models
@@ -15,6 +16,11 @@ from torchvision import models
 from featbench.backbones.checkpoints import DAMAGE
 from featbench.errors import WeightsError, first_line
 from featbench.fingerprint import hash_arrays
+
+DEFAULT = "resnet18"
+BUNDLED = "resnet20_cifar10"
+_CACHED = (DEFAULT, "resnet34", "resnet50", "mobilenet_v3_large", "efficientnet_b0", "convnext_tiny", "squeezenet1_1")
+_TIMEOUT_S = 5.0
 
 
 def downloaded_file(url: str) -> Path:
@@ -56,9 +62,46 @@ def load_torchvision(
 
 def hash_weights(network: nn.Module) -> str:
     """Hash every tensor of a network."""
-    return hash_arrays({name: _as_numpy(tensor) for name, tensor in network.state_dict().items()})
+    return hash_arrays(
+        {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in network.state_dict().items()}
+    )
 
 
-def _as_numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
-    array: np.ndarray[Any, Any] = tensor.detach().cpu().contiguous().numpy()
-    return array
+def available_backbone(*, offline: bool) -> tuple[str, str]:
+    """Choose a pretrained backbone; nothing is downloaded yet.
+
+    Returns:
+        Its name, and why it is this one: the first whose weights are in torch's hub cache; else ResNet-18, where its
+        weights can be downloaded; else the small network that comes with featbench.
+    """
+    for name in _CACHED:
+        path = _path(name)
+        if path.is_file():
+            return name, f"its weights are here ({path})"
+    if offline:
+        why = "no pretrained weights are here, and --offline forbids a download"
+    elif _answers(_weights(DEFAULT).url):
+        return DEFAULT, f"its weights will be downloaded to {_path(DEFAULT)}"
+    else:
+        why = f"no pretrained weights are here, and {_weights(DEFAULT).url} cannot be reached"
+    return BUNDLED, (
+        f"{why}; it is small and sees 32x32 pixels, so for photos rather put {Path(_weights(DEFAULT).url).name} at "
+        f"{_path(DEFAULT)}"
+    )
+
+
+def _weights(name: str) -> Any:
+    return models.get_model_weights(name).DEFAULT
+
+
+def _path(name: str) -> Path:
+    return downloaded_file(_weights(name).url)
+
+
+def _answers(url: str) -> bool:
+    request = urllib.request.Request(url, method="HEAD")  # an https address of torchvision's
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S):
+            return True
+    except (OSError, HTTPException):
+        return False

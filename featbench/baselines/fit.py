@@ -15,13 +15,11 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from featbench.backbones.device import with_channels_last
-from featbench.baselines.checkpoint import CheckpointFiles
 from featbench.baselines.interrupt import StopAfterBatch
-from featbench.baselines.keep import KeepBest
-from featbench.baselines.launch import remember
+from featbench.baselines.keep import CheckpointFiles, KeepBest
 from featbench.baselines.learner import Images
 from featbench.baselines.module import ReferenceModule
-from featbench.baselines.processes import ALONE, Processes
+from featbench.baselines.processes import ALONE, Processes, remember
 from featbench.progress import Progress
 
 EVAL_BATCH = 256

@@ -15,8 +15,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from featbench.baselines.checkpoint import CheckpointFiles
-from featbench.baselines.keep import KeepBest
+from featbench.baselines.keep import CheckpointFiles, KeepBest
 from featbench.baselines.module import ReferenceModule
 from featbench.baselines.processes import Processes
 from featbench.progress import Progress

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+import pickle
 import time
+import zipfile
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from featbench.baselines.module import ReferenceModule
+from featbench.errors import ResultsError
 from featbench.progress import Advance
+from featbench.results.files import replacing
 
 _NOTE_EVERY_S = 0.5  # between two progress notes on a running epoch
 
@@ -151,3 +157,30 @@ def _score(epoch: Epoch) -> tuple[float, float]:
 
 def _on_cpu(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """How Lightning writes and reads a checkpoint: whole or not at all, and without executing code in it."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint in place of the last one.
+
+        Raises:
+            ResultsError: The file cannot be written.
+        """
+        with replacing(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+    def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
+        """Read a checkpoint; only tensors and plain values are taken from the file.
+
+        Raises:
+            ResultsError: The file is damaged.
+        """
+        try:
+            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, zipfile.BadZipFile) as error:
+            raise ResultsError(
+                f"the checkpoint {path} is damaged; remove it, and the training starts from the beginning"
+            ) from error
+        return content

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from featbench.config import BaselineConfig
@@ -53,6 +53,8 @@ REFIT_BELOW = 5_000  # training images
 _ORIENTED = frozenset(  # a mirror image would be of another class, or of none
     ["digits", "mnist", "qmnist", "emnist", "kmnist", "usps", "semeion", "omniglot", "svhn", "gtsrb", "rendered_sst2"]
 )
+# factors of a recipe's lr and epochs, in the order in which they are tried
+_TRIED = ((1, 1), (3, 1), (1 / 3, 1), (1, 2), (3, 2), (1 / 3, 2), (10, 1), (0.1, 1), (10, 2), (0.1, 2))
 
 
 @dataclass(frozen=True)
@@ -128,3 +130,11 @@ def _augmentation(strategy: Strategy, dataset: str) -> Augmentations:
     if not strategy.augmented:
         return "none"
     return "crop" if dataset in _ORIENTED else "flip_crop"
+
+
+def candidates(recipe: Recipe, trainings: int) -> list[Recipe]:
+    """Return so many recipes to compare by validation, the one given first; 0 is no search."""
+    found = [
+        replace(recipe, lr=float(f"{recipe.lr * rate:.6g}"), epochs=recipe.epochs * epochs) for rate, epochs in _TRIED
+    ]
+    return found[: max(1, trainings)]

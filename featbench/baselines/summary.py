@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import torch
 import torchinfo
-from torch import fx, nn
+from torch import nn
 
-from featbench.backbones.architectures import get_architecture
-from featbench.backbones.describe import outline
+from featbench.backbones.describe import find_architecture, outline
 from featbench.backbones.shapes import count_multiply_adds
 from featbench.backbones.tracing import Traced
 from featbench.baselines.network import with_new_head
@@ -80,11 +79,7 @@ def summarise(
         UsageError: There is no such backbone or layer, it cannot take such images, or it has no head and one is asked
             for.
     """
-    architecture = get_architecture(name, channels)
-    preprocess = architecture.preprocess_at(image_size)
-    if preprocess.channels != channels:
-        raise UsageError(f"{name} always takes three channels; grey is repeated three times for it, so remove --grey")
-    shape = (channels, preprocess.crop_px, preprocess.crop_px)
+    architecture, shape = find_architecture(name, image_size, channels)
     traced = outline(architecture, shape[1])
     trained: dict[str, int] = {}
     if traced.head is not None or n_classes is not None or freeze_until is not None:
@@ -117,7 +112,7 @@ def _modules(traced: Traced, image_shape: tuple[int, int, int]) -> tuple[Module,
     except RuntimeError as error:
         size = f"{image_shape[1]}x{image_shape[2]}"
         raise UsageError(f"{type(traced.network).__name__} cannot take images of {size} px: {error}") from error
-    multiply_adds = _by_module(traced, count_multiply_adds(traced, image_shape))
+    multiply_adds = _by_module(traced, image_shape)
     places: list[str] = []
     modules = []
     for layer in layers:
@@ -130,11 +125,11 @@ def _modules(traced: Traced, image_shape: tuple[int, int, int]) -> tuple[Module,
     return tuple(modules)
 
 
-def _by_module(traced: Traced, counts: Mapping[fx.Node, int]) -> dict[str, int]:
-    """Add the multiply-adds of each node to all modules that it is in."""
+def _by_module(traced: Traced, image_shape: tuple[int, int, int]) -> dict[str, int]:
+    """Count the multiply-adds of each node in all modules that it is in."""
     names = {node: name for name, node in traced.names.items()}
     sums: dict[str, int] = {}
-    for node, count in counts.items():
+    for node, count in count_multiply_adds(traced, image_shape).items():
         path = str(node.target) if node.op == "call_module" else names.get(node, "").rpartition(".")[0]
         while path:
             sums[path] = sums.get(path, 0) + count

@@ -26,8 +26,7 @@ from featbench.baselines.learner import ACTIVATION_BYTES, Compute, Images, Parts
 from featbench.baselines.module import ReferenceModule
 from featbench.baselines.processes import ALONE, Processes
 from featbench.baselines.rate import find_rate
-from featbench.baselines.strategies import Recipe
-from featbench.baselines.tune import candidates
+from featbench.baselines.strategies import Recipe, candidates
 from featbench.progress import Progress
 
 

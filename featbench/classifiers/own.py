@@ -25,7 +25,7 @@ _IMPORTED_HASHES: dict[str, str] = {}  # module -> hash of its file when it was 
 
 
 def own_classifier(name: str) -> ClassifierSpec:
-    """Import the factory of a `python:module:factory` name, and call it once to check what it makes.
+    """Import the factory of a `python:module:factory` name, and call it once: models are clones of what it returns.
 
     Raises:
         UsageError: There is no such module or function, or what it returns is no scikit-learn classifier.
@@ -37,11 +37,12 @@ def own_classifier(name: str) -> ClassifierSpec:
         importlib.reload(module)
         _IMPORTED_HASHES[module.__name__] = source
         module, factory = find_factory(name, example)
-    _check(name, call_factory(name, factory))
+    prototype = call_factory(name, factory)
+    _check(name, prototype)
     return ClassifierSpec(
         name=name,
         summary="a classifier of your own",
-        estimator=lambda: call_factory(name, factory),
+        estimator=lambda: clone(prototype),
         converged=converged,
         all_cores=True,
         has_trees=True,

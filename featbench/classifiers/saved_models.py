@@ -11,7 +11,6 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import skops.io
 from sklearn.pipeline import Pipeline
 
 from featbench.classifiers.registry import CLASSIFIERS
@@ -40,6 +39,8 @@ def save_model(folder: Path, row: Row, model: Pipeline) -> Path:
         NotKeptError: skops cannot write it, or would not read it back.
         ResultsError: The file cannot be written.
     """
+    import skops.io  # imports all of scikit-learn, which reading one of featbench's own classifiers does not need
+
     path = artifact_path(folder, MODELS, row, ".skops")
     with replacing(path) as temporary:
         try:
@@ -93,6 +94,8 @@ def load_model(path: Path, card: Card, limits: Limits, trust: Sequence[str] = ()
 
 
 def _load_own(path: Path) -> Pipeline:
+    import skops.io
+
     try:
         model = skops.io.load(path, trusted=_trusted())
     except Exception as error:  # a damaged file makes skops and scikit-learn raise anything
@@ -106,6 +109,8 @@ def _load_own(path: Path) -> Pipeline:
 
 
 def _foreign(path: Path) -> list[str]:
+    import skops.io
+
     return sorted(set(skops.io.get_untrusted_types(file=path)) - set(_trusted()))
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from featbench.progress_bars import make_console, print_plain
-from featbench.runs.tables import ADVICE
+from featbench.results.store import ADVICE
 from featbench.stats.accuracy import (
     KEYS,
     NEVER_NOTE,

@@ -108,7 +108,7 @@ def exit_codes(*, verbose: bool = False) -> Iterator[None]:
         print_line("interrupted; what was done so far is kept, and the same command goes on from there", err=True)
         raise typer.Exit(130) from None
     except (typer.Exit, typer.Abort, BrokenPipeError):
-        raise  # all was said, or the reader of a pipe left, as `head` does; typer ends without a word
+        raise  # the message was printed; or the reader of a pipe is gone, as `head`, and typer exits silently
     except Exception as error:  # noqa: BLE001  # a fault is one message, too
         if verbose:
             print_text(traceback.format_exc(), err=True)

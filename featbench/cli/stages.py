@@ -63,8 +63,6 @@ def _add(app: typer.Typer, name: str) -> None:
             from featbench.cli.final_table import print_table
             from featbench.progress_bars import ProgressBars
             from featbench.runs.pipeline import STAGES, run
-            from featbench.runs.plan import describe_plan
-            from featbench.runs.resolve import resolve
 
             stages = STAGES if name == "run" else (name,)
 
@@ -79,6 +77,9 @@ def _add(app: typer.Typer, name: str) -> None:
                     "progress": progress,
                 }
                 if dry_run:
+                    from featbench.runs.plan import describe_plan
+                    from featbench.runs.resolve import resolve
+
                     for line in describe_plan(resolve(experiment, **options), stages, measure=True):
                         print_line(line)
                     return

@@ -13,8 +13,7 @@ from pydantic import Field, ModelWrapValidatorHandler, ValidationError, field_va
 
 from featbench.config.baseline import BaselineConfig
 from featbench.config.messages import what_is_wrong
-from featbench.config.table import Count, Fraction, Positive, Repeats, Table
-from featbench.config.values import check_values
+from featbench.config.table import Count, Fraction, Positive, Repeats, Table, check_values
 from featbench.errors import UsageError, nearest
 
 LONGEST_NAME = 100  # characters of the name of an experiment, which is that of a folder, too

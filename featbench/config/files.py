@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from featbench.config.experiment import LONGEST_NAME, BackboneConfig, Experiment, is_weights_file
 from featbench.config.labels import TABLE_ENDINGS, table_message
 from featbench.config.messages import shown, what_is_wrong
+from featbench.config.table import check_values
 from featbench.config.toml import parse_toml, read_toml
-from featbench.config.values import check_values
 from featbench.errors import UsageError, unknown
 from featbench.places import expand_user
 

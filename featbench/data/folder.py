@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from featbench.config.table import is_utf8
 from featbench.data.images import file_images
 from featbench.data.layout import Classes, Layout, class_folders, entries_of, read_layout
 from featbench.data.names import plain_name
@@ -50,7 +51,7 @@ def scan_folder(root: Path, *, on_bad_image: Literal["skip", "error"] = "skip") 
     """
     if not root.is_dir():
         raise UsageError(f"there is no folder {str(root)!r}; dataset.root must be a folder of images")
-    if not _is_utf8(root):
+    if not is_utf8(str(root)):
         raise UsageError(
             f"the path {plain_name(root)} is not UTF-8, so experiment.toml cannot name it; rename the folder"
         )
@@ -142,13 +143,6 @@ class _Scan:
     @cached_property
     def _below(self) -> str:
         return os.path.join(self.root, "")  # noqa: PTH118  # with the separator at its end
-
-
-def _is_utf8(path: Path) -> bool:
-    try:
-        return bool(str(path).encode("utf-8"))
-    except UnicodeEncodeError:
-        return False
 
 
 def _endings(skipped: Sequence[Skipped]) -> str:

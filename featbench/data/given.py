@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from featbench.data.decode import decode_bytes, decode_file, reading, to_rgb
-from featbench.data.images import ArrayImages, Hashes, Indices, LazyImages
+from featbench.data.images import ArrayImages, Hashes, LazyImages
 from featbench.data.names import plain_name, url_of
 from featbench.data.splits import Split
 from featbench.errors import UsageError
@@ -29,20 +29,13 @@ _ALLOWED = (
 
 
 @dataclass(frozen=True)
-class GivenImages:
+class GivenImages(LazyImages):
     """Images of a call: paths, PIL images, and the bytes of files."""
 
     items: tuple[Path | Image.Image | bytes, ...]
 
-    def __len__(self) -> int:
-        return len(self.items)
-
     def read(self, index: int) -> Image.Image:
-        """Decode one image as RGB, upright.
-
-        Raises:
-            UnreadableImageError: It cannot be decoded.
-        """
+        """Decode one image."""
         item = self.items[index]
         if isinstance(item, Path):
             return decode_file(item)
@@ -50,10 +43,6 @@ class GivenImages:
             return decode_bytes(item)
         with reading():
             return to_rgb(item.copy())  # the caller's stays as it is
-
-    def subset(self, indices: Indices) -> GivenImages:
-        """Return the images with these numbers, in this order."""
-        return GivenImages(tuple(self.items[index] for index in indices))
 
     def hashes(self) -> Hashes:
         """Return no hashes: new images are not searched for duplicates."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -28,32 +29,33 @@ _DECODING = "decoding 3"  # another number whenever the same file gives other pi
 _ITEM_LOCK = threading.Lock()  # FakeData draws every image from torch's one global generator
 
 
-class LazyImages(Protocol):
-    """Images that are decoded one by one."""
+class LazyImages(ABC):
+    """Images that are decoded one by one from `items`; the rest of a subclass's fields are the same for a subset."""
+
+    items: Any
 
     def __len__(self) -> int:
-        """Return the number of images."""
-        ...
+        return len(self.items)
 
+    @abstractmethod
     def read(self, index: int) -> Image.Image:
-        """Decode one image, in mode RGB.
+        """Decode one image as RGB, turned upright where its EXIF data says so.
 
         Raises:
             UnreadableImageError: It cannot be decoded.
         """
-        ...
 
-    def subset(self, indices: Indices) -> LazyImages:
+    def subset(self, indices: Indices) -> Self:
         """Return the images with these numbers, in this order."""
-        ...
+        return replace(self, items=tuple(self.items[index] for index in indices))  # type: ignore[type-var]
 
+    @abstractmethod
     def hashes(self) -> Hashes:
         """Hash the content of each image: equal hashes are equal images."""
-        ...
 
+    @abstractmethod
     def digest(self) -> str:
         """Hash the content of every image, in order."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -84,26 +86,15 @@ class ArrayImages:
 
 
 @dataclass(frozen=True)
-class FileImages:
-    """Image files; `memo` is where their hashes are remembered, if anywhere."""
+class FileImages(LazyImages):
+    """Image files: `items` are their paths; `memo` is where their hashes are remembered, if anywhere."""
 
-    paths: tuple[str, ...]
+    items: tuple[str, ...]
     memo: Path | None = None
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
     def read(self, index: int) -> Image.Image:
-        """Decode one file as RGB, turned upright where its EXIF data says so.
-
-        Raises:
-            UnreadableImageError: It cannot be decoded.
-        """
-        return decode_file(Path(self.paths[index]))
-
-    def subset(self, indices: Indices) -> FileImages:
-        """Return the files with these numbers, in this order."""
-        return FileImages(tuple(self.paths[index] for index in indices), self.memo)
+        """Decode one file."""
+        return decode_file(Path(self.items[index]))
 
     def hashes(self) -> Hashes:
         """Hash the bytes of each file; those that cannot be opened have no hash."""
@@ -115,31 +106,20 @@ class FileImages:
 
     @cached_property
     def _hashes(self) -> tuple[str, ...]:
-        return hash_files(self.paths, self.memo)
+        return hash_files(self.items, self.memo)
 
 
 @dataclass(frozen=True)
-class ItemImages:
-    """Items of a torchvision data set that is neither an array nor a list of files."""
+class ItemImages(LazyImages):
+    """A torchvision data set that is neither an array nor a list of files: `items` are numbers of images in it."""
 
     dataset: Any
-    items: Indices
-
-    def __len__(self) -> int:
-        return len(self.items)
+    items: Sequence[int]
 
     def read(self, index: int) -> Image.Image:
-        """Decode one item as RGB, turned upright where its EXIF data says so.
-
-        Raises:
-            UnreadableImageError: It cannot be decoded.
-        """
+        """Decode one item."""
         with reading(), _ITEM_LOCK if isinstance(self.dataset, FakeData) else nullcontext():
             return to_rgb(self.dataset[int(self.items[index])][0])
-
-    def subset(self, indices: Indices) -> ItemImages:
-        """Return the items with these numbers, in this order."""
-        return ItemImages(self.dataset, self.items[indices])
 
     def hashes(self) -> Hashes:
         """Hash the pixels of each item; those that cannot be decoded have no hash."""

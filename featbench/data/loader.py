@@ -23,7 +23,6 @@ from torch import Tensor
 from featbench.data.decode import NOTE, UnreadableImageError
 from featbench.data.images import ArrayImages, Indices, LazyImages
 from featbench.data.notes import CONSTANT, Notes, add_notes, count_notes
-from featbench.data.plain import nearly_constant
 from featbench.data.preprocess import Preprocess
 from featbench.data.room import ROOM
 from featbench.data.splits import Skipped, Split
@@ -31,6 +30,8 @@ from featbench.errors import DataError
 
 _BATCHES_AHEAD = 3
 _CPU = torch.device("cpu")
+_NEARLY_CONSTANT = 3  # of 255
+_GRID_PX = 16  # side of a coarse grid; most images differ there already, and need no closer look
 _Pixels = npt.NDArray[np.uint8]
 
 
@@ -195,3 +196,20 @@ def _notes(split: Split, rows: Indices, images: Tensor, decoded: Mapping[int, st
     """Count the notes of a batch; `decoded` has those of decoding. An image of one colour has that note alone."""
     plain = {int(rows[number]): CONSTANT for number in nearly_constant(images)}
     return count_notes((kind, split.ids[row]) for row, kind in sorted(({**decoded, **plain}).items()))
+
+
+def nearly_constant(images: Tensor) -> list[int]:
+    """Find images of (nearly) one colour among (B, C, h, w) uint8, and return their numbers.
+
+    A wrong bit depth, a covered lens or a damaged disk makes such images.
+    """
+    if not images.numel():
+        return []
+    steps = [max(1, side // _GRID_PX) for side in images.shape[2:]]
+    doubtful = torch.nonzero(_plain(images[:, :, :: steps[0], :: steps[1]])).flatten()
+    return [int(number) for number in doubtful if _plain(images[number : number + 1]).item()]
+
+
+def _plain(images: Tensor) -> Tensor:
+    difference = images.amax((2, 3)) - images.amin((2, 3))
+    return (difference <= _NEARLY_CONSTANT).all(1)

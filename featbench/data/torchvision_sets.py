@@ -159,7 +159,7 @@ def _as_split(name: str, dataset: Any, root: Path) -> Split:
         if paths is not None:
             ids = tuple(_relative(path, root) for path in paths)
             return Split(name, file_images(paths), labels, ids)
-        images = ItemImages(dataset, np.arange(len(dataset)))
+        images = ItemImages(dataset, range(len(dataset)))
     return Split(name, images, labels, tuple(f"{name}/{row:06d}" for row in range(len(labels))))
 
 

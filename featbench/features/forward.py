@@ -70,7 +70,10 @@ class Forward:
         self._padded_to = 0
         network = with_channels_last(features.module.to(device))
         self.network: Callable[[Tensor], tuple[Tensor, ...]] = lambda images: network(preprocess.normalise(images))
-        if self._bfloat16 and device.type == "cpu":
+        # a weight takes part in one multiply-add of each pixel at most, so that few images need no exact count
+        n_weights = sum(parameter.numel() for parameter in features.module.parameters())
+        may_pay = 2 * n_weights * image_shape[1] * image_shape[2] * n_images >= compiled_from_flops
+        if self._bfloat16 and device.type == "cpu" and may_pay:
             blank = torch.zeros(batch_size, *image_shape, dtype=torch.uint8)
             # in float32: the counter takes an einsum apart where autocast does not see its parts
             with torch.inference_mode(), FlopCounterMode(display=False) as counter:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,6 @@ from featbench.features.cache import read_layer
 from featbench.features.opening import NoCacheError
 from featbench.features.rows import Features
 from featbench.places import expand_user, feature_caches
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 class LabelledFeatures(NamedTuple):
@@ -88,7 +85,9 @@ def _find(folder: Path, wanted: dict[str, str | None], cache_dir: Path) -> tuple
     if rows.empty:
         raise ResultsError(f"{folder / FEATURES_CSV} lists no features; run `featbench extract` again")
     if len(rows) > 1:
-        raise _ambiguous(folder, rows, list(wanted))
+        choices = {name: list(dict.fromkeys(rows[name])) for name in wanted}
+        open_ = "; ".join(f"{name}: {', '.join(values)}" for name, values in choices.items() if len(values) > 1)
+        raise UsageError(f"{folder} has features of more than one kind; say which ({open_})")
     row = rows.iloc[0]
     path = PurePosixPath(row["path"])
     if path.is_absolute() or ".." in path.parts or not path.name.endswith(f"-{row['fingerprint']}.h5"):
@@ -100,9 +99,3 @@ def _find(folder: Path, wanted: dict[str, str | None], cache_dir: Path) -> tuple
             f"{folder / 'experiment.toml'}` to compute them again"
         )
     return cache_dir / path, row["layer"]
-
-
-def _ambiguous(folder: Path, rows: pd.DataFrame, names: list[str]) -> UsageError:
-    choices = {name: list(dict.fromkeys(rows[name])) for name in names}
-    open_ = "; ".join(f"{name}: {', '.join(values)}" for name, values in choices.items() if len(values) > 1)
-    return UsageError(f"{folder} has features of more than one kind; say which ({open_})")

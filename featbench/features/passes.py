@@ -60,9 +60,10 @@ class Passes:
             ]
             started.append((batches[0], outputs))
             if len(started) > 1:  # a GPU is at the next batch while this one is scored
-                yield _finish(*started.popleft())
+                batch, outputs = started.popleft()
+                yield batch, [wait() for wait in outputs]
         for batch, outputs in started:
-            yield _finish(batch, outputs)
+            yield batch, [wait() for wait in outputs]
 
     def _forwards_for(self, n_images: int, progress: Progress) -> list[Forward]:
         """Return what runs the networks; more images than before may pay for compiling them."""
@@ -81,7 +82,3 @@ class Passes:
                 )
         self._n_images = max(n_images, self._n_images)
         return list(self._forwards.values())
-
-
-def _finish(batch: Batch, outputs: Sequence[Callable[[], Outputs]]) -> tuple[Batch, list[Outputs]]:
-    return batch, [wait() for wait in outputs]

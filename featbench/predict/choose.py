@@ -58,10 +58,10 @@ def list_models(folder: Path) -> list[Listed]:
 
 
 def choose_model(folder: Path, wanted: str | None) -> tuple[str, str]:
-    """Choose a model.
+    """Choose a model of a results folder.
 
     Args:
-        folder: The results folder.
+        folder: Its results.csv is read.
         wanted: A name, as in "linear_svc/resnet18/layer3", or (the first six digits of) a fingerprint; None takes the
             best by validation, which the accuracy table marks.
 
@@ -74,32 +74,23 @@ def choose_model(folder: Path, wanted: str | None) -> tuple[str, str]:
     """
     rows = load_current(folder)
     names = model_names(main_rows(rows))
+    listed_by = f"featbench list models {folder}"
     if wanted is None:
-        best = str(_best(folder, rows)["fingerprint"])
-        return best, names[best]
+        datasets = sorted(set(rows["dataset"]))
+        best = best_by_validation(rows) if len(datasets) == 1 else None
+        if best is None:
+            several = f"is the best of several data sets ({', '.join(datasets)})"
+            why = several if len(datasets) > 1 else "was chosen by validation"
+            raise UsageError(f"no model {why}; name one with --model (`{listed_by}` prints the names)")
+        return str(best["fingerprint"]), names[best["fingerprint"]]
     every = model_names(load_results(folder)) | names
     found = [key for key, name in names.items() if name == wanted]
     if not found and len(wanted) >= _SHORTEST:
         found = [key for key in every if key.startswith(wanted)]
     if not found:
-        raise unknown("--model", wanted, names.values(), listed_by=_listed_by(folder))
+        raise unknown("--model", wanted, names.values(), listed_by=listed_by)
     if len(found) > 1:
         raise UsageError(
             f"--model {wanted!r} is the beginning of {len(found)} fingerprints: {', '.join(found)}; give more of it"
         )
     return found[0], every[found[0]]
-
-
-def _best(folder: Path, rows: pd.DataFrame) -> pd.Series:
-    datasets = sorted(set(rows["dataset"]))
-    best = best_by_validation(rows) if len(datasets) == 1 else None
-    if best is None:
-        why = "was chosen by validation"
-        if len(datasets) > 1:
-            why = f"is the best of several data sets ({', '.join(datasets)})"
-        raise UsageError(f"no model {why}; name one with --model (`{_listed_by(folder)}` prints the names)")
-    return best
-
-
-def _listed_by(folder: Path) -> str:
-    return f"featbench list models {folder}"

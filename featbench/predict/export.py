@@ -88,10 +88,12 @@ def export_onnx(
     """
     _check_installed()
     folder = Path(results)
-    fingerprint, name = choose_model(folder, model or _best_reference(folder))
+    rows = main_rows(load_results(folder))
+    networks = rows[rows["kind"] == "baseline"]
+    fingerprint, name = choose_model(folder, model or _best_reference(folder, networks))
     card, file = read_card(folder, fingerprint, trust)
     if card.kind != "baseline":
-        names = ", ".join(model_names(_references(folder)).values()) or "there is none here"
+        names = ", ".join(model_names(networks).values()) or "there is none here"
         raise UsageError(f"{name} is a classifier on features; only reference networks are exported: {names}")
     preprocess = card_preprocess(card)
     shape = preprocess.photo_shape
@@ -127,13 +129,10 @@ class _WithHead(nn.Module):
 
     def __init__(self, body: nn.Module, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
-        self.body = body
-        self.head = nn.Linear(weight.shape[1], weight.shape[0])
-        self.head.load_state_dict({"weight": weight, "bias": bias})
+        self.body, self.weight, self.bias = body, nn.Buffer(weight), nn.Buffer(bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.body(images)[0])
-        return logits
+        return nn.functional.linear(self.body(images)[0], self.weight, self.bias)
 
 
 def _network(folder: Path, card: Card, file: Path, shape: tuple[int, int, int], *, offline: bool) -> nn.Module:
@@ -143,13 +142,7 @@ def _network(folder: Path, card: Card, file: Path, shape: tuple[int, int, int], 
     return _WithHead(body.module, *read_head(file, len(card.classes), body.widths[0]))
 
 
-def _references(folder: Path) -> pd.DataFrame:
-    rows = main_rows(load_results(folder))
-    return pd.DataFrame(rows[rows["kind"] == "baseline"])
-
-
-def _best_reference(folder: Path) -> str:
-    networks = _references(folder)
+def _best_reference(folder: Path, networks: pd.DataFrame) -> str:
     if networks.empty:
         raise UsageError(f"{folder} has no reference network to export; add [[baselines]] to the experiment and run it")
     best = best_by_validation(networks)

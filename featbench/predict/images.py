@@ -58,8 +58,9 @@ def find_images(places: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, st
     for place in places:
         if not os.path.isdir(place):  # noqa: PTH112  # where a path is too long or has a NUL, Path's own raises
             reason = _no_path(place)
+            path = str(place)
             files += [] if reason else [place]
-            wrong += [(Path(_shortened(str(place))), reason)] if reason else []
+            wrong += [(Path(path if len(path) <= _LONGEST else f"{path[:_LONGEST]}..."), reason)] if reason else []
             continue
         found = list(walk(place))
         images = [Path(each.path) for each in found if not each.reason]
@@ -82,7 +83,3 @@ def _no_path(place: Path) -> str:
     except ValueError:
         return "no path has a NUL character; give a path a line, as find -print does, not -print0"
     return ""
-
-
-def _shortened(path: str) -> str:
-    return path if len(path) <= _LONGEST else f"{path[:_LONGEST]}..."

@@ -211,19 +211,24 @@ def load_model(
     n_classes = len(card.classes)
     gives: Gives = "probability"
     if card.kind == "classifier":
-        parts = card.parts
         passes, places = make_passes(folder, card, offline=offline)
-        limits = _limits(folder, card, sum(sum(each.features.widths) for each in passes))
+        results_csv = load_results(folder)
+        row = results_csv[results_csv["fingerprint"] == fingerprint].iloc[0]
+        n_features = sum(sum(each.features.widths) for each in passes)
+        limit = n_trees(card.method, json.loads(row["params"]), n_classes)
+        limits = Limits(n_features, n_classes, int(row["n_train"]), limit)
         classifier = load_classifier(file, card, limits, trust)
         if not hasattr(classifier, "predict_proba"):
             gives = "score" if card.temperature is None else "calibrated probability"
 
         def score(outputs: Sequence[Outputs]) -> Scores:
-            rows = [
+            layers = [
                 as_stored(str(part.layer), outputs[place][str(part.layer)], part.store).astype(np.float32, copy=False)
-                for part, place in zip(parts, places, strict=True)
+                for part, place in zip(card.parts, places, strict=True)
             ]
-            return _class_scores(classifier, rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1), card, file)
+            return _class_scores(
+                classifier, layers[0] if len(layers) == 1 else np.concatenate(layers, axis=1), card, file
+            )
 
         return Model(name, card, Passes(passes, where), score, gives=gives)
 
@@ -249,16 +254,6 @@ def load_model(
     return Model(name, card, Passes([only], where), score, gives=gives)
 
 
-def _limits(folder: Path, card: Card, n_features: int) -> Limits:
-    """Return the sizes that the file of a classifier may have; its row has the number of training images."""
-    rows = load_results(folder)
-    row = rows[rows["fingerprint"] == card.fingerprint].iloc[0]
-    n_classes = len(card.classes)
-    return Limits(
-        n_features, n_classes, int(row["n_train"]), n_trees(card.method, json.loads(row["params"]), n_classes)
-    )
-
-
 def _class_scores(classifier: Pipeline, rows: npt.NDArray[np.float32], card: Card, file: Path) -> Scores:
     """Score rows with a classifier from a file that may not be trustworthy.
 
@@ -268,7 +263,6 @@ def _class_scores(classifier: Pipeline, rows: npt.NDArray[np.float32], card: Car
     """
     try:
         with np.errstate(all="ignore"):
-            scores = class_scores(classifier, rows, len(card.classes))
+            return class_scores(classifier, rows, len(card.classes))
     except (ValueError, IndexError) as error:  # scikit-learn's, of infinite values between two steps
         raise ResultsError(f"{file} does not fit the features that its card names: {error}; {RUN_AGAIN}") from error
-    return scores

@@ -7,17 +7,17 @@ import io
 import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from itertools import chain, repeat
 from typing import Literal
 
 from rich.cells import cell_len, set_cell_size
 
 from featbench.data.splits import Split
-from featbench.predict.model import Model, Scores
+from featbench.predict.model import Model
 from featbench.progress import Progress
 from featbench.terminal import one_line, visible_json
 
 Top = Sequence[tuple[str, float]]
-Rows = Sequence[tuple[str, Top]]
 _NARROWEST = 16  # terminal cells for the name of an image or a class
 _GAP = "  "
 
@@ -35,7 +35,7 @@ def write_predictions(
     """Score images and write the top classes of each; those that cannot be read are warned of.
 
     Args:
-        model: The model.
+        model: Scores them.
         images: As `as_split` makes it.
         progress: Takes the warnings.
         write: Takes text, a batch at a time.
@@ -48,22 +48,37 @@ def write_predictions(
         How many images could not be read.
     """
     value = "score" if model.gives == "score" else "probability"
-    lines: Callable[[Rows], str]
+    lines: Callable[[str, Top], str]
     if format_ == "csv":
         write(_csv([("image", "rank", "class", value)]))
-        lines = _csv_lines if columns is None else lambda rows: _csv_lines(_safe(rows))
+        shown = str if columns is None else one_line
+
+        def lines(image: str, best: Top) -> str:
+            return _csv(
+                (shown(image), rank, shown(name), f"{number:.6g}") for rank, (name, number) in enumerate(best, start=1)
+            )
+
     elif format_ == "json":
         write("[")
-        lines = _JsonObjects(value)
+        separators = chain(["\n"], repeat(",\n"))
+
+        def lines(image: str, best: Top) -> str:
+            classes = [{"class": name, value: float(f"{number:.6g}")} for name, number in best]
+            content = json.dumps({"image": image, "top": classes}, ensure_ascii=False)
+            return next(separators) + visible_json(content)
+
     else:
-        lines = _Table(images.ids, model.classes, top, columns, model.gives)
+        lines = _Table(images.ids, model.classes, top, columns).lines
     failed = 0
     # on a terminal the lines themselves show how far it is
     with progress.bar("predict", len(images)) if columns is None else nullcontext(lambda steps, note: None) as advance:
         for batch in model.stream(images, progress):
             values = model.probabilities(batch.scores)
-            rows: Rows = [(images.ids[row], _top(model, of, top)) for row, of in zip(batch.rows, values, strict=True)]
-            write(lines(rows))
+            order = (-values).argsort(axis=1, kind="stable")[:, :top]
+            best = [
+                [(model.classes[i], float(of[i])) for i in ranked] for of, ranked in zip(values, order, strict=True)
+            ]
+            write("".join(map(lines, (images.ids[row] for row in batch.rows), best)))
             for image in batch.skipped:
                 failed += 1
                 progress.warn(f"{image.id} cannot be read: {image.reason}")
@@ -73,65 +88,31 @@ def write_predictions(
     return failed
 
 
-def _top(model: Model, values: Scores, count: int) -> Top:
-    order = (-values).argsort(kind="stable")[:count]
-    return [(model.classes[index], float(values[index])) for index in order]
-
-
-def _safe(rows: Rows) -> Rows:
-    return [(one_line(image), [(one_line(name), value) for name, value in top]) for image, top in rows]
-
-
 def _csv(rows: Iterable[Sequence[object]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
-def _csv_lines(rows: Rows) -> str:
-    return _csv(
-        (image, rank, name, f"{value:.6g}") for image, top in rows for rank, (name, value) in enumerate(top, start=1)
-    )
-
-
-class _JsonObjects:
-    def __init__(self, value: str) -> None:
-        self.value = value
-        self.separator = "\n"
-
-    def __call__(self, rows: Rows) -> str:
-        text = ""
-        for image, top in rows:
-            classes = [{"class": name, self.value: float(f"{value:.6g}")} for name, value in top]
-            text += self.separator + visible_json(json.dumps({"image": image, "top": classes}, ensure_ascii=False))
-            self.separator = ",\n"
-        return text
-
-
 class _Table:
     """A line an image; where the terminal is too narrow for all its classes, they go on below."""
 
-    def __init__(
-        self, images: Sequence[str], classes: Sequence[str], top: int, columns: int | None, gives: str
-    ) -> None:
+    def __init__(self, images: Sequence[str], classes: Sequence[str], top: int, columns: int | None) -> None:
         self.class_cells = max(cell_len(one_line(name)) for name in classes)
         self.image_cells = max((cell_len(one_line(name)) for name in images), default=0)
         self.per_line = top
-        self.decimals = 4
         if columns is not None:
             self.class_cells = min(self.class_cells, max(_NARROWEST, columns // 3))
             entry = len(_GAP) + self.class_cells + 1 + 7
             self.image_cells = min(self.image_cells, max(_NARROWEST, columns - entry))
             self.per_line = max(1, min(top, (columns - self.image_cells) // entry))
 
-    def __call__(self, rows: Rows) -> str:
-        return "".join(self._lines(image, top) for image, top in _safe(rows))
-
-    def _lines(self, image: str, top: Top) -> str:
-        text, first = "", _fit_end(image, self.image_cells)
+    def lines(self, image: str, top: Top) -> str:
+        text, first = "", _fit_end(one_line(image), self.image_cells)
         for start in range(0, len(top), self.per_line):
             entries = [
-                f"{_fit(name, self.class_cells)} {value:7.4f}" for name, value in top[start : start + self.per_line]
+                f"{_fit(one_line(name), self.class_cells)} {value:7.4f}"
+                for name, value in top[start : start + self.per_line]
             ]
             text += _GAP.join([first, *entries]) + "\n"
             first = " " * self.image_cells

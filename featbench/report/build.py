@@ -16,16 +16,9 @@ PAGE = "report.html"
 
 
 def write_report(folder: Path, statistics: Statistics, warn: Callable[[str], None], output: Path | None = None) -> Path:
-    """Write plots/ and report.html of a results folder.
+    """Write plots/ and the page of a results folder, `report.html` in it unless `output` says where; return the page.
 
-    Args:
-        folder: The results folder.
-        statistics: Of its rows and predictions.
-        warn: Told of files that are missing or damaged; the page goes without them.
-        output: The page; `report.html` in the folder where it is None.
-
-    Returns:
-        The page.
+    `warn` is told of files that are missing or damaged; the page goes without them.
 
     Raises:
         UsageError: The page's name is that of a folder.
@@ -40,21 +33,11 @@ def write_report(folder: Path, statistics: Statistics, warn: Callable[[str], Non
 
 
 def compare_reports(folders: Mapping[Path, Statistics], warn: Callable[[str], None], output: Path) -> Path:
-    """Write one page that compares results folders: of several data sets, or of several machines.
-
-    Args:
-        folders: Two results folders or more, each with the statistics of its rows and predictions.
-        warn: Told of files that are missing or damaged.
-        output: The page.
-
-    Returns:
-        The page.
+    """Write one page, `output`, that compares results folders: of several data sets, or of several machines.
 
     Raises:
-        UsageError: The page's name is that of a folder.
-        ResultsError: A file cannot be written.
+        ResultsError: The file cannot be written.
     """
-    check_output(output)
     write_comparison([read_folder(folder, statistics, warn) for folder, statistics in folders.items()], output)
     return output
 

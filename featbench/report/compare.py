@@ -13,7 +13,7 @@ import pandas as pd
 from featbench.errors import UsageError
 from featbench.report.folder import Folder
 from featbench.report.page import render, script_json
-from featbench.report.series import COSTS, Series, by_validation, model_points, plain
+from featbench.report.series import COSTS, by_validation, model_points, plain
 from featbench.report.table import AccuracyTable, page_table
 from featbench.stats.ranks import RankSummary, rank_methods
 
@@ -42,7 +42,11 @@ def write_comparison(folders: Sequence[Folder], path: Path) -> None:
         for number, (folder, label) in enumerate(zip(folders, labels, strict=True))
         for point in model_points(folder)
     ]
-    forest = [fingerprint for label in labels for fingerprint in _first(points, label)]
+    forest = [
+        point["fingerprint"]
+        for label in labels
+        for point in by_validation([point for point in points if point["folder"] == label])[:_FOREST_MODELS]
+    ]
     costs = {axis: text for axis, text in COSTS.items() if any(point.get(axis) for point in points)}
     ranks = rank_all(folders)
     data = {
@@ -118,11 +122,6 @@ def combined_table(folders: Sequence[Folder], labels: Sequence[str]) -> Accuracy
         columns = columns[1:]
         lines = [replace(line, keys=line.keys[1:]) for line in lines]
     return AccuracyTable(columns, methods, len(references), tuple(lines)).without_equal_keys()
-
-
-def _first(points: list[Series], label: str) -> list[str]:
-    mine = by_validation([point for point in points if point["folder"] == label])
-    return [point["fingerprint"] for point in mine[:_FOREST_MODELS]]
 
 
 def _summary(folder: Folder, label: str, dataset: str) -> dict[str, Any]:

@@ -17,11 +17,6 @@ DETAIL_BYTES = 1_500_000
 def model_details(folder: Folder, points: list[Series], max_bytes: int) -> tuple[dict[str, dict[str, Any]], int]:
     """Describe as many models as fit the page, the recommended one first, then by validation accuracy.
 
-    Args:
-        folder: The results folder.
-        points: What `model_points` returns.
-        max_bytes: Size of the descriptions.
-
     Returns:
         fingerprint -> `name`; `facts`, pairs of texts; `classes`, lists of class, test images, recall,
         precision and F1, each with its interval; `confusion`, (label, predicted, count) by number of the class.
@@ -60,7 +55,7 @@ def _detail(point: Series, metrics: pd.DataFrame, confusion: pd.DataFrame) -> di
 
 def _facts(point: Series) -> list[tuple[str, str]]:
     texts = {
-        "validation accuracy": _number(point["val_accuracy"]),
+        "validation accuracy": _written(point["val_accuracy"], "{:.4f}"),
         "selection": point["selection"],
         "features": " ".join(str(point[key]) for key in ("layer", "pooling", "feature_dim") if point[key] is not None),
         "steps before the classifier": point["steps"],
@@ -68,9 +63,9 @@ def _facts(point: Series) -> list[tuple[str, str]]:
         "training images": point["n_train"],
         "never predicted": point["never"],
         "solver converged": {True: "yes", False: "no"}.get(point["converged"]),
-        "extraction": _seconds(point["extract_s"]),
-        "selection and fit": _seconds(point["fit_s"]),
-        "test": _seconds(point["predict_s"]),
+        "extraction": _written(point["extract_s"], "{:.3g} s"),
+        "selection and fit": _written(point["fit_s"], "{:.3g} s"),
+        "test": _written(point["predict_s"], "{:.3g} s"),
         "engine": point["engine"],
         "device, precision": ", ".join(str(point[key]) for key in ("device", "precision") if point[key] is not None),
         "parameters": _parameters(point["params"]),
@@ -108,9 +103,5 @@ def _parameters(text: str | None) -> str | None:
     return ", ".join(f"{key} {value}" for key, value in content.items() if value is not None)
 
 
-def _number(value: float | None) -> str | None:
-    return None if value is None else f"{value:.4f}"
-
-
-def _seconds(value: float | None) -> str | None:
-    return None if value is None else f"{value:.3g} s"
+def _written(value: float | None, form: str) -> str | None:
+    return None if value is None else form.format(value)

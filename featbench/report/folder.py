@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
+from PIL import Image
 
 from featbench.errors import ResultsError
 from featbench.results.artifacts import find_artifact
 from featbench.results.files import read_csv, read_limited, read_table
-from featbench.results.images import MAP_COLUMNS, MAPS, NOTE_COLUMNS, NOTES_CSV
+from featbench.results.images import (
+    MAP_COLUMNS,
+    MAPS,
+    NOTE_COLUMNS,
+    NOTES_CSV,
+    SKIPPED_COLUMNS,
+    SKIPPED_CSV,
+    thumbnail_path,
+)
 from featbench.stats.accuracy import best_by_validation
 from featbench.stats.advice import against_best, named_classes
 from featbench.stats.cost import images_per_second, total_seconds
@@ -24,10 +35,11 @@ from featbench.stats.statistics import Statistics
 HISTORY_COLUMNS = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds")
 _OTHERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     MAPS: (MAP_COLUMNS, ("n_test", "pca_1", "pca_2", "pca_1_share", "pca_2_share", "tsne_1", "tsne_2")),
-    "skipped.csv": (("split", "id", "reason"), ()),
+    SKIPPED_CSV: (SKIPPED_COLUMNS, ()),
     NOTES_CSV: (NOTE_COLUMNS, ("images",)),
 }
 _MOST_BYTES = 2**20  # of texts that the page shows
+_MOST_PICTURE_BYTES, _MOST_PICTURE_PX = 2**18, 512
 
 Read = TypeVar("Read")
 
@@ -77,15 +89,22 @@ class Folder:
         found = [r for r in records if r["dataset"] == dataset and r["verdict"] == "best"]
         return {str(key): value for key, value in found[0].items()} if found else None
 
+    def thumbnail(self, dataset: str, image_id: str) -> bytes | None:
+        """Return the small picture of a test image, as JPEG; None where there is none that featbench wrote."""
+        try:
+            content = read_limited(thumbnail_path(self.path, dataset, image_id), _MOST_PICTURE_BYTES)
+            with warnings.catch_warnings(action="error"):  # Pillow warns of a size that would fill the memory
+                image = Image.open(BytesIO(content), formats=["JPEG"])
+                if max(image.size) > _MOST_PICTURE_PX:
+                    return None
+                image.load()
+        except (OSError, ValueError, Warning, Image.DecompressionBombError):
+            return None
+        return content
+
 
 def read_folder(path: Path, statistics: Statistics, warn: Callable[[str], None]) -> Folder:
-    """Read the files of a results folder that are not computed from its rows and predictions.
-
-    Args:
-        path: The folder.
-        statistics: What was computed from those.
-        warn: Told of files that are left out.
-    """
+    """Read the files of a results folder that are not computed from its rows and predictions."""
     rows = statistics.rows
     problems: dict[str, str] = {}
 
@@ -160,12 +179,12 @@ def _with_verdicts(models: pd.DataFrame, comparisons: pd.DataFrame, confusion: p
             found |= dict(zip(others["fingerprint"], others[columns].to_numpy().tolist(), strict=True))
             found[best["fingerprint"]] = [float("nan")] * 4 + ["best"]
     none = [float("nan")] * 4 + [""]
-    told = pd.DataFrame([found.get(f, none) for f in models["fingerprint"]], columns=columns, index=models.index)
+    verdicts = pd.DataFrame([found.get(f, none) for f in models["fingerprint"]], columns=columns, index=models.index)
     names, classes = model_names(models), never_predicted_classes(confusion)
     return models.assign(
         name=[names[fingerprint] for fingerprint in models["fingerprint"]],
         never=[named_classes(model, classes) for _, model in models.iterrows()],
         images_per_s=images_per_second(models),
         total_s=total_seconds(models),
-        **{column: told[column] for column in columns},
+        **{column: verdicts[column] for column in columns},
     ).reset_index(drop=True)

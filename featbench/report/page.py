@@ -36,7 +36,6 @@ from featbench.report.series import (
     plain,
 )
 from featbench.report.table import page_table
-from featbench.report.thumbnails import read_thumbnail
 from featbench.results.files import write_text
 from featbench.terminal import visible
 
@@ -47,13 +46,27 @@ _POLICY = (
 _MAP_BYTES = 1_000_000
 _FOREST_MODELS = 30
 _SKIPPED_SHOWN = 200
+_SECTIONS = {
+    "advice": "Advice",
+    "accuracy": "Accuracy",
+    "cost": "Cost",
+    "layers": "Layers",
+    "curves": "Learning curves",
+    "history": "Training",
+    "model": "One model",
+    "mistakes": "Mistakes",
+    "map": "Map",
+    "notes": "To look at",
+    "skipped": "Left out",
+    "made": "How it was made",
+}
 
 
 def write_page(folder: Folder, path: Path, *, map_bytes: int = _MAP_BYTES, detail_bytes: int = DETAIL_BYTES) -> None:
     """Write the page of one results folder.
 
     Args:
-        folder: The results folder.
+        folder: What it shows.
         path: The page.
         map_bytes: Size of the maps in the page; maps that do not fit are left out, the first one never.
         detail_bytes: Size of what is shown of single models; models that do not fit are counted.
@@ -85,7 +98,7 @@ def write_page(folder: Folder, path: Path, *, map_bytes: int = _MAP_BYTES, detai
     content = {
         "title": folder.name,
         "facts": _facts(folder),
-        "sections": _sections({**series, "notes": notes}),
+        "sections": [(name, text) for name, text in _SECTIONS.items() if {**series, "notes": notes}.get(name, True)],
         "source": "results.csv and the files beside it",
         "advice": folder.advice,
         "problems": folder.problems,
@@ -154,9 +167,7 @@ def _safe(value: Any) -> Any:
 def script_json(data: Any) -> Markup:
     """Write JSON for a `<script type="application/json">` block, which no text in it can end."""
     text = json.dumps(_rounded(data), allow_nan=False, separators=(",", ":"))
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
+    return Markup(re.sub("[<>&]", lambda found: f"\\u{ord(found.group()):04x}", text))
 
 
 def _rounded(value: Any) -> Any:
@@ -185,24 +196,6 @@ def _facts(folder: Folder) -> list[str]:
         f"{len(folder.models)} models" if len(folder.models) != 1 else "1 model",
         f"{folder.rows['created_at'].max():%d %B %Y}",
     ]
-
-
-def _sections(series: Mapping[str, list[Any]]) -> list[tuple[str, str]]:
-    names = {
-        "advice": "Advice",
-        "accuracy": "Accuracy",
-        "cost": "Cost",
-        "layers": "Layers",
-        "curves": "Learning curves",
-        "history": "Training",
-        "model": "One model",
-        "mistakes": "Mistakes",
-        "map": "Map",
-        "notes": "To look at",
-        "skipped": "Left out",
-        "made": "How it was made",
-    }
-    return [(name, text) for name, text in names.items() if series.get(name, True)]
 
 
 def _cards(folder: Folder, dataset: str) -> list[tuple[str, str, str]]:
@@ -241,6 +234,7 @@ def _mistakes(folder: Folder) -> list[dict[str, Any]]:
         label = rows["label"].iloc[0]
         wrong = rows[rows["predicted"] != rows["label"]]
         surest = wrong["certainty"].max()
+        jpeg = folder.thumbnail(str(dataset), str(image_id))
         predictions = [
             {
                 "predicted": predicted,
@@ -258,14 +252,10 @@ def _mistakes(folder: Folder) -> list[dict[str, Any]]:
                 "share": f"{len(wrong) / len(rows):.4f}",
                 "sure": "0" if pd.isna(surest) else f"{surest:.4f}",
                 "predictions": sorted(predictions, key=lambda one: -len(one["models"])),
-                "picture": _picture(read_thumbnail(folder.path, str(dataset), str(image_id))),
+                "picture": jpeg and "data:image/jpeg;base64," + base64.b64encode(jpeg).decode(),
             }
         )
     return images
-
-
-def _picture(jpeg: bytes | None) -> str | None:
-    return None if jpeg is None else "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
 def _fitting(lines: list[Series], n_bytes: int) -> list[Series]:

@@ -26,11 +26,9 @@ from featbench.report.series import (
     map_series,
     model_points,
 )
-from featbench.report.thumbnails import read_thumbnail
 from featbench.results.files import replacing
 
 PLOTS = "plots"
-DPI = 150
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8a8f98", "#c9b800")  # Okabe and Ito
 MARKERS = ("o", "s", "D", "^", "P", "X", "*", "p")
 DASHES = ("-", "--", ":", "-.")
@@ -38,7 +36,6 @@ _VERDICTS = {"best": 0, "tied": 2, "open": 1, "worse": 3, "better": 4, "": 6}
 _MODELS = 30
 _NAMED_CLASSES = 24
 _MISTAKES = 24
-_PICTURE = 1.5  # inches
 _NAME_LENGTH = 44
 
 
@@ -62,14 +59,14 @@ def write_plots(folder: Folder) -> list[Path]:
             warnings.filterwarnings("ignore", message="Glyph")  # letters that the font lacks are drawn as boxes
             warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
             FigureCanvasAgg(figure)
-            figure.savefig(temporary, dpi=DPI, format="png")
+            figure.savefig(temporary, dpi=150, format="png")
         written.append(path)
     return written
 
 
 def _models(folder: Folder) -> Figure:
     points = by_validation(model_points(folder))[:_MODELS][::-1]
-    figure, axes = _figure(8, 1.4 + 0.27 * len(points))
+    figure, (axes,) = _figure(8, 1.4 + 0.27 * len(points))
     for row, point in enumerate(points):
         index = _VERDICTS[point["verdict"]]
         accuracy, low, high = (point[name] for name in ("accuracy", "accuracy_low", "accuracy_high"))
@@ -90,9 +87,8 @@ def _cost(folder: Folder) -> Figure | None:
     shown = [axis for axis in COSTS if any((point.get(axis) or 0) > 0 for point in points)]
     if not shown:
         return None
-    figure = Figure(figsize=(4.2 * len(shown), 3.8), layout="constrained")
-    for axes, axis in zip(figure.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown, strict=True):
-        _bare(axes)
+    figure, every = _figure(4.2 * len(shown), 3.8, len(shown), sharey=True)
+    for axes, axis in zip(every, shown, strict=True):
         for index, method in enumerate(methods):
             mine = [point for point in points if point["method"] == method and (point.get(axis) or 0) > 0]
             x, y = [point[axis] for point in mine], [point["accuracy"] for point in mine]
@@ -109,7 +105,7 @@ def _layers(folder: Folder) -> Figure | None:
     lines = layer_series(folder)
     if not lines:
         return None
-    figure, axes = _figure(8, 4.5)
+    figure, (axes,) = _figure(8, 4.5)
     layers = list(dict.fromkeys(layer for line in lines for layer in line["layers"]))
     for index, line in enumerate(lines):
         x = [layers.index(layer) for layer in line["layers"]]
@@ -125,7 +121,7 @@ def _curves(folder: Folder) -> Figure | None:
     lines = curve_series(folder)
     if not lines:
         return None
-    figure, axes = _figure(8, 4.5)
+    figure, (axes,) = _figure(8, 4.5)
     for index, line in enumerate(lines):
         mean, low, high = (np.array(line[f"accuracy_{name}"]) for name in ("mean", "min", "max"))
         style = _style(index) | {"linestyle": _dash(index), "label": _text(line["name"]), "capsize": 2}
@@ -144,9 +140,8 @@ def _history(folder: Folder) -> Figure | None:
     lines = history_series(folder)
     if not lines:
         return None
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    for axes, metric in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
-        _bare(axes)
+    figure, both = _figure(10, 4, 2)
+    for axes, metric in zip(both, ("accuracy", "loss"), strict=True):
         for index, line in enumerate(lines):
             colour = COLOURS[index % 8]
             for part, dash, label in (("val", "-", _text(line["name"])), ("train", ":", None)):
@@ -173,7 +168,7 @@ def _confusion(folder: Folder) -> Figure | None:
     for label, predicted, count in zip(mine["label"], mine["predicted"], mine["count"], strict=True):
         counts[place[label], place[predicted]] = count
     side = min(14.0, 2.8 + 0.34 * len(place))
-    figure, axes = _figure(side, side)
+    figure, (axes,) = _figure(side, side)
     axes.grid(visible=False)
     axes.imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
     if len(place) <= _NAMED_CLASSES:
@@ -196,7 +191,7 @@ def _mistakes(folder: Folder) -> Figure | None:
     images = [
         (jpeg, rows)
         for (dataset, image_id), rows in table.groupby(["dataset", "id"], sort=False)
-        if (jpeg := read_thumbnail(folder.path, str(dataset), str(image_id))) is not None
+        if (jpeg := folder.thumbnail(str(dataset), str(image_id))) is not None
     ][:_MISTAKES]
     if not images:
         return None
@@ -208,7 +203,7 @@ def _mistakes(folder: Folder) -> Figure | None:
         row, column = divmod(place, n_columns)
         with Image.open(BytesIO(jpeg)) as image:
             pixels = np.asarray(image.convert("RGB"))
-        height, width = np.array(pixels.shape[:2]) / max(pixels.shape[:2]) * _PICTURE
+        height, width = np.array(pixels.shape[:2]) / max(pixels.shape[:2]) * 1.5  # inches
         bottom = 2.2 * (n_rows - row) - 0.55 - height
         axes.imshow(pixels, extent=(1.7 * column + 0.1, 1.7 * column + 0.1 + width, bottom, bottom + height))
         label = str(rows["label"].iloc[0])
@@ -226,7 +221,7 @@ def _map(folder: Folder) -> Figure | None:
     if not maps:
         return None
     shown = maps[0]
-    figure, axes = _figure(7.5, 5.5)
+    figure, (axes,) = _figure(7.5, 5.5)
     x, y = np.array(shown["tsne"] or shown["pca"], dtype=float)
     classes = map_classes(maps)
     labels = np.array(shown["labels"], dtype=object)
@@ -255,17 +250,14 @@ _FIGURES: dict[str, Callable[[Folder], Figure | None]] = {
 }
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def _figure(width: float, height: float, n_axes: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    _bare(axes)
-    return figure, axes
-
-
-def _bare(axes: Axes) -> None:
-    axes.grid(visible=True, color="#dce1e7", lw=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    every = list(figure.subplots(1, n_axes, squeeze=False, **options)[0])
+    for axes in every:
+        axes.grid(visible=True, color="#dce1e7", lw=0.7)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, every
 
 
 def _style(index: int) -> dict[str, Any]:

@@ -89,11 +89,7 @@ def history_series(folder: Folder) -> list[Series]:
         series.append(
             {"fingerprint": fingerprint, "dataset": row["dataset"], "name": name, "method": row["method"]}
             | {column: [plain(value) for value in epochs[column]] for column in epochs.columns}
-            | {
-                "best_epoch": None
-                if np.isnan(accuracy).all()
-                else plain(epochs["epoch"].iloc[int(np.nanargmax(accuracy))])
-            }
+            | {"best_epoch": None if np.isnan(accuracy).all() else plain(epochs["epoch"][np.nanargmax(accuracy)])}
         )
     return series
 

@@ -56,7 +56,7 @@ def page_table(folder: Folder, shown: tuple[str, ...] = KEYS) -> AccuracyTable:
     """Arrange the models as `accuracy_table` does, with the key columns in `shown`."""
     table = accuracy_table(folder.rows)
     methods = tuple(column for column in table.columns if column not in KEYS)
-    spread = _spread(folder)
+    spread = {_model_key(record): record for record in folder.tables["spread.csv"].to_dict("records")}
     records = folder.models.to_dict("records")
     lines = []
     for line in table.to_dict("records"):
@@ -74,10 +74,6 @@ def _model_key(record: dict[Any, Any]) -> tuple[str, ...]:
     """Return what identifies a model over its repeats, of a row of results.csv or of spread.csv."""
     values = [record[name] for name in MODEL_KEYS]
     return tuple("" if pd.isna(v) else str(int(v)) if isinstance(v, float) else str(v) for v in values)
-
-
-def _spread(folder: Folder) -> dict[tuple[str, ...], dict[Any, Any]]:
-    return {_model_key(record): record for record in folder.tables["spread.csv"].to_dict("records")}
 
 
 def _entry(record: dict[Any, Any], spread: dict[tuple[str, ...], dict[Any, Any]]) -> Entry:

@@ -26,8 +26,8 @@ def artifact_path(folder: Path, kind: str, row: Row, suffix: str) -> Path:
 
 def artifact_name(row: Row) -> str:
     """Name a row's files: readable and unique, `<method>-<backbone>-<layer>-<fingerprint>`."""
-    parts = [part for part in (row.method, row.backbone, row.layer) if part]
-    return "-".join([*(_safe(part)[:_NAME_LENGTH] for part in parts), row.fingerprint])
+    parts = [re.sub(r"[^A-Za-z0-9._-]", "_", part) for part in (row.method, row.backbone, row.layer) if part]
+    return "-".join([*(part[:_NAME_LENGTH] for part in parts), row.fingerprint])
 
 
 def find_artifact(folder: Path, kind: str, fingerprint: str, suffix: str) -> Path:
@@ -64,7 +64,7 @@ def write_predictions(
 
     Args:
         folder: The results folder.
-        row: The model's row.
+        row: The model's.
         ids: N sample ids.
         labels: True classes, (N,) int64 in [0, n_classes).
         predicted: Predicted classes, (N,) int64 in [0, n_classes).
@@ -122,7 +122,3 @@ def _artifacts(folder: Path, kind: str, fingerprint: str, suffix: str) -> list[P
     """List regular files only: opening a pipe would wait for ever."""
     files = (folder / kind).glob(f"*{suffix}")
     return sorted(file for file in files if file.stem.endswith(f"-{fingerprint}") and file.is_file())
-
-
-def _safe(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]", "_", text)

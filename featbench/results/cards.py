@@ -153,12 +153,7 @@ class Card(Part):
 
 
 def write_card(folder: Path, row: Row, **content: Any) -> Path:
-    """Write the card of a row's model, which is in models/ already.
-
-    Args:
-        folder: The results folder.
-        row: The model's row.
-        content: The other fields of `Card`; those that the row has too replace the row's.
+    """Write the card of a row's model, which is in models/ already; `content` are the fields that no row has.
 
     Raises:
         ResultsError: The card cannot be written.

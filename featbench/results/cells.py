@@ -88,11 +88,6 @@ def _bounds(name: str) -> tuple[float, float]:
 def _refuse(column: pd.Series, wrong: pd.Series, rule: str) -> None:
     """Raise the error for the first wrong cell.
 
-    Args:
-        column: The cells.
-        wrong: Which of them are wrong; bool.
-        rule: What is allowed, as the message says it.
-
     Raises:
         CellError: One is wrong.
     """

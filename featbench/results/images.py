@@ -9,6 +9,8 @@ from pathlib import Path
 
 from featbench.results.files import write_csv
 
+SKIPPED_CSV = "skipped.csv"
+SKIPPED_COLUMNS = ("split", "id", "reason")
 NOTES_CSV = "notes.csv"
 NOTE_COLUMNS = ("split", "note", "images", "example")
 MAPS = "maps.csv"
@@ -32,30 +34,20 @@ def thumbnail_path(folder: Path, dataset: str, image_id: str) -> Path:
 
 
 def write_skipped(folder: Path, skipped: Sequence[tuple[str, str, str]]) -> Path:
-    """Write skipped.csv, the images that were left out.
-
-    Args:
-        folder: The results folder.
-        skipped: (split, id, reason) of each.
+    """Write skipped.csv, the images that were left out: (split, id, reason) of each.
 
     Raises:
         ResultsError: The file cannot be written.
     """
-    path = folder / "skipped.csv"
-    write_csv(path, ("split", "id", "reason"), skipped)
-    return path
+    write_csv(folder / SKIPPED_CSV, SKIPPED_COLUMNS, skipped)
+    return folder / SKIPPED_CSV
 
 
 def write_notes(folder: Path, notes: Sequence[tuple[str, str, int, str]]) -> Path:
-    """Write notes.csv, remarks on images that were read.
-
-    Args:
-        folder: The results folder.
-        notes: (split, note, number of images, id of one) of each.
+    """Write notes.csv, remarks on images that were read: (split, note, number of images, id of one) of each.
 
     Raises:
         ResultsError: The file cannot be written.
     """
-    path = folder / NOTES_CSV
-    write_csv(path, NOTE_COLUMNS, notes)
-    return path
+    write_csv(folder / NOTES_CSV, NOTE_COLUMNS, notes)
+    return folder / NOTES_CSV

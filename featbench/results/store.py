@@ -26,6 +26,7 @@ from featbench.results.row import COLUMNS, Row
 
 RESULTS_CSV = "results.csv"
 CURRENT_CSV = "current.csv"
+ADVICE = "advice.md"
 _FLOATS = [field.name for field in fields(Row) if "float" in str(field.type)]
 _LATER = COLUMNS[COLUMNS.index("created_at") + 1 :]  # columns that files of earlier versions lack
 _LOCK_TIMEOUT_S = 60.0
@@ -58,12 +59,7 @@ class ResultsTable:
     """
 
     def __init__(self, folder: Path, *, lock_timeout_s: float = _LOCK_TIMEOUT_S) -> None:
-        """Name the folder; nothing is read.
-
-        Args:
-            folder: The results folder.
-            lock_timeout_s: Seconds that `add` waits for another process.
-        """
+        """Name the folder; nothing is read. `lock_timeout_s` is how long `add` waits for another process."""
         self._path = folder / RESULTS_CSV
         self._lock_timeout_s = lock_timeout_s
         self._version: tuple[int, ...] | None = None  # of the file that was parsed; None where there was none

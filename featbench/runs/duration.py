@@ -52,14 +52,14 @@ def _seconds(run: Run, config: BackboneConfig, stages: Sequence[str]) -> tuple[f
     sample = splits["train"].subset(np.sort(rows))
     extract_s = n_images * _forward_s(run, config, backbone, sample, measured) if "extract" in stages else 0.0
     train_s = 0.0
-    wanted = [asked for asked in run.experiment.baselines if asked.backbone in (None, config.name)]
+    wanted = [baseline for baseline in run.experiment.baselines if baseline.backbone in (None, config.name)]
     if "baseline" in stages and wanted:
         forward_s, step_s = _training_s(run, config, backbone, sample, measured)
-        for asked in wanted:
-            recipe = make_recipe(asked, n_train, learning_curve=bool(run.experiment.evaluate.train_sizes))
+        for baseline in wanted:
+            recipe = make_recipe(baseline, n_train, learning_curve=bool(run.experiment.evaluate.train_sizes))
             epochs = recipe.epochs * (2 if recipe.refit else 1)
-            once = asked.strategy == "linear_head"  # it trains on features that are computed once
-            train_s += asked.repeats * (n_images * forward_s if once else epochs * n_train * step_s)
+            once = baseline.strategy == "linear_head"  # it trains on features that are computed once
+            train_s += baseline.repeats * (n_images * forward_s if once else epochs * n_train * step_s)
     return extract_s, train_s
 
 

@@ -42,7 +42,7 @@ def find_finished(results_dir: Path, arguments: Mapping[str, Any]) -> Finished |
 
     Args:
         results_dir: The results folder.
-        arguments: All that the run was asked for, JSON-like.
+        arguments: Everything that decides what the run does, JSON-like.
     """
     try:
         record = json.loads((results_dir / RECORD).read_text("utf-8"))
@@ -67,7 +67,7 @@ def record_finished(
     inputs: Iterable[Path],
     files: Iterable[Path],
 ) -> None:
-    """Record that a run has nothing left to do; where that cannot be told or written, nothing is.
+    """Record that a run has nothing left to do. Nothing is recorded where files changed a moment ago.
 
     Args:
         results_dir: The results folder.
@@ -98,7 +98,7 @@ def record_finished(
 
 
 def _key(arguments: Mapping[str, Any]) -> str:
-    """Hash what is asked for, and the machine, the libraries and the version of featbench that answer."""
+    """Hash the arguments, the machine, and the versions of the libraries and of featbench."""
     package = Path(featbench.__file__).parent
     return fingerprint(
         {

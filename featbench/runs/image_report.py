@@ -1,6 +1,6 @@
 """What a run found out about the images: which were left out, what is noted of others, which are there twice.
 
-Stages report what they decode; skipped.csv and notes.csv hold all of it, and each thing is said once a run.
+Stages report what they decode; skipped.csv and notes.csv hold all of it, and each warning is shown once a run.
 """
 
 from __future__ import annotations

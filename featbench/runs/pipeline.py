@@ -62,11 +62,11 @@ def run(
     """
     with follow(progress) as shown:
         once = OnceOnly(shown)
-        asked = load_experiment(experiment, overrides)
-        results_dir = expand_user(results) if results is not None else Path("results") / asked.name
+        loaded = load_experiment(experiment, overrides)
+        results_dir = expand_user(results) if results is not None else Path("results") / loaded.name
         cache_dir, data_dir = feature_caches(cache), data_sets(data)
         arguments = {
-            "experiment": asked.model_dump(mode="json"),
+            "experiment": loaded.model_dump(mode="json"),
             "networks_at_hand": _downloaded_weights() if is_folder(experiment) else [],
             "folders": [os.path.abspath(folder) for folder in (results_dir, cache_dir, data_dir)],  # noqa: PTH100
             "device": device,
@@ -101,14 +101,15 @@ def run(
         for line in resolved.dataset.remarks if plan is None else plan:
             once.say(line)
         rows = run_stages(resolved, stages)
-        if everything:
+        if everything and not rows.empty:
             _record(resolved, arguments, rows, once.warnings)
         return rows
 
 
 def _record(run: Run, arguments: Mapping[str, Any], rows: pd.DataFrame, warnings: Sequence[str]) -> None:
     """Record that the run is finished, where all that it depended on is in files that are known."""
-    files = [key.path for planned in run.extractions for key in planned.keys.values()]
+    extractions = run.extractions if run.classifiers else ()
+    files = [key.path for planned in extractions for key in planned.keys.values()]
     for network in run.networks:
         weights = network.weights_files()
         if weights is None:
@@ -116,6 +117,8 @@ def _record(run: Run, arguments: Mapping[str, Any], rows: pd.DataFrame, warnings
         files += weights
     if any(spec.source for spec in run.classifiers.values()):
         return  # of the user's own code
+    if any(baseline.processes > 1 for baseline in run.experiment.baselines):
+        return  # another process may still write
     dataset = run.experiment.dataset
     inputs = [dataset.root] if dataset.root is not None else [] if dataset.name == "digits" else [run.data_dir]
     record_finished(

@@ -9,7 +9,7 @@ from featbench.backbones.architectures import get_architecture
 from featbench.backbones.load import describe_weights, weights_name
 from featbench.baselines.strategies import STRATEGIES, make_recipe
 from featbench.config import BackboneConfig
-from featbench.errors import DataError
+from featbench.errors import DataError, list_names
 from featbench.runs.duration import describe_duration
 from featbench.runs.resolve import Run
 
@@ -43,19 +43,18 @@ def describe_plan(run: Run, stages: Sequence[str], *, measure: bool = False) -> 
     out = f"; {n_out} file{'s' * (n_out > 1)} left out" if n_out else ""
     lines.append(f"images       {dataset.name}: {counts}{out}")
     lines += [f"note         {remark}" for remark in dataset.remarks]
-    lines.append(f"classes      {len(dataset.classes)}: {_some(dataset.classes)}")
+    lines.append(f"classes      {len(dataset.classes)}: {list_names(dataset.classes, 8)}")
     for config in experiment.backbones:
         lines += _features(config)
     if "evaluate" in stages and experiment.evaluate.classifiers:
         lines.append(f"classifiers  {', '.join(experiment.evaluate.classifiers)} on each")
     if "baseline" in stages:
-        for asked in experiment.baselines:
+        for baseline in experiment.baselines:
             curve = bool(experiment.evaluate.train_sizes)
-            recipe = make_recipe(asked, len(dataset.splits["train"]), learning_curve=curve)
+            recipe = make_recipe(baseline, len(dataset.splits["train"]), learning_curve=curve)
             again = ", and again with the validation images" if recipe.refit else ""
-            lines.append(
-                f"reference    {asked.method}: {STRATEGIES[asked.strategy].summary}, {recipe.epochs} epochs{again}"
-            )
+            summary = STRATEGIES[baseline.strategy].summary
+            lines.append(f"reference    {baseline.method}: {summary}, {recipe.epochs} epochs{again}")
     return [*lines, *describe_duration(run, stages)] if measure else lines
 
 
@@ -67,8 +66,3 @@ def _features(config: BackboneConfig) -> list[str]:
     notes = describe_weights(architecture, config)
     layers = ", ".join(config.layers)
     return [f"features     {config.name}, weights {weights}: {layers}", *(f"weights      {note}" for note in notes)]
-
-
-def _some(names: Sequence[str], limit: int = 8) -> str:
-    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + rest

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import tomli_w
 import torch
 
-from featbench.backbones.available import BUNDLED, available_backbone
 from featbench.backbones.device import resolve_device
 from featbench.backbones.identity import KnownNetworks, Network
 from featbench.backbones.load import check_backbone
-from featbench.baselines.launch import check_can_start
+from featbench.backbones.weights import BUNDLED, available_backbone
+from featbench.baselines.processes import check_can_start
 from featbench.classifiers.params import check_grids
 from featbench.classifiers.registry import get_classifier
 from featbench.classifiers.rows import check_trainable
@@ -165,7 +165,7 @@ class Run:
         try:
             before = read_toml(written).get("dataset")
         except UsageError:
-            return  # there is none, or nothing can be told from it
+            return  # there is none, or it is damaged
         mine, other = _which(self.experiment.dataset.model_dump(mode="json")), _which(before)
         if other is not None and mine != other:
             raise UsageError(

@@ -16,13 +16,12 @@ import pandas as pd
 from featbench.errors import ResultsError
 from featbench.results.artifacts import load_predictions
 from featbench.results.files import read_limited, read_table, write_csv, write_text
-from featbench.results.store import RESULTS_CSV, load_current
+from featbench.results.store import ADVICE, RESULTS_CSV, load_current
 from featbench.stats.accuracy import accuracy_table, chosen_cells, never_table, table_cells, to_latex, to_markdown
 from featbench.stats.models import Predictions, check_classes, main_rows, model_names
 from featbench.stats.statistics import NEVER_EMPTY, TABLES, Statistics, are_of_rows, compute_statistics
 
 _SCORE = "score:"
-ADVICE = "advice.md"
 _MAX_ADVICE_BYTES = 2**20
 
 

@@ -13,9 +13,8 @@ import safetensors.torch
 import torch
 
 from featbench.baselines.keep import Epoch
-from featbench.baselines.launch import is_helper, started_processes
 from featbench.baselines.learner import Images
-from featbench.baselines.processes import Processes
+from featbench.baselines.processes import Processes, is_helper, started_processes
 from featbench.baselines.train import TrainedNetwork, checkpoints_of, train_network
 from featbench.data.loader import Batch, read_all
 from featbench.data.preprocess import Preprocess
@@ -58,18 +57,17 @@ def is_main_process(run: Run) -> bool:
 
 
 def _train_all(run: Run) -> list[str]:
-    helps = not is_main_process(run)
-    helped = False
+    main, helped = is_main_process(run), False
     splits = splits_of(run)
     images: dict[Preprocess, dict[str, tuple[Images, list[str]]]] = {}
     done: dict[str, None] = {}
     for training in trainings_of(run, splits):
         if training.fingerprint in done:
-            continue  # the same network asked for by two [[backbones]] entries, as scratch is
+            continue  # two [[backbones]] entries that differ in weights alone share their network from scratch
         done[training.fingerprint] = None
-        if helps and training.processes.count == 1:
-            continue
-        with _alone(run, training):
+        if not main and training.processes.count == 1:
+            continue  # the main process trains it alone
+        with _locked(run, training):
             if run.table.has(training.fingerprint):
                 run.progress.say(f"{training.title}: already in results.csv")
                 continue
@@ -84,14 +82,14 @@ def _train_all(run: Run) -> list[str]:
                 run.images.warn_of_duplicates()
             _train(run, training, images[preprocess])
             training.processes.wait_for_all()  # until the row is there
-            helped = helps
+            helped = not main
     if helped and is_helper():
         raise SystemExit(0)
     return list(done)
 
 
 @contextmanager
-def _alone(run: Run, training: Training) -> Iterator[None]:
+def _locked(run: Run, training: Training) -> Iterator[None]:
     """Wait for another run that trains the same network into the same folder: its checkpoint has one writer."""
     if not training.processes.is_main():
         yield
@@ -102,7 +100,7 @@ def _alone(run: Run, training: Training) -> Iterator[None]:
         lock = wait_for(path, lambda why: run.progress.say(f"{training.title}: {why}"))
     try:
         yield
-        with suppress(OSError):  # the row is there: whoever waits for this file or makes another has nothing to train
+        with suppress(OSError):  # the row exists by now, so that whoever gets the lock next has nothing to train
             Path(lock.lock_file).unlink()
     finally:
         lock.release()
@@ -125,7 +123,7 @@ def _labelled(split: Split, batch: Batch) -> tuple[Images, list[str]]:
     return Images(batch.images, labels), [split.ids[row] for row in batch.rows]
 
 
-def _taken(train: Images, ids: list[str], subset: Subset) -> Images:
+def _subset_of(train: Images, ids: list[str], subset: Subset) -> Images:
     """Return the images of a subset, without those that cannot be read."""
     rows = torch.tensor([row for row, name in enumerate(ids) if name in subset.ids])
     return Images(train.images[rows], train.labels[rows])
@@ -134,10 +132,10 @@ def _taken(train: Images, ids: list[str], subset: Subset) -> Images:
 def _train(run: Run, training: Training, data: dict[str, tuple[Images, list[str]]]) -> None:
     images = {name: part for name, (part, _) in data.items()}
     if training.subset is not None:
-        images["train"] = _taken(*data["train"], training.subset)
+        images["train"] = _subset_of(*data["train"], training.subset)
     checkpoint = _checkpoint(run, training)
     if checkpoints_of(checkpoint):
-        run.progress.say(f"{training.title}: goes on from where it was")
+        run.progress.say(f"{training.title}: continues from its checkpoint")
     trained = train_network(
         training.network.backbone,
         training.recipe,

@@ -80,36 +80,36 @@ def trainings_of(run: Run, splits: dict[str, Split]) -> Iterator[Training]:
     digests = {name: split.digest() for name, split in splits.items()}
     train, config = splits["train"], run.experiment.evaluate
     for backbone in run.experiment.backbones:
-        for asked in run.experiment.baselines:
-            if backbone.name == "pixels" or asked.backbone not in (None, backbone.name):
+        for baseline in run.experiment.baselines:
+            if backbone.name == "pixels" or baseline.backbone not in (None, backbone.name):
                 continue
-            repeats = max(asked.repeats, config.repeats) if config.train_sizes else asked.repeats
+            repeats = max(baseline.repeats, config.repeats) if config.train_sizes else baseline.repeats
             draws = train_subsets(train.labels, config.train_sizes, repeats, run.experiment.seed, seeded=True)
             for draw in draws:
                 ids = frozenset(train.ids[row] for row in draw.indices)
                 subset = None if draw.size is None else Subset(draw.size, ids)
-                yield _training(run, backbone, asked, draw.seed, subset, len(ids), digests)
+                yield _training(run, backbone, baseline, draw.seed, subset, len(ids), digests)
 
 
 def _training(
     run: Run,
     config: BackboneConfig,
-    asked: BaselineConfig,
+    baseline: BaselineConfig,
     seed: int,
     subset: Subset | None,
     n_train: int,
     digests: dict[str, str],
 ) -> Training:
-    if not STRATEGIES[asked.strategy].pretrained:
+    if not STRATEGIES[baseline.strategy].pretrained:
         config = config.model_copy(update={"weights": RANDOM})
     network = run.network(config, seed)
     identity = network.identity
     for note in identity.notes:
         run.progress.say(note)
     curve = bool(run.experiment.evaluate.train_sizes)
-    recipe = make_recipe(asked, n_train, run.experiment.dataset.name, learning_curve=curve)
+    recipe = make_recipe(baseline, n_train, run.experiment.dataset.name, learning_curve=curve)
     precision = best_precision(run.device) if config.precision == "auto" else config.precision
-    find_lr = asked.lr == "auto"
+    find_lr = baseline.lr == "auto"
     content = {
         "backbone": identity.name,
         "weights": identity.weights_hash,
@@ -118,22 +118,22 @@ def _training(
         "rows": digests,
         "recipe": asdict(recipe),
         "find_lr": find_lr,
-        "tune": asked.tune,
+        "tune": baseline.tune,
         "subset": None if subset is None else sorted(subset.ids),
         "seed": seed,
         "version": featbench.__version__,
     }
-    if asked.label is not None:
-        content["label"] = asked.label
+    if baseline.label is not None:
+        content["label"] = baseline.label
     return Training(
         network=network,
         recipe=recipe,
-        method=asked.method,
+        method=baseline.method,
         precision=precision,
         seed=seed,
         find_lr=find_lr,
-        tune=asked.tune,
+        tune=baseline.tune,
         subset=subset,
-        processes=Processes(asked.devices, asked.num_nodes, asked.distributed),
+        processes=Processes(baseline.devices, baseline.num_nodes, baseline.distributed),
         fingerprint=fingerprint(content),
     )

@@ -32,19 +32,26 @@ def accuracy_table(rows: pd.DataFrame) -> pd.DataFrame:
     A reference network is repeated on each layer (see `is_on_line`); where its backbone has no classifiers, it gets a
     row with an empty layer.
 
-    Args:
-        rows: What `load_results` returns.
-
     Returns:
         Key columns as strings, empty where they do not apply; accuracies as float64 in [0, 1], NaN for an empty cell.
     """
-    table = _arranged(rows, _mean_over_seeds)
+
+    def mean_over_seeds(records: list[Record]) -> float:
+        accuracies = [float(record["accuracy"]) for record in _by_seed(records).values()]
+        return sum(accuracies) / len(accuracies) if accuracies else float("nan")
+
+    table = _arranged(rows, mean_over_seeds)
     return table.astype(dict.fromkeys(table.columns[len(KEYS) :], "float64"))
 
 
 def never_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Say in the shape of `accuracy_table` which cells' first repeat never predicts a class that the test has; bool."""
-    table = _arranged(rows, lambda records: bool(records) and never_predicts(_first_repeat(records)))
+
+    def first_repeat_never_predicts(records: list[Record]) -> bool:
+        by_seed = _by_seed(records)
+        return bool(by_seed) and never_predicts(by_seed[min(by_seed)])
+
+    table = _arranged(rows, first_repeat_never_predicts)
     return table.assign(**dict.fromkeys(KEYS, False)).astype(bool)
 
 
@@ -52,7 +59,8 @@ def _arranged(rows: pd.DataFrame, cell_of: Callable[[list[Record]], float | bool
     records = rows.to_dict("records")
     classifiers = [record for record in records if record["kind"] == "classifier"]
     baselines = [record for record in records if record["kind"] == "baseline"]
-    references = sorted((r["method"] for r in baselines), key=_place_among_references)
+    order = dict(zip(REFERENCES, range(len(REFERENCES)), strict=True))  # those of a newer version come last
+    references = sorted((r["method"] for r in baselines), key=lambda m: order.get(strategy_of(m), len(order)))
     columns = [*dict.fromkeys([*(r["method"] for r in classifiers), *references])]
 
     lines = {_key(record): None for record in classifiers}
@@ -80,11 +88,6 @@ def is_on_line(model: Record, key: Key) -> bool:
     return own[:2] == key[:2] and (_is_scratch(model) or own[2] == key[2])
 
 
-def _place_among_references(method: str) -> int:
-    strategy = strategy_of(method)
-    return REFERENCES.index(strategy) if strategy in REFERENCES else len(REFERENCES)  # those of a newer version
-
-
 def is_reference(column: str) -> bool:
     """Say whether a column of the accuracy table is that of a reference network."""
     return strategy_of(column) in REFERENCES
@@ -104,9 +107,6 @@ def candidates(models: pd.DataFrame) -> pd.DataFrame:
 
     Those that never predict a class come after all others: a network that predicts every class before such a
     classifier. A model without a validation accuracy is none of them.
-
-    Args:
-        models: What `main_rows` returns.
     """
     models = models[models["val_accuracy"].notna()]
     whole, classifiers = models["never_predicted"].fillna(0) == 0, models["kind"] == "classifier"
@@ -121,23 +121,13 @@ def never_predicts(model: Record | pd.Series) -> bool:
 
 
 def as_text(table: pd.DataFrame, never: pd.DataFrame) -> pd.DataFrame:
-    """Write every accuracy as it is shown: four digits, "" where there is none, `NEVER` before those marked in `never`.
-
-    Args:
-        table: What `accuracy_table` returns.
-        never: What `never_table` returns.
-    """
+    """Write every accuracy as it is shown: four digits, "" where there is none, `NEVER` before those in `never`."""
     text = table.astype(object).map(_cell)
     return text.mask(never, NEVER + text)
 
 
 def chosen_cells(rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Say in the shape of `accuracy_table` where the best model of each data set stands, a network on each layer; bool.
-
-    Args:
-        rows: What `load_results` returns.
-        table: What `accuracy_table` returns of them.
-    """
+    """Say in the shape of `accuracy_table` where the best model of each data set is, a network on each layer; bool."""
     cells = pd.DataFrame(data=False, index=table.index, columns=table.columns)
     keys = list(table[list(KEYS)].itertuples(index=False, name=None))
     for dataset in rows["dataset"].unique():
@@ -150,20 +140,14 @@ def chosen_cells(rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def to_markdown(table: pd.DataFrame, never: pd.DataFrame, bold: pd.DataFrame) -> str:
-    """Write an accuracy table as Markdown, the models chosen by validation in bold.
-
-    Args:
-        table: What `accuracy_table` returns.
-        never: What `never_table` returns.
-        bold: What `chosen_cells` returns.
-    """
+    """Write an accuracy table as Markdown, the models chosen by validation in bold."""
     text = as_text(table, never)
     escaped = text.map(lambda cell: _escape(cell, _MARKDOWN))
     text = _without_empty_steps(escaped.mask(bold, "**" + text + "**"))
     header = [f"{_escape(name, _MARKDOWN)}{' (reference)' if is_reference(name) else ''}" for name in text.columns]
     rule = ["---" if column in KEYS else "---:" for column in text]
     lines = "".join(f"| {' | '.join(line)} |\n" for line in [header, rule, *text.to_numpy().tolist()])
-    notes = [_BOLD_NOTE] * _any(bold) + [NEVER_NOTE] * _any(never)
+    notes = [_BOLD_NOTE] * bool(bold.to_numpy().any()) + [NEVER_NOTE] * bool(never.to_numpy().any())
     return "\n".join([lines, *(f"{note}\n" for note in notes)])
 
 
@@ -180,7 +164,7 @@ def to_latex(table: pd.DataFrame, never: pd.DataFrame) -> str:
             r"\midrule",
             *(" & ".join(line) + r" \\" for line in text.to_numpy().tolist()),
             r"\bottomrule",
-            *[note] * _any(never),
+            *[note] * bool(never.to_numpy().any()),
             r"\end{tabular}",
             "",
         ]
@@ -193,16 +177,6 @@ def _key(record: Record) -> Key:
 
 def _is_scratch(baseline: Record) -> bool:
     return strategy_of(baseline["method"]) == "scratch"
-
-
-def _mean_over_seeds(records: list[Record]) -> float:
-    accuracies = [float(record["accuracy"]) for record in _by_seed(records).values()]
-    return sum(accuracies) / len(accuracies) if accuracies else float("nan")
-
-
-def _first_repeat(records: list[Record]) -> Record:
-    by_seed = _by_seed(records)
-    return by_seed[min(by_seed)]
 
 
 def _by_seed(records: list[Record]) -> dict[int, Record]:
@@ -221,10 +195,6 @@ def _cell(value: str | float) -> str:
     if isinstance(value, str):
         return value
     return "" if math.isnan(value) else f"{value:.4f}"
-
-
-def _any(cells: pd.DataFrame) -> bool:
-    return bool(cells.to_numpy().any())
 
 
 def _without_empty_steps(table: pd.DataFrame) -> pd.DataFrame:

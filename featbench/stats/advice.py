@@ -30,7 +30,7 @@ import pandas as pd
 
 from featbench.stats.accuracy import best_by_validation, candidates, never_predicts
 from featbench.stats.cost import total_seconds
-from featbench.stats.measures import CONFUSION_COLUMNS, never_predicted_classes
+from featbench.stats.measures import never_predicted_classes
 from featbench.stats.models import MODEL_KEYS, main_rows, model_names, strategy_of
 from featbench.stats.spread import newest_of_each_seed
 
@@ -39,7 +39,6 @@ MIN_DRAWS = 3
 _NAMED = 3  # models that never predict a class, and such classes of a model, that a sentence names
 _SELECTIONS = {"cv": "folds", "oob": "out-of-bag rows", "holdout": "held-out rows"}
 
-
 Classes = Mapping[str, list[tuple[str, int]]]  # what `never_predicted_classes` returns
 
 
@@ -47,15 +46,12 @@ def advise(rows: pd.DataFrame, comparisons: pd.DataFrame, confusion: pd.DataFram
     """Say what to use, in a few sentences for each data set; the rules are those of the module.
 
     Args:
-        rows: What `load_results` returns.
+        rows: Of any data sets.
         comparisons: What `compare_models` makes of the same rows.
         confusion: What `confusion_table` makes of them; without it classes that are never predicted have no names.
-
-    Returns:
-        Sentences; none without rows.
     """
     sentences = []
-    classes = never_predicted_classes(pd.DataFrame(columns=list(CONFUSION_COLUMNS)) if confusion is None else confusion)
+    classes = {} if confusion is None else never_predicted_classes(confusion)
     for dataset in rows["dataset"].unique():
         mine = rows[rows["dataset"] == dataset]
         sentences += [sentence for sentence in _advise_on(mine, comparisons, classes) if sentence is not None]
@@ -96,7 +92,7 @@ def _use(models: pd.DataFrame, best: pd.Series, names: dict[str, str], classes: 
     selections = [_SELECTIONS.get(name, name) for name in sorted(set(pool["selection"].dropna()))]
     if len(selections) > 1:
         rank += f" (of {' and '.join(selections)}, which hold out different rows)"
-    warning = "; its solver did not converge" if _is_false(best["converged"]) else ""
+    warning = "; its solver did not converge" if not pd.isna(best["converged"]) and not best["converged"] else ""
     warning += _never_clause(best, classes)
     if never_predicts(best) and len(models) > 1 and (models["never_predicted"].fillna(0) > 0).all():
         warning += ", and no other model predicts every class"
@@ -148,11 +144,6 @@ def named_classes(model: pd.Series, classes: Classes) -> str:
 
 def against_best(models: pd.DataFrame, comparisons: pd.DataFrame, best: pd.Series) -> pd.DataFrame:
     """Compare models with the best one.
-
-    Args:
-        models: What `main_rows` returns, of one data set.
-        comparisons: What `compare_models` makes of the same rows.
-        best: What `best_by_validation` returns.
 
     Returns:
         The others that were tested on the same rows, with `gain`, `gain_low`, `gain_high` (accuracy minus that of the
@@ -219,8 +210,8 @@ def _cheapest(tied: pd.DataFrame, best: pd.Series, names: dict[str, str]) -> str
     rival = cheaper.iloc[int(cheaper["total_s"].to_numpy().argmin())]
     return (
         f"the cheapest of the tied is {names[rival['fingerprint']]}, with {rival['total_s']:.3g} s for features, fit "
-        f"and test against {best['total_s']:.3g} s (the test alone {_seconds(rival['predict_s'])} against "
-        f"{_seconds(best['predict_s'])}) and a test accuracy of {rival['accuracy']:.4f} ({_gain(rival)})"
+        f"and test against {best['total_s']:.3g} s (the test alone {rival['predict_s']:.2g} s against "
+        f"{best['predict_s']:.2g} s) and a test accuracy of {rival['accuracy']:.4f} ({_gain(rival)})"
     )
 
 
@@ -276,11 +267,3 @@ def _is_same_model(rows: pd.DataFrame, model: pd.Series) -> Any:
     for column in MODEL_KEYS:
         same &= rows[column].isna() if pd.isna(model[column]) else rows[column].eq(model[column]).fillna(value=False)
     return same
-
-
-def _is_false(value: Any) -> bool:
-    return not pd.isna(value) and not value
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.2g} s"

@@ -9,9 +9,6 @@ def total_seconds(models: pd.DataFrame) -> pd.Series:
     """Return the seconds from images to test predictions: extraction, selection and fit, test.
 
     A reference network extracts no features. NaN where a part was not measured.
-
-    Args:
-        models: Rows as `load_results` returns them.
     """
     return _extraction_seconds(models) + models["fit_s"] + models["predict_s"]
 
@@ -20,9 +17,6 @@ def images_per_second(models: pd.DataFrame) -> pd.Series:
     """Return test images a second from image to prediction; NaN where that was not measured.
 
     An image of a classifier costs its share of the extraction, which ran over training and test images alike.
-
-    Args:
-        models: Rows as `load_results` returns them.
     """
     n_test = models["n_test"].astype("float64")
     n_extracted = models["n_train"].astype("float64") + n_test

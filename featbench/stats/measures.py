@@ -52,7 +52,7 @@ def confusion_table(models: Sequence[Predictions]) -> pd.DataFrame:
     """Count test rows by true and predicted class: a row each pair that occurs; the columns `CONFUSION_COLUMNS`."""
     lines = []
     for model in models:
-        confusion = _confusion(model)
+        confusion = confusion_matrix(model.labels, model.predicted, len(model.classes))
         for label, predicted in np.argwhere(confusion).tolist():
             names = model.classes[label], model.classes[predicted]
             lines.append((model.dataset, model.name, model.fingerprint, *names, int(confusion[label, predicted])))
@@ -74,12 +74,8 @@ def never_predicted_classes(confusion: pd.DataFrame) -> dict[str, list[tuple[str
     return found
 
 
-def _confusion(model: Predictions) -> Counts:
-    return confusion_matrix(model.labels, model.predicted, len(model.classes))
-
-
 def _measures(model: Predictions, intervals: Mapping[str, Ends]) -> Iterator[Measure]:
-    confusion = _confusion(model)
+    confusion = confusion_matrix(model.labels, model.predicted, len(model.classes))
     hits, n_true, n_predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     of_all = {name: (float(low[0]), float(high[0])) for name, (low, high) in intervals.items() if name != "f1"}
     yield _proportion("accuracy", int(hits.sum()), len(model.labels))

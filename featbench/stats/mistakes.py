@@ -77,9 +77,5 @@ def _choose(predictions: pd.DataFrame, n_each: int) -> list[str]:
     images = images[images["share"] > 0]
     often = images.sort_values(["share", "surest"], ascending=False, kind="stable")
     sure = images[images["surest"] > 0].sort_values(["surest", "share"], ascending=False, kind="stable")
-    kept = set(_ids(often)[:n_each]) | set(_ids(sure)[:n_each])
-    return [image for image in _ids(often) if image in kept]
-
-
-def _ids(images: pd.DataFrame) -> list[str]:
-    return [str(image) for image in images.index]
+    kept = {*often.index[:n_each], *sure.index[:n_each]}
+    return [str(image) for image in often.index if image in kept]

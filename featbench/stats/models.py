@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,12 +47,10 @@ def main_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
     That is the first repeat, which is trained on all training rows, and the largest size of a learning curve. Rows
     that differ in nothing but settings, as two recipes of `finetune` do, all take part.
-
-    Args:
-        rows: What `load_results` returns.
     """
-    first = rows[rows["seed"] == _by_model(rows)["seed"].transform("min")]
-    largest = first["n_train"] == _by_model(first)["n_train"].transform("max")
+    keys = [column for column in MODEL_KEYS if column in rows.columns]
+    first = rows[rows["seed"] == rows.groupby(keys, dropna=False, sort=False)["seed"].transform("min")]
+    largest = first["n_train"] == first.groupby(keys, dropna=False, sort=False)["n_train"].transform("max")
     return pd.DataFrame(first[largest])
 
 
@@ -92,8 +89,3 @@ def check_classes(model: Predictions, others: Sequence[Predictions]) -> None:
                     "run the experiment again"
                 )
             return
-
-
-def _by_model(rows: pd.DataFrame) -> Any:
-    columns = [column for column in MODEL_KEYS if column in rows.columns]
-    return rows.groupby(columns, dropna=False, sort=False)

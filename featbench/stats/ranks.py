@@ -8,7 +8,6 @@ Source: J. Demsar, "Statistical comparisons of classifiers over multiple data se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -20,6 +19,7 @@ from scipy.stats import f, rankdata, studentized_range
 from featbench.errors import UsageError
 from featbench.stats.models import main_rows
 
+_LEVEL = 0.05
 _INFINITE_DF = 1e6  # Nemenyi's table is that of infinite degrees of freedom; the quantile no longer moves here
 
 
@@ -28,7 +28,7 @@ class RankSummary:
     """The test of all methods at once, and how far apart two average ranks must be.
 
     Attributes:
-        n_datasets: Data sets, or other blocks, that all methods were tested on.
+        n_datasets: Data sets that all methods were tested on.
         friedman_f: Iman and Davenport's F form of Friedman's statistic; infinite where all data sets rank alike.
         p_value: Of `friedman_f`; where it is not below the level, the critical difference should separate no pair.
         critical_difference: Nemenyi's, of two average ranks.
@@ -40,20 +40,12 @@ class RankSummary:
     critical_difference: float
 
 
-def rank_methods(
-    rows: pd.DataFrame, blocks: Sequence[str] = ("dataset",), level: float = 0.05
-) -> tuple[pd.DataFrame, RankSummary]:
+def rank_methods(rows: pd.DataFrame) -> tuple[pd.DataFrame, RankSummary]:
     """Rank methods over data sets by test accuracy.
 
     A method's accuracy on a data set is that of its model that is best by validation accuracy, so that no layer is
     chosen on test. Rank 1 is the best, equals share the mean of their ranks. Data sets that lack a method are left
-    out. Rows of one data set with several layers may be blocks too (`blocks=("dataset", "backbone", "layer")`), but
-    then they are not independent and the p-value is too small.
-
-    Args:
-        rows: What `load_results` returns, of several results folders.
-        blocks: Columns that together name a data set.
-        level: Of the tests.
+    out.
 
     Returns:
         A row a method, best first: `method`, `average_rank`, `accuracy_mean`, and `tied_with_best`, whether its average
@@ -62,7 +54,10 @@ def rank_methods(
     Raises:
         UsageError: There are fewer than two methods, or fewer than two data sets that have them all.
     """
-    accuracy = _accuracies(rows, blocks)
+    models = main_rows(rows)
+    models = models[models["val_accuracy"].notna()]
+    best = models.loc[models.groupby(["dataset", "method"], dropna=False, sort=False)["val_accuracy"].idxmax()]
+    accuracy = best.pivot_table("accuracy", "dataset", "method").dropna()
     n_datasets, n_methods = accuracy.shape
     if n_methods < 2 or n_datasets < 2:
         raise UsageError(
@@ -72,7 +67,7 @@ def rank_methods(
     ranks = rankdata(-accuracy.to_numpy(), axis=1).mean(axis=0)
     statistic = _friedman_f(accuracy.to_numpy())
     freedom = (n_methods - 1, (n_methods - 1) * (n_datasets - 1))
-    difference = _nemenyi(n_methods, level) * sqrt(n_methods * (n_methods + 1) / (6 * n_datasets))
+    difference = _nemenyi(n_methods, _LEVEL) * sqrt(n_methods * (n_methods + 1) / (6 * n_datasets))
     table = pd.DataFrame(
         {
             "method": accuracy.columns.to_numpy(),
@@ -83,15 +78,6 @@ def rank_methods(
     )
     summary = RankSummary(n_datasets, statistic, float(f.sf(statistic, *freedom)), difference)
     return table.sort_values("average_rank", kind="stable", ignore_index=True), summary
-
-
-def _accuracies(rows: pd.DataFrame, blocks: Sequence[str]) -> pd.DataFrame:
-    """Return test accuracies: data sets by methods, of each the model that is best by validation."""
-    models = main_rows(rows)
-    models = models[models["val_accuracy"].notna()]
-    keys = [*blocks, "method"]
-    best = models.loc[models.groupby(keys, dropna=False, sort=False)["val_accuracy"].idxmax()]
-    return best.pivot_table("accuracy", list(blocks), "method").dropna()
 
 
 def _friedman_f(accuracy: npt.NDArray[np.float64]) -> float:

@@ -20,17 +20,13 @@ CURVE_COLUMNS = (*MODEL_KEYS, "images_per_class", *_SUMMARY)
 def spread_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Summarise test accuracy over the repeats of each (`MODEL_KEYS`); rows of learning curves stay out.
 
-    Args:
-        rows: What `load_results` returns.
-
     Returns:
         The columns `SPREAD_COLUMNS`: mean, standard deviation (divided by n - 1; missing for one repeat), smallest and
         largest over seeds. Of rows with one seed the newest counts.
     """
-    repeats = rows[rows["images_per_class"].isna()]
     lines = [
-        [*model, group["n_train"].min(), group["n_train"].max(), *_summary(group)]
-        for model, group in _by_model(repeats)
+        [*_keys(group), group["n_train"].min(), group["n_train"].max(), *_summary(group)]
+        for _, group in rows[rows["images_per_class"].isna()].groupby(list(MODEL_KEYS), dropna=False, sort=False)
     ]
     return pd.DataFrame(lines, columns=list(SPREAD_COLUMNS))
 
@@ -38,17 +34,14 @@ def spread_table(rows: pd.DataFrame) -> pd.DataFrame:
 def curve_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Summarise test accuracy by the number of training images a class, over the draws of those images.
 
-    Args:
-        rows: What `load_results` returns.
-
     Returns:
         The columns `CURVE_COLUMNS`, sizes ascending; empty without `evaluate.train_sizes`. `accuracy_min` and
         `accuracy_max` are the extremes over the draws, no interval.
     """
     of_curves = rows[rows["images_per_class"].notna()]
     lines = [
-        [*model, size, *_summary(draws)]
-        for model, group in _by_model(of_curves)
+        [*_keys(group), size, *_summary(draws)]
+        for _, group in of_curves.groupby(list(MODEL_KEYS), dropna=False, sort=False)
         for size, draws in group.groupby("images_per_class", sort=True)
     ]
     return pd.DataFrame(lines, columns=list(CURVE_COLUMNS))
@@ -60,9 +53,8 @@ def newest_of_each_seed(rows: pd.DataFrame) -> pd.Series:
     return newest_last.set_index("seed")["accuracy"].sort_index()
 
 
-def _by_model(rows: pd.DataFrame) -> Any:
-    for _, group in rows.groupby(list(MODEL_KEYS), dropna=False, sort=False):
-        yield group[list(MODEL_KEYS)].iloc[0].tolist(), group
+def _keys(rows: pd.DataFrame) -> list[Any]:
+    return rows[list(MODEL_KEYS)].iloc[0].tolist()
 
 
 def _summary(rows: pd.DataFrame) -> list[Any]:

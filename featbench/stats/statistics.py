@@ -75,37 +75,32 @@ def are_of_rows(tables: Mapping[str, pd.DataFrame], rows: pd.DataFrame) -> bool:
     models = main_rows(rows)
     n_test = models.set_index("fingerprint")["n_test"]
     by_model = tables["confusion.csv"].groupby("fingerprint")
+    expected = {  # measures of each class, by model
+        key: dict.fromkeys([*mine["label"], *mine["predicted"]], len(CLASS_MEASURES)) for key, mine in by_model
+    }
+    metrics = tables["metrics.csv"]
+    measured = metrics[metrics["class"] != ""].groupby("fingerprint")["class"]
     pairs = sum(len(mine) * (len(mine) - 1) // 2 for _, mine in models.groupby(["dataset", "n_test"]))
     return (
         by_model["count"].sum().to_dict() == n_test.to_dict()
-        and _measured(tables["metrics.csv"]) == {key: _expected(mine) for key, mine in by_model}
+        and {key: mine.value_counts().to_dict() for key, mine in measured} == expected
         and len(tables["comparisons.csv"]) == pairs  # never of models with different test images: computed each time
         and len(tables["spread.csv"]) == len(spread_table(rows))
         and len(tables["curves.csv"]) == len(curve_table(rows))
     )
 
 
-def _expected(confusion: pd.DataFrame) -> dict[str, int]:
-    """Return how many measures each class of a model has."""
-    return dict.fromkeys([*confusion["label"], *confusion["predicted"]], len(CLASS_MEASURES))
-
-
-def _measured(metrics: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Count the measures of each class that metrics.csv has, by model."""
-    of_classes = metrics[metrics["class"] != ""].groupby("fingerprint")
-    return {
-        str(key): {str(name): int(n) for name, n in mine["class"].value_counts().items()} for key, mine in of_classes
-    }
-
-
 def _as_written(table: pd.DataFrame, numbers: Sequence[str]) -> pd.DataFrame:
     """Round numbers to the six digits that the CSV file has, so that a page is the same from values and from files."""
+
+    def six_digits(value: Any) -> float:
+        return float("nan") if pd.isna(value) else float(f"{value:.6g}")
+
     texts = [name for name in table.columns if name not in numbers]
-    rounded = {name: table[name].map(_six_digits).astype("float64") for name in numbers}
     return table.assign(
-        **{name: table[name].astype(object).where(table[name].notna(), "") for name in texts}, **rounded
+        **{name: table[name].astype(object).where(table[name].notna(), "") for name in texts},
+        **{
+            name: table[name].map(lambda v: float("nan") if pd.isna(v) else float(f"{v:.6g}")).astype("float64")
+            for name in numbers
+        },
     )
-
-
-def _six_digits(value: Any) -> float:
-    return float("nan") if pd.isna(value) else float(f"{value:.6g}")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from torchvision import models
 
-from featbench.backbones.available import available_backbone
+from featbench.backbones.weights import available_backbone
 
 
 @pytest.fixture

@@ -22,13 +22,13 @@ def test_resnet20_has_20_layers_with_weights() -> None:
 
 
 def test_resnet20_maps_shrink_and_widen() -> None:
-    network = ResNet20(n_classes=7).eval()
+    network = ResNet20().eval()
     shapes = {}
     for name in ("layer1", "layer2", "layer3"):
         network.get_submodule(name).register_forward_hook(
             lambda _, __, out, name=name: shapes.update({name: tuple(out.shape)})
         )
-    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
     assert shapes == {"layer1": (2, 16, 32, 32), "layer2": (2, 32, 16, 16), "layer3": (2, 64, 8, 8)}
 
 

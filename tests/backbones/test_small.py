@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from featbench.backbones.architectures import SMALL, get_architecture
-from featbench.backbones.blocks import find_blocks
 from featbench.backbones.describe import describe_backbone
+from featbench.backbones.expand import find_blocks
+from featbench.backbones.own import alexnet_227, convnet, mlp, small_cnn
 from featbench.backbones.shapes import output_shapes
-from featbench.backbones.small import alexnet_227, convnet, mlp, small_cnn
 from featbench.backbones.tracing import trace
 from featbench.baselines.network import with_new_head
 from featbench.errors import UsageError

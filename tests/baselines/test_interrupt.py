@@ -106,7 +106,7 @@ def test_a_stopped_process_goes_on_and_ends_as_one_never_stopped(tmp_path: Path,
     rows, weights = [], []
     for name in ("it", "whole"):
         done = subprocess.run(command(tmp_path / name, 30), capture_output=True, text=True, check=True)
-        assert ("goes on from where it was" in done.stderr) == (name == "it")
+        assert ("continues from its checkpoint" in done.stderr) == (name == "it")
         rows.append(load_results(tmp_path / name).iloc[0])
         weights.append(next((tmp_path / name).glob("models/*.safetensors")).read_bytes())
     assert rows[0].accuracy == rows[1].accuracy

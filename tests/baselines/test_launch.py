@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from featbench.baselines.launch import remember, started_processes
+from featbench.baselines.processes import remember, started_processes
 from featbench.errors import ResultsError
 
 SETTINGS = """

@@ -10,7 +10,7 @@ import torch
 from featbench.baselines.learner import Compute, Images, Parts, make_learner
 from featbench.baselines.module import ReferenceModule
 from featbench.baselines.rate import RATES, RangeTest, find_rate
-from featbench.baselines.tune import candidates
+from featbench.baselines.strategies import candidates
 from featbench.progress import Silent
 from tests.trainings import CPU, N_CLASSES, TEST, TRAIN, VAL, Killed, backbone, killed_after, recipe, train
 

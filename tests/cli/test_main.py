@@ -117,8 +117,12 @@ def test_a_second_run_says_that_it_reuses(home: Path) -> None:
     experiment = write_experiment(home)
     first, second = (invoke("run", experiment, "--device", "cpu") for _ in range(2))
     assert second.stdout == first.stdout
-    assert second.stderr.count("reused") == 3
-    assert second.stderr.count("already in results.csv") == 2
+    assert second.stderr.splitlines() == ["nothing has changed since this run was finished"]
+    (home / "results" / "tiny" / "report.html").unlink()
+    third = invoke("run", experiment, "--device", "cpu")
+    assert third.stdout == first.stdout
+    assert third.stderr.count("reused") == 3
+    assert third.stderr.count("already in results.csv") == 2
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def arrays(name: str, values: list[int], labels: list[int]) -> Split:
 def test_no_duplicates_no_words(make_tree: MakeTree) -> None:
     tree = {f"{split}/{name}": 2 for split in ("train", "val", "test") for name in ("ants", "bees")}
     _, splits, _, _ = scan_folder(make_tree(tree))
-    for number, path in enumerate(path for split in splits.values() for path in map(Path, split.images.paths)):  # type: ignore[union-attr]
+    for number, path in enumerate(path for split in splits.values() for path in map(Path, split.images.items)):  # type: ignore[union-attr]
         path.write_bytes(bytes([number]))
     assert describe_duplicates(splits) == []
 

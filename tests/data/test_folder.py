@@ -48,7 +48,7 @@ def test_one_folder_a_class_is_one_pile(make_tree: MakeTree) -> None:
     _, splits, _, _ = scan_folder(root)
     assert set(splits) == {"all"}
     assert splits["all"].ids == _FILES
-    assert splits["all"].images.paths == tuple(str(root / file) for file in _FILES)  # type: ignore[union-attr]
+    assert splits["all"].images.items == tuple(str(root / file) for file in _FILES)  # type: ignore[union-attr]
 
 
 def test_ids_do_not_depend_on_where_the_folder_is(make_tree: MakeTree, tmp_path: Path) -> None:

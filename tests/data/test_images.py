@@ -124,7 +124,7 @@ def test_the_digest_of_files_covers_their_bytes_and_order_but_not_their_names(tm
 
 def test_subsets_are_in_the_order_asked_for(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in "abcd"]
-    assert file_images(paths).subset(np.array([2, 0])).paths == (str(paths[2]), str(paths[0]))
+    assert file_images(paths).subset(np.array([2, 0])).items == (str(paths[2]), str(paths[0]))
     array = ArrayImages(np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1))
     assert array.subset(np.array([2, 0])).pixels.ravel().tolist() == [2, 0]
 

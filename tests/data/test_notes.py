@@ -8,9 +8,8 @@ import torch
 from PIL import Image
 
 from featbench.data.images import file_images, gather_array
-from featbench.data.loader import read_all
+from featbench.data.loader import nearly_constant, read_all
 from featbench.data.notes import add_notes
-from featbench.data.plain import nearly_constant
 from featbench.data.preprocess import Preprocess
 from featbench.data.splits import Split
 from tests.data.files import grey_tiff

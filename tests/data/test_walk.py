@@ -114,7 +114,7 @@ def test_a_folder_that_cannot_be_listed_is_left_out(open_dir: Path, anybody: Any
     (open_dir / "ants" / "closed").chmod(0)
     with anybody():
         _, splits, skipped, _ = scan_folder(open_dir)
-        with pytest.raises(DataError, match=r'closed: the folder cannot be listed: .* \(on_bad_image = "skip" leaves'):
+        with pytest.raises(DataError, match=r'closed: the folder cannot be listed: .* \(on_bad_image = "skip" skips'):
             scan_folder(open_dir, on_bad_image="error")
     assert splits["all"].ids == ("ants/0.png", "bees/0.png")
     assert [(entry.id, entry.reason) for entry in skipped] == [

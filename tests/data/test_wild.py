@@ -168,7 +168,7 @@ def test_features_are_those_of_a_clean_folder(job: Run, wild: Path, tmp_path: Pa
     clean = tmp_path / wild.name
     names: dict[str, str] = {}
     for split, part in job.dataset.splits.items():
-        for number, (name, path) in enumerate(zip(part.ids, map(Path, part.images.paths), strict=True)):  # type: ignore[union-attr]
+        for number, (name, path) in enumerate(zip(part.ids, map(Path, part.images.items), strict=True)):  # type: ignore[union-attr]
             if name.rsplit("/", 1)[-1] not in BAD:
                 names[name] = f"{split}/{name.split('/')[1]}/{number:04d}.png"
                 (clean / names[name]).parent.mkdir(parents=True, exist_ok=True)

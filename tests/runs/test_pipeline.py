@@ -68,6 +68,7 @@ COLUMNS = [
     "created_at",
     "steps",
     "never_predicted",
+    "images_per_class",
 ]
 STATISTICS = (
     "comparisons.csv",

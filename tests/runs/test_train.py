@@ -235,7 +235,7 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path: Path) -> None:
     assert not (killed.results_dir / "results.csv").exists()
     job = make_job(tmp_path, [asked])
     train(job)
-    assert "scratch of resnet20: goes on from where it was" in job.progress.said
+    assert "scratch of resnet20: continues from its checkpoint" in job.progress.said
     assert not list(job.results_dir.glob("checkpoints/*"))
     whole = make_job(tmp_path / "whole", [asked])
     train(whole)
