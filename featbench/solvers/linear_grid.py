@@ -124,6 +124,7 @@ def _fit_folds(
 ) -> list[list[FittedColumns]]:
     """Fit every C on every fold; return the columns of each fold and C."""
     if settings.loss == "softmax":
+        assert isinstance(X, np.ndarray)  # the registry has it refuse rows on disk
         return fit_softmax_folds(X, y, folds, Cs, settings.max_iter, device, gap)
     return _fit_svc_folds(X, y, folds, Cs, settings, device, gap, sample_weight, budget_bytes)
 
