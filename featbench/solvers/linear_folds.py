@@ -166,32 +166,25 @@ def fold_scaling(X: FeatureRows, train: Rows, standardize: bool = True) -> Scali
     return Scaling.of(fit_scaler(X, train)) if standardize else Scaling.identity(X.shape[1])
 
 
-def scaled_rows(
-    X: FeatureRows, used: Rows, scaling: Scaling, dtype: npt.DTypeLike, device: torch.device
-) -> torch.Tensor | ScaledRows:
-    """Standardise some rows for all columns: at once, or those on disk whenever they are read."""
-    if isinstance(X, StreamedRows):
-        mean, inverse = (torch.from_numpy(part).to(device) for part in (scaling.mean, scaling.inverse))
-        return ScaledRows(X[used], mean, inverse, torch.from_numpy(np.empty(0, dtype)).dtype)
-    scaled = np.empty((len(used), X.shape[1]), dtype)
-    for part in blocks(*scaled.shape):
-        scaled[part] = scaling.apply(X[used[part]])
-    return torch.from_numpy(scaled).to(device)
-
-
 def shared_rows(
     X: FeatureRows, folds: Sequence[Fold], device: torch.device
 ) -> tuple[Rows, Scaling, torch.Tensor | ScaledRows]:
     """Standardise the rows of all folds once, in float32 if that keeps their digits.
 
     Returns:
-        The numbers of the rows, their scaling, and the scaled rows.
+        The numbers of the rows, their scaling, and the scaled rows; those on disk are scaled whenever they are read.
     """
     used = np.unique(np.concatenate([fold.train for fold in folds]))
     same = all(fold.scaling is folds[0].scaling for fold in folds)
     scaling = folds[0].scaling if same else Scaling.of(fit_scaler(X, used))
     single = X.dtype == np.float32 and all(fold.scaling.is_near(scaling) for fold in folds)
-    return used, scaling, scaled_rows(X, used, scaling, np.float32 if single else np.float64, device)
+    if isinstance(X, StreamedRows):
+        mean, inverse = (torch.from_numpy(part).to(device) for part in (scaling.mean, scaling.inverse))
+        return used, scaling, ScaledRows(X[used], mean, inverse, torch.float32 if single else torch.float64)
+    scaled = np.empty((len(used), X.shape[1]), np.float32 if single else np.float64)
+    for part in blocks(*scaled.shape):
+        scaled[part] = scaling.apply(X[used[part]])
+    return used, scaling, torch.from_numpy(scaled).to(device)
 
 
 def make_svc_problems(

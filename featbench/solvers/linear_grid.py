@@ -32,14 +32,13 @@ from featbench.solvers.linear_folds import (
 from featbench.solvers.linear_path import fit_path, rows_are_cheaper
 from featbench.solvers.memory import FACTOR_BYTES, columns_at_once
 from featbench.solvers.newton import join
-from featbench.solvers.preconditioner import EXACT_BELOW, Preconditioner, eigenvectors
+from featbench.solvers.preconditioner import Preconditioner, eigenvectors
 from featbench.solvers.softmax_folds import fit_softmax_folds
 from featbench.solvers.streamed import FeatureRows, StreamedRows
 
 _FACTOR_SHARE = 0.25  # of the memory for rows on disk
 _GRID_GAP = {"squared_hinge": 1e-5, "softmax": 1e-6}  # enough to choose by accuracy
 _FINAL_GAP = {"squared_hinge": 1e-6, "softmax": 1e-7}  # liblinear's rule alone allows percents
-_WARM_START = 100  # wide features reach a large C sooner from C / 100, where few rows are inside the margin
 
 
 def linear_grid(
@@ -107,10 +106,8 @@ def fit_linear(
     """
     rows = np.arange(len(X))
     fold = make_fold(y, rows, rows[:0], scaling, settings.class_weight)
-    wide = isinstance(X, np.ndarray) and X.shape[1] >= EXACT_BELOW and not rows_are_cheaper(len(X), len(X), X.shape[1])
-    Cs = [C / _WARM_START, C] if wide and settings.loss == "squared_hinge" else [C]
     gap = _FINAL_GAP[settings.loss]
-    ((*_, columns),) = _fit_folds(X, y, [fold], Cs, settings, device, gap, sample_weight, budget_bytes)
+    ((columns,),) = _fit_folds(X, y, [fold], [C], settings, device, gap, sample_weight, budget_bytes)
     return columns
 
 
@@ -127,6 +124,7 @@ def _fit_folds(
 ) -> list[list[FittedColumns]]:
     """Fit every C on every fold; return the columns of each fold and C."""
     if settings.loss == "softmax":
+        assert isinstance(X, np.ndarray)  # the registry has it refuse rows on disk
         return fit_softmax_folds(X, y, folds, Cs, settings.max_iter, device, gap)
     return _fit_svc_folds(X, y, folds, Cs, settings, device, gap, sample_weight, budget_bytes)
 

@@ -125,18 +125,14 @@ class Preconditioner:
             return Z
         ids, Z, C = hessian.class_ids.tolist(), torch.empty_like(R), float(hessian.C[0])  # of all the same
         factors = {class_id: self._classes[class_id].factor_for(C, R.dtype) for class_id in set(ids)}
-
-        places: dict[int | None, list[int]] = defaultdict(list)  # None: of all classes without a factor
-        for place, class_id in enumerate(ids):
-            places[None if factors[class_id] is None else class_id].append(place)
-        for key, numbers in places.items():
-            own = torch.tensor(numbers, device=R.device)
-            factor = None if key is None else factors[key]
-            if factor is None:
-                Z[:, own] = self.eigenvectors.apply(R[:, own], q[own])
-            else:
-                half = torch.linalg.solve_triangular(factor, R[:, own], upper=False)
-                Z[:, own] = torch.linalg.solve_triangular(factor.T, half, upper=True)
+        without = torch.tensor(
+            [place for place, class_id in enumerate(ids) if factors[class_id] is None], dtype=torch.int64
+        )
+        Z[:, without] = self.eigenvectors.apply(R[:, without], q[without])
+        for class_id, factor in factors.items():
+            if factor is not None:
+                own = (hessian.class_ids == class_id).nonzero()[:, 0]
+                Z[:, own] = torch.cholesky_solve(R[:, own], factor)
         return Z
 
     def count_step(self, hessian: Hessian) -> None:

@@ -28,7 +28,6 @@ from featbench.solvers.newton import ROUNDING, line_search
 from featbench.solvers.products import with_bias
 
 _ARMIJO = 0.01
-_COPIED_ROWS = 256  # at a time, up to the diagonal
 _SMALLEST = 1e-300  # cost: alpha is 0 for unused rows
 _ROUNDING = ROUNDING[torch.float64]
 DOUBLE_UP_TO = 1024  # rows: products of so few are computed in float64
@@ -52,9 +51,7 @@ class Gram:
     def of(cls, rows: Tensor, double_up_to: int = DOUBLE_UP_TO) -> Gram:
         """Multiply rows (N, D) float64 with each other, in float64 up to so many."""
         used = rows if len(rows) <= double_up_to else rows.float()
-        on_cpu = rows.device.type == "cpu"  # where numpy's product makes use of the symmetry, and torch's does not
-        products = torch.from_numpy(used.numpy() @ used.numpy().T) if on_cpu else used @ used.T
-        return cls(rows, products, rows.norm(dim=1))
+        return cls(rows, used @ used.T, rows.norm(dim=1))
 
     def decisions(self, A: Tensor) -> Tensor:
         """Return XX'A (N, K) float64 of A (N, K) float64."""
@@ -71,27 +68,16 @@ class Gram:
             (n,) float64, of a factor in float64 where the products' own precision has none; None where none has.
         """
         for dtype in dict.fromkeys((self.products.dtype, torch.float64)):
-            equations = self._lower_triangle(rows).to(dtype)
+            equations = self.products[rows[:, None], rows].to(dtype)
             equations.diagonal().add_(ridge.to(dtype))
             solution = _solve_in_place(equations, wanted.to(dtype))
             if solution is not None:
                 return solution.double()
         return None
 
-    def _lower_triangle(self, rows: Tensor) -> Tensor:
-        """Return a copy of the products of some rows with each other; above the diagonal it may hold anything."""
-        if self.products.device.type != "cpu":
-            return self.products[rows[:, None], rows]
-        products, numbers = self.products.numpy(), rows.numpy()
-        own = np.empty((len(rows), len(rows)), products.dtype)
-        for start in range(0, len(rows), _COPIED_ROWS):
-            end = start + _COPIED_ROWS
-            own[start:end, :end] = products[np.ix_(numbers[start:end], numbers[:end])]
-        return torch.from_numpy(own)
-
 
 def _solve_in_place(equations: Tensor, wanted: Tensor) -> Tensor | None:
-    """Solve symmetric equations by their lower triangle, which is overwritten; None where they have no factor."""
+    """Solve symmetric equations, which are overwritten; None where they have no factor."""
     if equations.device.type != "cpu":
         factor, info = torch.linalg.cholesky_ex(equations)
         return None if int(info) else torch.cholesky_solve(wanted[:, None], factor)[:, 0]
