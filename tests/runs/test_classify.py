@@ -186,7 +186,8 @@ def test_a_classifier_of_ones_own_with_the_reason_why_it_is_not_kept(
     monkeypatch.chdir(home)
     monkeypatch.syspath_prepend(str(home))
     names = ["python:own_for_the_stage:kept", "python:own_for_the_stage:Mine"]
-    job = make_job(home, classifiers=names, grids={names[0]: {"alpha": [1.0, 10.0]}})
+    table = {"classifiers": names, "grids": {names[0]: {"alpha": [1.0, 10.0]}}}
+    job = make_job(home, **table)
     first = classify(job)
     rows = load_results(job.results_dir)
     assert rows.method.tolist() == names
@@ -195,4 +196,4 @@ def test_a_classifier_of_ones_own_with_the_reason_why_it_is_not_kept(
     assert "own_for_the_stage.Mine" in json.loads(rows.params[1])["model_not_kept"]
     assert "is not kept: it holds own_for_the_stage.Mine" in job.progress.warned[0]  # type: ignore[attr-defined]
     module.write_text(module.read_text() + "# edited\n")
-    assert not set(classify(job)) & set(first)
+    assert not set(classify(make_job(home, **table))) & set(first)
