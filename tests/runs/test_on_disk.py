@@ -17,7 +17,7 @@ from featbench.runs.classify import classify
 from featbench.runs.extract import extract
 from featbench.runs.resolve import Run
 from tests.disks import largest_file
-from tests.speed.row_blocks import compare
+from tests.row_blocks import compare
 from tests.tiny import Recorder, digits_content
 
 FUSION = ["resnet20/layer1", "pixels/pixels"]
