@@ -44,9 +44,9 @@ def run_stages(run: Run, stages: Sequence[str]) -> pd.DataFrame:
     write_current(run.results_dir, rows)
     statistics = write_tables(run.results_dir, rows, run.progress.warn)
     if "report" in stages:
-        from featbench.report.build import write_report  # the libraries of the page take seconds to import
         from featbench.runs.pictures import write_pictures
+        from featbench.runs.report import PAGE, write_report  # the libraries of the page take seconds to import
 
         write_pictures(run, statistics, cached)
-        write_report(run.results_dir, statistics, run.progress.warn)
+        write_report(run.results_dir, statistics, run.progress.warn, run.results_dir / PAGE)
     return rows

@@ -25,7 +25,7 @@ for _module in (
     "featbench.cli.final_table",
     "featbench.predict.model",
     "featbench.predict.output",
-    "featbench.report.build",
+    "featbench.runs.report",
     "featbench.runs.pipeline",
     "featbench.runs.pictures",
     "skops.io",
