@@ -15,12 +15,12 @@ from featbench.runs.resolve import Run
 
 
 def describe_plan(run: Run, stages: Sequence[str], *, measure: bool = False) -> list[str]:
-    """Describe a run in a few lines; nothing is downloaded or written.
+    """Describe a run in a few lines; nothing is written.
 
     Args:
         run: The run.
         stages: Which of "extract", "evaluate", "baseline" and "report" it consists of.
-        measure: Add how long its networks will take, as a few of its images tell.
+        measure: Add how long its networks will take, as a few of its images tell; nothing is downloaded then.
 
     Raises:
         UsageError: A name or a setting is wrong, or the results folder is another data set's.
@@ -30,7 +30,8 @@ def describe_plan(run: Run, stages: Sequence[str], *, measure: bool = False) -> 
     run.check_results_folder()
     experiment = run.experiment
     lines = [f"experiment   {experiment.name}, into {run.results_dir}"]
-    run = run if "dataset" in vars(run) else replace(run, offline=True)
+    if measure:  # instead of the run
+        run = replace(run, offline=True)
     try:
         dataset = run.dataset
     except DataError as error:

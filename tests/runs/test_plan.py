@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,9 +37,18 @@ def test_a_plan_of_what_cannot_run_is_the_error_of_the_run(tmp_path: Path) -> No
         describe_plan(resolve(wrong, results=job.results_dir, device="cpu"), ("extract",))
 
 
+def test_the_run_goes_on_with_the_data_set_that_its_plan_read(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "photos", per_class=10)
+    experiment = digits_experiment(dataset={"name": "folder", "root": str(root)})
+    job = resolve(experiment, results=tmp_path / "r", cache=tmp_path / "c", device="cpu")
+    describe_plan(job, ("extract",))
+    shutil.rmtree(root)
+    assert sum(map(len, job.dataset.splits.values())) == 30
+
+
 def test_data_that_is_not_here_is_not_downloaded_for_a_plan(tmp_path: Path) -> None:
     job = resolve("mnist", results=tmp_path / "r", data=tmp_path / "data", device="cpu")
-    (*_, last) = describe_plan(job, ("extract",))
+    (*_, last) = describe_plan(job, ("extract",), measure=True)
     assert "mnist, which is not complete here" in last
     assert list(tmp_path.iterdir()) == []
 
